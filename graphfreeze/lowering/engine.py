@@ -1,0 +1,248 @@
+"""Interprets a functional graph at several batch sizes at once and emits ONNX for what is left to run time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+from tensorflow.python.framework import tensor_util
+
+from graphfreeze.lowering.builder import Builder
+from graphfreeze.lowering.folding import Folding
+from graphfreeze.lowering.rule import RULES, CannotLower, Node
+from graphfreeze.lowering.shapes import ShapeInference, numpy_dtype
+from graphfreeze.lowering.tensor import Dim, Layout, Tensor
+from graphfreeze.training.graph import Graph, Operation
+
+__all__ = ["SAMPLE_BATCH_SIZES", "Lowering"]
+
+SAMPLE_BATCH_SIZES = (1009, 1511, 2003)
+"""Primes that no dimension of a model is likely to equal. Two determine an affine function, the third checks it."""
+
+
+class Lowering:
+    """The state of lowering one graph.
+
+    Attributes:
+        samples: The sample batch sizes; one where nothing follows the batch.
+        builder: What collects the nodes.
+        batch: The graph input and axis that give the batch size at run time.
+        reasons: Why an operation that has a rule could not be lowered.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[int],
+        opset: int,
+        *,
+        shape_inference: ShapeInference | None = None,
+        folding: Folding | None = None,
+    ) -> None:
+        self.samples = tuple(samples)
+        self.builder = Builder(opset)
+        self.batch: tuple[ir.Value, int] | None = None
+        self.reasons: dict[Operation, str] = {}
+        self.shape_inference = shape_inference or ShapeInference()
+        self.folding = folding or Folding()
+
+    # -- interpretation
+
+    def run(self, graph: Graph, arguments: Sequence[Tensor]) -> list[Tensor]:
+        """The graph's output tensors for these input tensors."""
+        tensors = dict(zip(map(id, graph.inputs), arguments, strict=True))
+        for operation in graph.operations:
+            made = self.lower(operation, [tensors[id(edge)] for edge in operation.inputs])
+            tensors.update(zip(map(id, operation.outputs), made, strict=True))
+        return [tensors[id(edge)] for edge in graph.outputs]
+
+    def lower(self, operation: Operation, inputs: list[Tensor]) -> list[Tensor]:
+        """The outputs of one operation: known, emitted, or missing with everything that is in the way."""
+        if operation.type == "Const":
+            return [self.constant(tensor_util.MakeNdarray(operation.attributes["value"].tensor))]
+        found = RULES.get(operation.type)
+        missing = frozenset().union(*(tensor.missing for tensor in inputs))
+        outputs: list[Tensor] = []
+        try:
+            if found is not None and found.is_special:
+                return self._apply(operation, inputs, [])
+            outputs = self.shape_inference.infer(operation, inputs or [self.constant(np.int32(0))][:0])
+            if not inputs:
+                outputs = [Tensor(o.dtype, o.shapes * len(self.samples)) for o in outputs]
+            if self.folding.can_fold(operation, inputs, outputs) and self.folding.fold(operation, inputs, outputs):
+                return outputs
+            if found is None:
+                return self._missing(operation, outputs, missing | {operation})
+            if missing:
+                return self._missing(operation, outputs, missing)
+            return self._apply(operation, inputs, outputs)
+        except CannotLower as reason:
+            if missing:
+                return self._missing(operation, outputs, missing)
+            self.reasons[operation] = str(reason)
+            return self._missing(operation, outputs, frozenset({operation}))
+
+    def _apply(self, operation: Operation, inputs: list[Tensor], outputs: list[Tensor]) -> list[Tensor]:
+        outer, self.builder.scope = self.builder.scope, operation.name
+        try:
+            made: list[Tensor] = RULES[operation.type].apply(Node(self, operation, inputs, outputs))
+        finally:
+            self.builder.scope = outer
+        return made
+
+    def _missing(
+        self, operation: Operation, outputs: list[Tensor], missing: frozenset[Operation]
+    ) -> list[Tensor]:
+        if not outputs:
+            samples = len(self.samples)
+            outputs = [
+                Tensor(numpy_dtype(edge.dtype), (tuple(size or 1 for size in edge.shape or ()),) * samples)
+                for edge in operation.outputs
+            ]
+        for output in outputs:
+            output.missing = missing
+        return outputs
+
+    # -- making tensors
+
+    def constant(self, array: npt.ArrayLike) -> Tensor:
+        """A tensor with a value that is known and the same at every batch size."""
+        array = np.asarray(array)
+        return Tensor(array.dtype, (array.shape,) * len(self.samples), (array,) * len(self.samples))
+
+    def known(self, arrays: Sequence[npt.NDArray[Any]]) -> Tensor:
+        """A tensor with a known value for each sample batch size."""
+        return Tensor(arrays[0].dtype, tuple(array.shape for array in arrays), tuple(arrays))
+
+    def tensor(self, value: ir.Value, dtype: Any, dims: Sequence[Dim | int], layout: Layout = Layout.PLAIN) -> Tensor:
+        """A tensor that an ONNX value holds; `dims` are in TensorFlow's order."""
+        columns = [self._dim(dim) for dim in dims]
+        shapes = tuple(tuple(column[sample] for column in columns) for sample in range(len(self.samples)))
+        return Tensor(np.dtype(dtype), shapes, values={layout: value})
+
+    def _dim(self, dim: Dim | int) -> Dim:
+        return (int(dim),) * len(self.samples) if isinstance(dim, int | np.integer) else dim
+
+    # -- ONNX values of tensors
+
+    def value(self, tensor: Tensor, layout: Layout = Layout.PLAIN) -> ir.Value:
+        """The ONNX value that holds the tensor in that layout, made on first use.
+
+        Raises:
+            CannotLower: The tensor has no value: it is a list, or follows the batch in a way that is not affine.
+        """
+        if layout not in tensor.values:
+            tensor.values[layout] = self._make_value(tensor, layout)
+        return tensor.values[layout]
+
+    def _make_value(self, tensor: Tensor, layout: Layout) -> ir.Value:
+        constant = tensor.constant
+        if constant is not None:
+            return self.builder.constant(constant.transpose(layout.permutation(tensor.rank)))
+        if layout is not Layout.PLAIN or tensor.values:
+            source = next(iter(tensor.values), Layout.PLAIN)
+            return self._relayout(self.value(tensor, source), tensor.dims, source, layout)
+        if tensor.induction is not None:
+            scaled = self.builder.emit("Mul", tensor.induction.iteration, np.int64(tensor.induction.scale))
+            return self.builder.cast(
+                self.builder.emit("Add", scaled, np.int64(tensor.induction.offset)), tensor.dtype
+            )
+        if tensor.known is not None:
+            affine = self._affine(tensor.known)
+            if affine is not None:
+                value = affine if tensor.rank else self.builder.emit("Reshape", affine, self.builder.int64([]))
+                return value if tensor.dtype == np.int64 else self.builder.cast(value, tensor.dtype)
+            if tensor.origin is not None:
+                operation, inputs = tensor.origin
+                outputs = [Tensor(tensor.dtype, tensor.shapes)]
+                if operation.type in RULES:
+                    return self.value(self._apply(operation, inputs, outputs)[0])
+        what = "a list" if tensor.tensor_list is not None else f"{tensor.dtype} of shape {tensor.shape}"
+        raise CannotLower(f"an input ({what}) has no value at run time")
+
+    def _affine(self, arrays: Sequence[npt.NDArray[Any]]) -> ir.Value | None:
+        """`scale * batch + offset` (int64, at least rank 1) where the arrays follow the batch size so, else None."""
+        if len({array.shape for array in arrays}) > 1 or arrays[0].dtype.kind not in "iuf":
+            return None
+        values = [array.astype(np.float64) for array in arrays]
+        scale = (values[1] - values[0]) / (self.samples[1] - self.samples[0])
+        offset = values[0] - scale * self.samples[0]
+        if not np.array_equal(scale, np.rint(scale)) or not np.array_equal(offset, np.rint(offset)):
+            return None
+        if any(
+            not np.array_equal(scale * batch + offset, value)
+            for batch, value in zip(self.samples, values, strict=True)
+        ):
+            return None
+        scale_, offset_ = scale.astype(np.int64), offset.astype(np.int64)
+        value = self.batch_size()
+        if scale_.ndim or not np.all(scale_ == 1):
+            value = self.builder.emit("Mul", value, scale_)
+        return self.builder.emit("Add", value, offset_) if np.any(offset_) else value
+
+    def batch_size(self) -> ir.Value:
+        """The batch size at run time, int64 of shape [1]."""
+        if self.batch is None:
+            raise CannotLower("nothing gives the batch size")
+        value, axis = self.batch
+        outer, self.builder.scope = self.builder.scope, "batch_size"
+        size = self.builder.emit("Shape", value, start=axis, end=axis + 1)
+        self.builder.scope = outer
+        return size
+
+    def shape(self, dims: Sequence[Dim | int]) -> ir.Value:
+        """Dimensions as an int64 vector: a constant where they are static."""
+        columns = [self._dim(dim) for dim in dims]
+        vectors = [np.array([c[sample] for c in columns], np.int64) for sample in range(len(self.samples))]
+        return self.value(self.known(vectors))
+
+    def reshape(self, value: ir.Value, dims: Sequence[Dim | int]) -> ir.Value:
+        """Reshape; one dimension that follows the batch is left to ONNX (-1), several are computed."""
+        columns = [self._dim(dim) for dim in dims]
+        following = [axis for axis, dim in enumerate(columns) if len(set(dim)) > 1]
+        producer = value.producer()
+        if producer is not None and producer.op_type == "Reshape" and producer.inputs[0] is not None:
+            value = producer.inputs[0]
+        if len(following) > 1:
+            return self.builder.emit("Reshape", value, self.shape(columns))
+        sizes = [-1 if axis in following else dim[0] for axis, dim in enumerate(columns)]
+        return self.builder.emit("Reshape", value, self.builder.int64(sizes))
+
+    # -- layouts
+
+    def _relayout(self, value: ir.Value, dims: Sequence[Dim], source: Layout, target: Layout) -> ir.Value:
+        """Change the layout: a Reshape where only axes of size 1 move, otherwise a Transpose."""
+        rank = len(dims)
+        origin, goal = source.permutation(rank), target.permutation(rank)
+        if origin == goal:
+            return value
+        long = [axis for axis in range(rank) if set(dims[axis]) != {1}]
+        if [axis for axis in origin if axis in long] == [axis for axis in goal if axis in long]:
+            return self.reshape(value, [dims[axis] for axis in goal])
+        return self.builder.transpose(value, [origin.index(axis) for axis in goal])
+
+    def common_layout(self, tensors: Sequence[Tensor], rank: int) -> Layout:
+        """The layout that costs an elementwise operation on these tensors the fewest transposes."""
+        for tensor in tensors:
+            if tensor.rank != rank or rank < 3 or Layout.PLAIN in tensor.values or not tensor.values:
+                continue
+            layout = next(iter(tensor.values))
+            others = [t for t in tensors if t is not tensor]
+            if all(t.rank in (0, 1, rank) or t.constant is not None for t in others):
+                return layout
+        return Layout.PLAIN
+
+    def broadcastable(self, tensor: Tensor, layout: Layout, rank: int) -> ir.Value:
+        """The tensor in a layout for `rank` axes, padded with axes of size 1 where broadcasting needs it."""
+        if tensor.rank == rank:
+            return self.value(tensor, layout)
+        if layout is Layout.PLAIN and (tensor.rank or rank < 2):
+            return self.value(tensor)
+        dims = [self._dim(1)] * (rank - tensor.rank) + tensor.dims
+        constant = tensor.constant
+        if constant is not None:
+            padded = constant.reshape((1,) * (rank - tensor.rank) + constant.shape)
+            return self.builder.constant(padded.transpose(layout.permutation(rank)))
+        return self._relayout(self.reshape(self.value(tensor), dims), dims, Layout.PLAIN, layout)

@@ -1,0 +1,98 @@
+"""Operations whose inputs are all known are computed now, by TensorFlow itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from tensorflow.python.eager import context, execute
+from tensorflow.python.framework import op_def_registry
+
+from graphfreeze.lowering.shapes import signature
+from graphfreeze.lowering.tensor import Tensor
+from graphfreeze.training.graph import Operation
+
+__all__ = ["Folding"]
+
+_LARGEST = 65536  # elements; larger results are folded only where they do not outgrow their inputs
+
+
+class Folding:
+    """Folds operations, remembering small results."""
+
+    def __init__(self) -> None:
+        self._cache: dict[Any, list[npt.NDArray[Any]]] = {}
+
+    def can_fold(self, operation: Operation, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
+        """Whether all inputs are known, the operation is a pure function, and the result does not grow too large."""
+        if not inputs or operation.bodies or any(tensor.known is None for tensor in inputs):
+            return False
+        if op_def_registry.get(operation.type).is_stateful:
+            return False
+        limit = max(_LARGEST, *(tensor.size for tensor in inputs))
+        return all(tensor.size <= limit and tensor.dtype.kind != "O" for tensor in outputs)
+
+    def fold(self, operation: Operation, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
+        """Set `known` of the outputs, where their shapes come out as inferred. Returns whether it did."""
+        samples = len(inputs[0].shapes)
+        if all(tensor.constant is not None for tensor in inputs):
+            results = [self._evaluate(operation, [tensor.known[0] for tensor in inputs if tensor.known])] * samples
+        else:
+            results = [
+                self._evaluate(operation, [tensor.known[sample] for tensor in inputs if tensor.known])
+                for sample in range(samples)
+            ]
+        if any(
+            result[index].shape != output.shapes[sample]
+            for sample, result in enumerate(results)
+            for index, output in enumerate(outputs)
+        ):
+            return False
+        for index, output in enumerate(outputs):
+            output.known = tuple(result[index] for result in results)
+            output.origin = (operation, list(inputs)) if len(outputs) == 1 else None
+        return True
+
+    def _evaluate(self, operation: Operation, arrays: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        key = None
+        if sum(array.size for array in arrays) <= 256:
+            key = (signature(operation), tuple((array.dtype, array.shape, array.tobytes()) for array in arrays))
+            if key in self._cache:
+                return self._cache[key]
+        result = _execute(operation, arrays)
+        if key is not None:
+            self._cache[key] = result
+        return result
+
+
+def _execute(operation: Operation, arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    definition = op_def_registry.get(operation.type)
+    attributes: list[Any] = []
+    for attribute in definition.attr:
+        value = operation.attributes.get(attribute.name)
+        if value is not None:
+            attributes += [attribute.name, _raw(value)]
+    with tf.device("CPU:0"), tf.init_scope():
+        tensors = [tf.constant(array) for array in arrays]
+        results = execute.execute(
+            operation.type, len(operation.outputs), tensors, tuple(attributes), context.context()
+        )
+    return [np.asarray(result.numpy()) for result in results]
+
+
+def _raw(value: Any) -> Any:
+    """An AttrValue as the eager runtime takes it: enums stay numbers, strings stay bytes."""
+    kind = value.WhichOneof("value")
+    if kind == "list":
+        for field in ("s", "i", "f", "b", "type"):
+            if len(getattr(value.list, field)):
+                return list(getattr(value.list, field))
+        return [_shape(shape) for shape in value.list.shape]
+    return _shape(value.shape) if kind == "shape" else getattr(value, kind)
+
+
+def _shape(shape: Any) -> Any:
+    return None if shape.unknown_rank else [dim.size for dim in shape.dim]
