@@ -48,7 +48,9 @@ class Builder:
         """
         values = [self.as_value(operand) for operand in inputs]
         has_body = any(isinstance(a, ir.Graph) for a in attributes.values())
-        depth = self.depth if has_body else max([self._floors[-1], *(self.depth_of(v) for v in values if v is not None)])
+        depth = (
+            self.depth if has_body else max([self._floors[-1], *(self.depth_of(v) for v in values if v is not None)])
+        )
         key = (op_type, tuple(id(v) for v in values), repr(sorted(attributes.items())), outputs)
         if not has_body and key in self._equal[depth]:
             return self._equal[depth][key]

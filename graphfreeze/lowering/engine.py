@@ -68,7 +68,7 @@ class Lowering:
         try:
             if found is not None and found.is_special:
                 return self._apply(operation, inputs, [])
-            outputs = self.shape_inference.infer(operation, inputs or [self.constant(np.int32(0))][:0])
+            outputs = self.shape_inference.infer(operation, inputs)
             if not inputs:
                 outputs = [Tensor(o.dtype, o.shapes * len(self.samples)) for o in outputs]
             if self.folding.can_fold(operation, inputs, outputs) and self.folding.fold(operation, inputs, outputs):
@@ -92,9 +92,7 @@ class Lowering:
             self.builder.scope = outer
         return made
 
-    def _missing(
-        self, operation: Operation, outputs: list[Tensor], missing: frozenset[Operation]
-    ) -> list[Tensor]:
+    def _missing(self, operation: Operation, outputs: list[Tensor], missing: frozenset[Operation]) -> list[Tensor]:
         if not outputs:
             samples = len(self.samples)
             outputs = [
@@ -146,9 +144,7 @@ class Lowering:
             return self._relayout(self.value(tensor, source), tensor.dims, source, layout)
         if tensor.induction is not None:
             scaled = self.builder.emit("Mul", tensor.induction.iteration, np.int64(tensor.induction.scale))
-            return self.builder.cast(
-                self.builder.emit("Add", scaled, np.int64(tensor.induction.offset)), tensor.dtype
-            )
+            return self.builder.cast(self.builder.emit("Add", scaled, np.int64(tensor.induction.offset)), tensor.dtype)
         if tensor.known is not None:
             affine = self._affine(tensor.known)
             if affine is not None:
@@ -172,8 +168,7 @@ class Lowering:
         if not np.array_equal(scale, np.rint(scale)) or not np.array_equal(offset, np.rint(offset)):
             return None
         if any(
-            not np.array_equal(scale * batch + offset, value)
-            for batch, value in zip(self.samples, values, strict=True)
+            not np.array_equal(scale * batch + offset, value) for batch, value in zip(self.samples, values, strict=True)
         ):
             return None
         scale_, offset_ = scale.astype(np.int64), offset.astype(np.int64)

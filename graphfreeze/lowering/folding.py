@@ -77,9 +77,7 @@ def _execute(operation: Operation, arrays: Sequence[npt.NDArray[Any]]) -> list[n
             attributes += [attribute.name, _raw(value)]
     with tf.device("CPU:0"), tf.init_scope():
         tensors = [tf.constant(array) for array in arrays]
-        results = execute.execute(
-            operation.type, len(operation.outputs), tensors, tuple(attributes), context.context()
-        )
+        results = execute.execute(operation.type, len(operation.outputs), tensors, tuple(attributes), context.context())
     return [np.asarray(result.numpy()) for result in results]
 
 

@@ -19,20 +19,30 @@ __all__ = ["ShapeInference", "numpy_dtype", "signature"]
 
 Inferred = tuple[np.dtype[Any], tuple[int, ...]]
 
+# fmt: off
 _SAME_AS_FIRST = frozenset(
-    "Relu Relu6 Elu Selu LeakyRelu Softplus Softsign Tanh Sigmoid Exp Expm1 Log Log1p Sqrt Rsqrt Square Neg Abs Sign "
-    "Reciprocal Inv Erf Erfc Floor Ceil Round Sin Cos Identity StopGradient PreventGradient Snapshot ZerosLike OnesLike "
-    "ReluGrad Relu6Grad TanhGrad SigmoidGrad RsqrtGrad SqrtGrad SoftplusGrad LogicalNot BiasAdd AddN Softmax".split()
+    {
+        "Relu", "Relu6", "Elu", "Selu", "LeakyRelu", "Softplus", "Softsign", "Tanh", "Sigmoid", "Exp", "Expm1",
+        "Log", "Log1p", "Sqrt", "Rsqrt", "Square", "Neg", "Abs", "Sign", "Reciprocal", "Inv", "Erf", "Erfc",
+        "Floor", "Ceil", "Round", "Sin", "Cos", "Identity", "StopGradient", "PreventGradient", "Snapshot",
+        "ZerosLike", "OnesLike", "ReluGrad", "Relu6Grad", "TanhGrad", "SigmoidGrad", "RsqrtGrad", "SqrtGrad",
+        "SoftplusGrad", "LogicalNot", "BiasAdd", "AddN", "Softmax",
+    }
 )
 _BROADCAST = frozenset(
-    "Add AddV2 Sub Mul RealDiv Div DivNoNan MulNoNan Maximum Minimum Pow SquaredDifference FloorDiv FloorMod".split()
+    {
+        "Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "DivNoNan", "MulNoNan", "Maximum", "Minimum", "Pow",
+        "SquaredDifference", "FloorDiv", "FloorMod",
+    }
 )
+# fmt: on
 _LARGEST_CONSTANT = 4096  # elements; shape functions look only into small inputs: shapes, axes, paddings
 
 
 def numpy_dtype(dtype: Any) -> np.dtype[Any]:
     """The numpy dtype of a `tf.DType` or its enum; `object` for resources, variants and strings."""
-    return np.dtype(tf.as_dtype(dtype).as_numpy_dtype)
+    found: np.dtype[Any] = np.dtype(tf.as_dtype(dtype).as_numpy_dtype)
+    return found
 
 
 def signature(operation: Operation) -> tuple[str, bytes]:
@@ -101,9 +111,7 @@ class ShapeInference:
                 made = ops.Operation.from_node_def(node, self._graph, flat, op_def=op_def_registry.get(operation.type))
             except (ValueError, TypeError) as error:
                 raise CannotLower(f"TensorFlow's shape function refuses it: {error}") from error
-        return [
-            (numpy_dtype(o.dtype), _static(o.shape)) for o in made.outputs
-        ]
+        return [(numpy_dtype(o.dtype), _static(o.shape)) for o in made.outputs]
 
     def _placeholder(self, item: tuple[Any, ...]) -> Any:
         if item not in self._placeholders:

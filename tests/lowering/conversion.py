@@ -1,0 +1,137 @@
+"""Traces a Python function of TensorFlow operations, lowers it, runs it on onnxruntime, compares with TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import tensorflow as tf
+
+from graphfreeze.lowering.model import Lowerer
+from graphfreeze.training.functionalise import VariableSlot, functionalise
+
+BATCH_SIZES = (3, 5)
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An input of the function under test.
+
+    Attributes:
+        shape: None stands for the batch.
+        dtype: A numpy dtype name; "float" follows the precision under test.
+        make: Draws the values; by default normal numbers kept 0.05 away from zero, and integers below `high`.
+        high: The bound for integers.
+    """
+
+    shape: tuple[int | None, ...]
+    dtype: str = "float"
+    make: Callable[[np.random.Generator, tuple[int, ...]], Any] | None = None
+    high: int = 3
+
+    def draw(self, rng: np.random.Generator, batch: int, dtype: str) -> Any:
+        shape = tuple(batch if size is None else size for size in self.shape)
+        if self.make is not None:
+            return np.asarray(self.make(rng, shape)).astype(dtype)
+        if np.dtype(dtype).kind == "f":
+            values = rng.normal(size=shape)
+            return (values + 0.05 * np.sign(values)).astype(dtype)
+        return rng.integers(0, 2 if dtype == "bool" else self.high, shape).astype(dtype)
+
+
+def lower(
+    function: Callable[..., Any],
+    arguments: Mapping[str, Argument],
+    precision: str = "float32",
+    variables: Sequence[Any] = (),
+    filters: Sequence[str] = (),
+) -> tuple[Any, onnx.ModelProto]:
+    """The traced function and its ONNX model, checked fully."""
+    specs = [tf.TensorSpec(a.shape, precision if a.dtype == "float" else a.dtype, name=n) for n, a in arguments.items()]
+    concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
+    slots = {id(v.handle): VariableSlot(v.name.split(":")[0], v.dtype, tuple(v.shape)) for v in variables}
+    results = [f"result_{index}" for index in range(len(concrete.outputs))]
+    named = functionalise(concrete, list(arguments), results, slots)
+    proto = ir.to_proto(Lowerer(filters=filters).lower(named, "test"))
+    onnx.checker.check_model(proto, full_check=True)
+    assert {entry.domain for entry in proto.opset_import} == {""}
+    return concrete, proto
+
+
+def session(proto: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
+
+
+def check(
+    function: Callable[..., Any],
+    arguments: Mapping[str, Argument],
+    *,
+    precisions: Sequence[str] = ("float32", "float64"),
+    tolerance: Mapping[str, float] | None = None,
+    seed: int = 0,
+    variables: Sequence[Any] = (),
+) -> onnx.ModelProto:
+    """Compare onnxruntime with TensorFlow at two batch sizes, per result relative to its largest element.
+
+    Variables keep their values in TensorFlow: what the function assigns is compared as `new/NAME` and put back.
+
+    Returns:
+        The model of the last precision, for a look at its nodes.
+    """
+    bounds = {"float32": 2e-6, "float64": 1e-13} | dict(tolerance or {})
+    rng = np.random.default_rng(seed)
+    proto = None
+    for precision in precisions:
+        concrete, proto = lower(function, arguments, precision, variables)
+        run = session(proto)
+        fed = {value.name for value in proto.graph.input}
+        for batch in BATCH_SIZES:
+            feeds = {n: a.draw(rng, batch, precision if a.dtype == "float" else a.dtype) for n, a in arguments.items()}
+            before = {v.name.split(":")[0]: v.numpy() for v in variables}
+            got = run.run(None, {n: np.array(x) for n, x in (feeds | before).items() if n in fed})
+            expected = [x.numpy() for x in concrete(*map(tf.constant, feeds.values()))]
+            after = {f"new/{v.name.split(':')[0]}": v.numpy() for v in variables}
+            expected += [after[value.name] for value in proto.graph.output[len(expected) :]]
+            for variable in variables:
+                variable.assign(before[variable.name.split(":")[0]])
+            for value, ours, theirs in zip(proto.graph.output, got, expected, strict=True):
+                where = f"{value.name} at batch {batch}, {precision}"
+                assert ours.dtype == theirs.dtype and ours.shape == theirs.shape, (where, ours.dtype, ours.shape)
+                if ours.dtype.kind != "f":
+                    np.testing.assert_array_equal(ours, theirs, err_msg=where)
+                    continue
+                scale = float(np.max(np.abs(theirs), initial=0.0))
+                error = float(np.max(np.abs(ours - theirs), initial=0.0))
+                assert error <= bounds[precision] * scale or error == 0, f"{where}: error {error:g} of {scale:g}"
+    assert proto is not None
+    return proto
+
+
+def gradients(function: Callable[..., Any], *, of: int | None = None) -> Callable[..., list[Any]]:
+    """The function's results followed by the gradients of their weighted sum for its first `of` float arguments.
+
+    The weights (a cosine over each result) differ per element, so that a transposed or shifted gradient shows.
+    """
+
+    def with_gradients(*arguments: Any) -> list[Any]:
+        watched = [a for a in arguments if a.dtype.is_floating][:of]
+        with tf.GradientTape() as tape:
+            tape.watch(watched)
+            results = tf.nest.flatten(function(*arguments))
+            loss = tf.add_n([tf.reduce_sum(r * _weights(r)) for r in results if r.dtype.is_floating])
+        return [*results, *tape.gradient(loss, watched, unconnected_gradients="zero")]
+
+    return with_gradients
+
+
+def _weights(tensor: Any) -> Any:
+    count = tf.size(tensor)
+    return tf.cast(tf.reshape(tf.cos(tf.cast(tf.range(count), tf.float32)), tf.shape(tensor)), tensor.dtype)
