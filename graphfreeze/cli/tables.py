@@ -1,0 +1,189 @@
+"""The reports of the public functions as tables for people. The JSON objects are described in docs/reports.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["folding", "inspection", "rewriting", "training", "validation", "verification"]
+
+Report = Mapping[str, Any]
+
+
+def inspection(report: Report) -> list[RenderableType]:
+    """Variables and endpoints of a SavedModel; or the state, batch and options of an artifact."""
+    if report.get("kind") == "artifact":
+        return _artifact(report)
+    variables = [
+        (
+            v["name"],
+            v["object_path"],
+            _shape(v["shape"]),
+            v["dtype"],
+            "yes" if v["trainable"] else "no",
+            _reads(v.get("reads", ())),
+        )
+        for v in report["variables"]
+    ]
+    endpoints = [
+        (e["name"], e.get("kind", ""), _tensors(e.get("inputs", ())), _tensors(e.get("outputs", ())))
+        for e in report["endpoints"]
+    ]
+    return [
+        _table("Variables", ("name", "object path", "shape", "dtype", "trainable", "read by"), variables),
+        _table("Endpoints", ("name", "kind", "inputs", "outputs"), endpoints),
+    ]
+
+
+def _artifact(report: Report) -> list[RenderableType]:
+    state = [
+        (
+            s["name"],
+            s["role"].replace("_", " "),
+            _shape(s["shape"]),
+            s["dtype"],
+            _frozen(s["frozen_elements"], s["elements"]) if s.get("frozen_elements") else "",
+            s.get("form") or "",
+        )
+        for s in report["state"]
+    ]
+    state += [
+        (f["name"], "constant", _shape(f["shape"]), f["dtype"], _frozen(f["elements"], f["elements"]), "")
+        for f in report["frozen"]
+    ]
+    return [
+        _facts(
+            {
+                "endpoint": report["endpoint"],
+                "loss": _call(report["loss"]),
+                "optimizer": _call(report["optimizer"]),
+                "batch": _tensors(report["batch"]),
+            }
+        ),
+        _table("State", ("name", "role", "shape", "dtype", "frozen", "form"), state),
+    ]
+
+
+def rewriting(report: Report) -> list[RenderableType]:
+    """What was frozen, where, in which form, and the evidence."""
+    variables = [
+        (
+            v["name"],
+            _shape(v["shape"]),
+            _frozen(v["frozen_elements"], v["elements"]),
+            v["form"],
+            v.get("guarantee", ""),
+            _reads(v.get("reads", ())),
+        )
+        for v in report["variables"]
+    ]
+    title = "Would be frozen (nothing was written)" if report.get("dry_run") else "Frozen"
+    rendered: list[RenderableType] = [
+        _table(title, ("variable", "shape", "elements", "form", "guarantee", "read by"), variables)
+    ]
+    if report.get("checks"):
+        rendered.append(_checks(report["checks"]))
+    return rendered
+
+
+def verification(report: Report) -> list[RenderableType]:
+    """What was proved."""
+    rendered: list[RenderableType] = [_facts(report)]
+    if report.get("checks"):
+        rendered.append(_checks(report["checks"]))
+    return rendered
+
+
+def validation(report: Report) -> list[RenderableType]:
+    """Each parameter's gradient against the reference, the frozen elements, and what ran where."""
+    rendered: list[RenderableType] = [_facts(report)]
+    if report.get("parameters"):
+        rendered.append(_records("Gradients", report["parameters"]))
+    if report.get("checks"):
+        rendered.append(_checks(report["checks"]))
+    return rendered
+
+
+def training(report: Report) -> list[RenderableType]:
+    """The losses, the speed, and where the state was saved."""
+    return [_facts(report)]
+
+
+def folding(report: Report) -> list[RenderableType]:
+    """What was written."""
+    return [_facts(report)]
+
+
+def _checks(checks: Sequence[Report]) -> RenderableType:
+    rows = [("ok" if c["passed"] else "FAILED", c["name"], c.get("message", "")) for c in checks]
+    return _table("Checks", ("", "check", "found"), rows)
+
+
+def _records(title: str, records: Sequence[Report]) -> RenderableType:
+    """A table of records that have the same keys: each key is a column."""
+    columns = [key for key in records[0] if not isinstance(records[0][key], Mapping)]
+    return _table(title, [c.replace("_", " ") for c in columns], [[_cell(r.get(c)) for c in columns] for r in records])
+
+
+def _facts(report: Report) -> RenderableType:
+    """The entries of a report that are one value each."""
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for key, value in report.items():
+        if key != "schema_version" and not isinstance(value, Mapping | list | tuple):
+            table.add_row(key.replace("_", " "), _cell(value))
+    return table
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return _shape(value)
+    return "" if value is None else str(value)
+
+
+def _shape(shape: Sequence[object]) -> str:
+    return " x ".join(str(size) for size in shape) or "scalar"
+
+
+def _frozen(frozen: int, elements: int) -> str:
+    return f"{frozen:,} of {elements:,}"
+
+
+def _call(named: Report) -> str:
+    arguments = ",".join(f"{key}={value}" for key, value in named["arguments"].items())
+    return f"{named['name']}:{arguments}" if arguments else str(named["name"])
+
+
+def _tensors(tensors: Sequence[Report]) -> str:
+    return ", ".join(f"{t['name']} {t['dtype']} {_shape(t['shape'])}" for t in tensors)
+
+
+def _reads(reads: Sequence[Report] | int) -> str:
+    """`ReadVariableOp in serve (2), ...`: how often which operation reads, and from where."""
+    if isinstance(reads, int):
+        return f"{reads} reads"
+    counts: dict[str, int] = {}
+    for read in reads:
+        place = f"{read['operation']} in {read['function']}"
+        counts[place] = counts.get(place, 0) + 1
+    return "\n".join(place if count == 1 else f"{place} ({count})" for place, count in counts.items())
