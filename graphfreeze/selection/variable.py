@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Variable", "VariableSource"]
+__all__ = ["Variable", "VariableSource", "numpy_dtype"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,4 @@ class VariableSource(Protocol):
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
     """The numpy dtype of that name, the types of ml_dtypes (`bfloat16`) included."""
-    import ml_dtypes
-
     return np.dtype(getattr(ml_dtypes, name)) if hasattr(ml_dtypes, name) else np.dtype(name)

@@ -1,0 +1,174 @@
+"""The freeze plan on disk: `plan.json` says what is frozen, `masks.safetensors` holds the masks and frozen values.
+
+safetensors keeps `mask/OBJECT_PATH` (bool, in the smallest broadcastable shape) and `value/OBJECT_PATH`. numpy has no
+bfloat16 of its own and not every safetensors holds complex numbers, so a bfloat16 value is stored as uint16 with the
+same bits, and a complex one as floats with a last axis of 2: real part, imaginary part. `plan.json` has the dtype.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from graphfreeze.errors import ArtifactReadError
+from graphfreeze.selection.dtypes import dtype_kind
+from graphfreeze.selection.plan import FreezePlan, FrozenVariable
+from graphfreeze.selection.variable import Variable, numpy_dtype
+
+__all__ = ["SCHEMA_VERSION", "load_plan", "save_plan"]
+
+SCHEMA_VERSION = 1
+
+_PLAN_FILE = "plan.json"
+_MASKS_FILE = "masks.safetensors"
+
+
+def save_plan(plan: FreezePlan, directory: Path) -> None:
+    """Write the plan into the directory, which exists. The same plan gives the same bytes.
+
+    Raises:
+        OSError: The files cannot be written.
+    """
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    for frozen in plan.variables:
+        path = frozen.variable.object_path
+        tensors[_mask_key(path)] = frozen.mask
+        tensors[_value_key(path)] = _to_storage(frozen.value)
+    # safetensors reads the memory as it lies, whatever the strides; asarray, unlike ascontiguousarray, keeps 0-d.
+    contiguous = {key: np.asarray(tensors[key], order="C") for key in sorted(tensors)}
+    save_file(contiguous, directory / _MASKS_FILE)
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "only_in": list(plan.only_in),
+        "variables": [_describe(frozen) for frozen in plan.variables],
+    }
+    text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    (directory / _PLAN_FILE).write_bytes(text.encode())
+
+
+def load_plan(directory: Path) -> FreezePlan:
+    """Read the plan that `save_plan` wrote.
+
+    Raises:
+        ArtifactReadError: A file is missing, corrupt, of another version, or the two disagree.
+    """
+    document = _read_document(directory / _PLAN_FILE)
+    tensors = _read_tensors(directory / _MASKS_FILE)
+    try:
+        plan = FreezePlan(
+            tuple(_restore(entry, tensors, directory) for entry in document["variables"]), tuple(document["only_in"])
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactReadError(f"{directory / _PLAN_FILE} is not a freeze plan: {error!r}; rewrite again") from None
+    expected = {key(frozen.variable.object_path) for frozen in plan.variables for key in (_mask_key, _value_key)}
+    if expected != set(tensors):
+        raise ArtifactReadError(
+            f"{directory}: {_PLAN_FILE} and {_MASKS_FILE} disagree on {sorted(expected ^ set(tensors))}; rewrite again"
+        )
+    return plan
+
+
+def _describe(frozen: FrozenVariable) -> dict[str, Any]:
+    variable = frozen.variable
+    return {
+        "name": variable.name,
+        "object_path": variable.object_path,
+        "shape": list(variable.shape),
+        "dtype": variable.dtype,
+        "trainable": variable.trainable,
+        "form": frozen.form,
+        "elements": frozen.elements,
+        "frozen_elements": frozen.frozen_elements,
+        "selectors": list(frozen.selectors),
+    }
+
+
+def _restore(entry: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]], directory: Path) -> FrozenVariable:
+    variable = Variable(
+        name=entry["name"],
+        object_path=entry["object_path"],
+        shape=tuple(entry["shape"]),
+        dtype=entry["dtype"],
+        trainable=entry["trainable"],
+    )
+    mask = tensors[_mask_key(variable.object_path)]
+    value = _from_storage(tensors[_value_key(variable.object_path)], variable)
+    if entry["form"] not in ("blend", "select"):
+        raise ValueError(f"form {entry['form']!r}")
+    frozen = FrozenVariable(variable, mask, value, entry["form"], tuple(entry["selectors"]))
+    fits = mask.ndim == len(variable.shape) and all(
+        size in (1, whole) for size, whole in zip(mask.shape, variable.shape, strict=True)
+    )
+    if mask.dtype != np.bool_ or not fits or value.shape != variable.shape:
+        raise ArtifactReadError(
+            f"{directory / _MASKS_FILE}: the mask ({mask.dtype.name} {mask.shape}) or value {value.shape} of "
+            f"{variable.name!r} does not fit its shape {variable.shape}; rewrite again"
+        )
+    if (frozen.elements, frozen.frozen_elements) != (entry["elements"], entry["frozen_elements"]):
+        raise ArtifactReadError(
+            f"{directory}: {_PLAN_FILE} counts {entry['frozen_elements']} of {entry['elements']} elements of "
+            f"{variable.name!r} frozen, the mask {frozen.frozen_elements} of {frozen.elements}; rewrite again"
+        )
+    return frozen
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ArtifactReadError(f"{path} is missing: expected the freeze plan of a rewrite") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactReadError(f"{path} is not readable JSON: {error}; rewrite again") from None
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ArtifactReadError(
+            f"{path} has schema_version {version!r}, this version of graphfreeze reads {SCHEMA_VERSION}; rewrite again"
+        )
+    return dict(document)
+
+
+def _read_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise ArtifactReadError(f"{path} is missing: expected the masks of a rewrite") from None
+    except (OSError, SafetensorError, KeyError, AttributeError, TypeError) as error:
+        raise ArtifactReadError(f"{path} is not a readable safetensors file: {error}; rewrite again") from None
+
+
+def _to_storage(value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if value.dtype.name == "bfloat16":
+        return value.view(np.uint16)
+    if dtype_kind(value.dtype.name) == "complex":
+        return np.stack([value.real, value.imag], axis=-1)
+    return value
+
+
+def _from_storage(stored: npt.NDArray[Any], variable: Variable) -> npt.NDArray[Any]:
+    dtype = numpy_dtype(variable.dtype)
+    if variable.dtype == "bfloat16":
+        stored_dtype = np.dtype(np.uint16)
+    elif dtype_kind(variable.dtype) == "complex":
+        stored_dtype = np.dtype(f"f{dtype.itemsize // 2}")
+    else:
+        stored_dtype = dtype
+    if stored.dtype != stored_dtype:
+        raise ValueError(f"the value of {variable.name!r} is stored as {stored.dtype}, expected {stored_dtype}")
+    if dtype_kind(variable.dtype) == "complex":
+        return stored.view(dtype)[..., 0]
+    return stored.view(dtype)
+
+
+def _mask_key(object_path: str) -> str:
+    return f"mask/{object_path}"
+
+
+def _value_key(object_path: str) -> str:
+    return f"value/{object_path}"
