@@ -39,10 +39,17 @@ class Unused:
     """In `rule(inputs=...)`: the rule does not get this input (a shape, say, that the output's shape repeats)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Images:
+    """In `rule(inputs=..., outputs=...)`: channels first, whichever order the operation's `data_format` has."""
+
+
 KNOWN = Known()
 UNUSED = Unused()
+IMAGES = Images()
 PLAIN, CHANNELS_FIRST, FILTER = Layout.PLAIN, Layout.CHANNELS_FIRST, Layout.FILTER
-InputKind = Layout | Known | Unused
+InputKind = Layout | Images | Known | Unused
+OutputKind = Layout | Images
 
 
 class Node:
@@ -58,6 +65,11 @@ class Node:
     def type(self) -> str:
         """TensorFlow's name of the operation."""
         return self.operation.type
+
+    @property
+    def image_layout(self) -> Layout:
+        """The layout in which a tensor of the operation's `data_format` has its channels first."""
+        return Layout.PLAIN if self.attribute("data_format", "NHWC").startswith("NC") else Layout.CHANNELS_FIRST
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -155,7 +167,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def rule(
     *operations: str,
     inputs: Sequence[InputKind] | None = None,
-    outputs: Sequence[Layout] | None = None,
+    outputs: Sequence[OutputKind] | None = None,
 ) -> Callable[[F], F]:
     """Declare the rule of one or more operations.
 
@@ -170,6 +182,8 @@ def rule(
             arguments: list[Any] = []
             for index, tensor in enumerate(node.inputs):
                 kind = PLAIN if not inputs else inputs[min(index, len(inputs) - 1)]
+                if isinstance(kind, Images):
+                    kind = node.image_layout
                 if isinstance(kind, Layout):
                     arguments.append(node.value(tensor, kind))
                 elif isinstance(kind, Known):
@@ -210,14 +224,15 @@ def special(*operations: str) -> Callable[[F], F]:
     return declare
 
 
-def _collect(node: Node, results: Result, layouts: Sequence[Layout]) -> list[Tensor]:
+def _collect(node: Node, results: Result, layouts: Sequence[OutputKind]) -> list[Tensor]:
     items = [results] if isinstance(results, ir.Value | Tensor) else list(results)
     outputs = list(node.outputs)
     for index, item in enumerate(items):
         if isinstance(item, Tensor):
             outputs[index] = item
         else:
-            outputs[index].values[layouts[index] if index < len(layouts) else PLAIN] = item
+            kind = layouts[index] if index < len(layouts) else PLAIN
+            outputs[index].values[node.image_layout if isinstance(kind, Images) else kind] = item
     return outputs
 
 
