@@ -1,0 +1,131 @@
+"""An endpoint of a loaded SavedModel as a function of flat tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from graphfreeze.errors import UnsupportedError, UsageError
+
+__all__ = ["Endpoint", "TensorEntry", "choose_endpoint", "endpoint_names"]
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """A named tensor of an endpoint.
+
+    Attributes:
+        name: Its name in the data contract.
+        shape: Its shape, None for the batch.
+        dtype: The name of its numpy dtype.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A callable of the SavedModel.
+
+    Attributes:
+        name: Its name.
+        function: The `ConcreteFunction` behind it.
+        inputs: Its inputs, sorted by name (the order of a signature varies between processes).
+        outputs: Its outputs.
+    """
+
+    name: str
+    function: Any
+    inputs: tuple[TensorEntry, ...]
+    outputs: tuple[TensorEntry, ...]
+
+    def __call__(self, tensors: Mapping[str, Any]) -> list[Any]:
+        """The flat outputs for named input tensors."""
+        args, kwargs = self.function.structured_input_signature
+        flat = [
+            tensors[item.name] if isinstance(item, tf.TensorSpec) else item for item in tf.nest.flatten((args, kwargs))
+        ]
+        packed_args, packed_kwargs = tf.nest.pack_sequence_as((args, kwargs), flat)
+        results: list[Any] = tf.nest.flatten(self.function(*packed_args, **packed_kwargs))
+        return results
+
+
+def endpoint_names(loaded: Any) -> list[str]:
+    """The names of everything that can be called: attributes first, then signatures."""
+    attributes = [
+        name
+        for name in sorted(vars(loaded))
+        if getattr(getattr(loaded, name), "concrete_functions", None) and not name.startswith("_")
+    ]
+    if getattr(loaded, "concrete_functions", None) or _is_callable_object(loaded):
+        attributes.append("__call__")
+    return [*attributes, *(name for name in sorted(loaded.signatures) if name not in attributes)]
+
+
+def choose_endpoint(loaded: Any, name: str | None) -> Endpoint:
+    """The endpoint of that name; by default `serve`, else `serving_default`, else the only one.
+
+    Raises:
+        UsageError: There is no such endpoint, or no default among several.
+        UnsupportedError: It takes or returns something that is not a dense tensor.
+    """
+    names = endpoint_names(loaded)
+    if name is None:
+        name = next((n for n in ("serve", "serving_default") if n in names), names[0] if len(names) == 1 else None)
+        if name is None:
+            raise UsageError(f"several endpoints, choose one with --endpoint: {', '.join(names) or 'none found'}")
+    if name not in names:
+        raise UsageError(f"no endpoint {name!r}; the model has: {', '.join(names) or 'none'}")
+    function = _concrete(loaded, name)
+    specs = tf.nest.flatten(function.structured_input_signature)
+    odd = [item for item in specs if not isinstance(item, tf.TensorSpec) and isinstance(item, tf.TypeSpec)]
+    if odd:
+        raise UnsupportedError(f"the endpoint {name!r} takes {odd[0]}: only dense tensors are supported")
+    inputs = [_entry(item, name) for item in specs if isinstance(item, tf.TensorSpec)]
+    outputs = _output_entries(function, name)
+    return Endpoint(name, function, tuple(sorted(inputs, key=lambda entry: entry.name)), outputs)
+
+
+def _concrete(loaded: Any, name: str) -> Any:
+    if name != "__call__" and not hasattr(loaded, name):
+        return loaded.signatures[name]
+    functions = (loaded.__call__ if name == "__call__" else getattr(loaded, name)).concrete_functions
+    return min(functions, key=lambda f: sum(not isinstance(i, tf.TensorSpec) for i in _specs(f)))
+
+
+def _specs(function: Any) -> list[Any]:
+    specs: list[Any] = tf.nest.flatten(function.structured_input_signature)
+    return specs
+
+
+def _is_callable_object(loaded: Any) -> bool:
+    return hasattr(type(loaded), "__call__") and hasattr(getattr(loaded, "__call__", None), "concrete_functions")  # noqa: B004
+
+
+def _entry(spec: Any, endpoint: str) -> TensorEntry:
+    if spec.shape.rank is None:
+        raise UnsupportedError(
+            f"the input {spec.name!r} of the endpoint {endpoint!r} has no known rank; export it with one"
+        )
+    return TensorEntry(spec.name, tuple(spec.shape.as_list()), spec.dtype.name)
+
+
+def _output_entries(function: Any, endpoint: str) -> tuple[TensorEntry, ...]:
+    structured = function.structured_outputs
+    names: Sequence[str]
+    if isinstance(structured, Mapping):
+        names = sorted(structured)
+    else:
+        flat = tf.nest.flatten(structured)
+        names = [f"output_{index}" for index in range(len(flat))]
+    entries = []
+    for name, tensor in zip(names, tf.nest.flatten(structured), strict=True):
+        if not hasattr(tensor, "shape") or tensor.shape.rank is None:
+            raise UnsupportedError(f"the output {name!r} of the endpoint {endpoint!r} has no known rank")
+        entries.append(TensorEntry(name, tuple(tensor.shape.as_list()), tensor.dtype.name))
+    return tuple(entries)

@@ -1,0 +1,299 @@
+"""Traces the training step of a rewritten SavedModel: endpoint, Keras loss, TensorFlow's gradients, Keras optimizer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from graphfreeze.errors import UnsupportedError, UsageError
+from graphfreeze.selection.plan import FreezePlan, FrozenVariable
+from graphfreeze.selection.variable import Variable
+from graphfreeze.training.arguments import Configured
+from graphfreeze.training.endpoint import Endpoint, TensorEntry, choose_endpoint
+from graphfreeze.training.functionalise import NamedGraph, VariableSlot, functionalise
+from graphfreeze.training.losses import make_loss, target_spec
+from graphfreeze.training.optimizers import OptimizerVariable, build_optimizer
+
+__all__ = ["TARGET", "Parameter", "TracedStep", "trace_step"]
+
+TARGET = "y"
+"""The key of the targets in the data contract."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A variable of the model in the training step.
+
+    Attributes:
+        name: Its name in the artifact: the variable's name, or its object path where two share the name.
+        variable: What the SavedModel says of it.
+        resource: The loaded `tf.Variable`.
+        frozen: Its part of the freeze plan, or None.
+        trains: Whether the step has a gradient for it.
+    """
+
+    name: str
+    variable: Variable
+    resource: Any
+    frozen: FrozenVariable | None
+    trains: bool
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it is wholly frozen: a constant of the graphs."""
+        return self.frozen is not None and self.frozen.wholly_frozen
+
+
+@dataclass(frozen=True)
+class TracedStep:
+    """The training step, traced.
+
+    Attributes:
+        endpoint: The endpoint that trains.
+        forward_endpoint: The endpoint of the inference graph.
+        loss: The loss's name and arguments.
+        optimizer: The optimizer's name and arguments.
+        target: The targets' entry of the data contract.
+        parameters: The model's variables that the step uses, in the order of the SavedModel.
+        optimizer_variables: The optimizer's variables.
+        graphs: The functional graphs `train_step`, `gradients`, `apply_gradients` and `forward`.
+        functions: The `ConcreteFunction`s that they were made of, kept alive: TensorFlow forgets the gradient
+            functions of loops when the first trace of them is collected.
+    """
+
+    endpoint: Endpoint
+    forward_endpoint: Endpoint
+    loss: Configured
+    optimizer: Configured
+    target: TensorEntry
+    parameters: tuple[Parameter, ...]
+    optimizer_variables: tuple[OptimizerVariable, ...]
+    graphs: Mapping[str, NamedGraph]
+    functions: Mapping[str, Any]
+
+    @property
+    def batch(self) -> tuple[TensorEntry, ...]:
+        """The entries of the data contract: the endpoint's inputs, then the targets."""
+        return (*self.endpoint.inputs, self.target)
+
+    @property
+    def trained(self) -> list[Parameter]:
+        """The parameters that have a gradient, in the order of the gradients."""
+        return [parameter for parameter in self.parameters if parameter.trains]
+
+    @property
+    def constants(self) -> dict[str, npt.NDArray[Any]]:
+        """The frozen value of each wholly frozen variable."""
+        return {p.name: p.frozen.value for p in self.parameters if p.frozen is not None and p.is_constant}
+
+
+def trace_step(
+    saved_model: Path,
+    variables: Sequence[Variable],
+    plan: FreezePlan,
+    *,
+    loss: Configured,
+    optimizer: Configured,
+    endpoint: str | None = None,
+    forward_endpoint: str | None = None,
+) -> TracedStep:
+    """Load the rewritten SavedModel and trace its training step.
+
+    The loaded variables get their frozen values first, so that the step starts from the effective values.
+
+    Raises:
+        UsageError: The endpoint, the loss or the optimizer does not fit.
+        UnsupportedError: The endpoint has several outputs, or nothing in it trains.
+    """
+    loaded = tf.saved_model.load(str(saved_model))
+    trained_endpoint = choose_endpoint(loaded, endpoint)
+    inference_endpoint = choose_endpoint(loaded, forward_endpoint or trained_endpoint.name)
+    if len(trained_endpoint.outputs) != 1:
+        names = ", ".join(entry.name for entry in trained_endpoint.outputs)
+        raise UnsupportedError(
+            f"the endpoint {trained_endpoint.name!r} has {len(trained_endpoint.outputs)} outputs ({names}); a loss on "
+            "one output is supported: choose another with --endpoint, or export one that returns a single tensor"
+        )
+    if any(entry.name == TARGET for entry in trained_endpoint.inputs):
+        raise UnsupportedError(
+            f"an input of {trained_endpoint.name!r} is named {TARGET!r}, as the targets are: rename it"
+        )
+    output = trained_endpoint.outputs[0]
+    target = TensorEntry(TARGET, *target_spec(loss, output.shape, output.dtype))
+    parameters = _parameters(loaded, variables, plan, trained_endpoint)
+    tracer = _Tracer(trained_endpoint, inference_endpoint, target, make_loss(loss), parameters)
+    unconnected = tracer.unconnected()
+    parameters = [
+        Parameter(p.name, p.variable, p.resource, p.frozen, p.trains and p.name not in unconnected) for p in parameters
+    ]
+    if not any(p.trains for p in parameters):
+        raise UsageError(
+            f"nothing is left to train: no variable that {trained_endpoint.name!r} differentiates is unfrozen; "
+            "freeze less, or rewrite with --no-onnx"
+        )
+    tracer.parameters = parameters
+    tracer.optimizer, optimizer_variables = build_optimizer(
+        optimizer, [(p.name, p.resource) for p in parameters if p.trains]
+    )
+    graphs, functions = tracer.trace(optimizer_variables)
+    return TracedStep(
+        trained_endpoint,
+        inference_endpoint,
+        loss,
+        optimizer,
+        target,
+        tuple(parameters),
+        tuple(optimizer_variables),
+        graphs,
+        functions,
+    )
+
+
+def _parameters(loaded: Any, variables: Sequence[Variable], plan: FreezePlan, endpoint: Endpoint) -> list[Parameter]:
+    counts = Counter(variable.name for variable in variables)
+    captured = {id(tensor) for tensor in endpoint.function.captured_inputs}
+    parameters = []
+    for variable in variables:
+        resource = resolve(loaded, variable.object_path)
+        if not hasattr(resource, "handle"):
+            continue
+        frozen = plan.find(variable.object_path)
+        if frozen is not None:
+            resource.assign(np.where(frozen.full_mask, resource.numpy(), frozen.value))
+        name = variable.name if counts[variable.name] == 1 else variable.object_path
+        trains = (
+            variable.trainable
+            and id(resource.handle) in captured
+            and resource.dtype.is_floating
+            and not (frozen is not None and frozen.wholly_frozen)
+        )
+        parameters.append(Parameter(name, variable, resource, frozen, trains))
+    return parameters
+
+
+def resolve(loaded: Any, object_path: str) -> Any:
+    """The object of a loaded SavedModel at a path of its object graph."""
+    found = loaded
+    for part in object_path.split("/"):
+        found = found[int(part)] if part.isdigit() and not hasattr(found, part) else getattr(found, part)
+    return found
+
+
+class _Tracer:
+    """Makes the concrete functions of one training step, and their functional graphs."""
+
+    def __init__(
+        self, endpoint: Endpoint, forward: Endpoint, target: TensorEntry, loss: Any, parameters: list[Parameter]
+    ) -> None:
+        self.endpoint = endpoint
+        self.forward = forward
+        self.target = target
+        self.loss = loss
+        self.parameters = parameters
+        self.optimizer: Any = None
+
+    @property
+    def trained(self) -> list[Parameter]:
+        return [p for p in self.parameters if p.trains]
+
+    def loss_and_gradients(self, batch: Mapping[str, Any]) -> tuple[Any, list[Any]]:
+        resources = [p.resource for p in self.trained]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(resources)
+            loss = self.loss(batch[TARGET], self.endpoint(batch)[0])
+        return loss, tape.gradient(loss, resources)
+
+    def unconnected(self) -> set[str]:
+        """The parameters that the loss does not depend on."""
+        found: set[str] = set()
+
+        def probe(*flat: Any) -> Any:
+            loss, gradients = self.loss_and_gradients(dict(zip(self.batch_names, flat, strict=True)))
+            found.update(p.name for p, g in zip(self.trained, gradients, strict=True) if g is None)
+            return loss
+
+        try:
+            self._probe = tf.function(probe, autograph=False).get_concrete_function(*self.batch_specs)
+        except ValueError as error:
+            raise UsageError(
+                f"the loss does not fit the output of {self.endpoint.name!r}, of shape "
+                f"{self.endpoint.outputs[0].shape}: {error}"
+            ) from error
+        return found
+
+    def trace(self, optimizer_variables: Sequence[OptimizerVariable]) -> tuple[dict[str, NamedGraph], dict[str, Any]]:
+        self.slots = {
+            id(p.resource.handle): VariableSlot(p.name, p.resource.dtype, tuple(p.resource.shape))
+            for p in self.parameters
+        }
+        self.slots |= {
+            id(v.variable.handle): VariableSlot(v.name, v.variable.dtype, tuple(v.variable.shape))
+            for v in optimizer_variables
+        }
+        gradient_names = [f"gradient/{p.name}" for p in self.trained]
+        gradient_specs = [
+            tf.TensorSpec(p.resource.shape, p.resource.dtype, name=f"gradient_{i}") for i, p in enumerate(self.trained)
+        ]
+        forward_names = [entry.name for entry in self.forward.inputs]
+        plans: dict[str, tuple[Any, list[str], list[Any], list[str]]] = {
+            "train_step": (self.train_step, self.batch_names, self.batch_specs, ["loss"]),
+            "gradients": (self.gradients, self.batch_names, self.batch_specs, ["loss", *gradient_names]),
+            "apply_gradients": (self.apply_gradients, gradient_names, gradient_specs, []),
+            "forward": (
+                self.run_forward,
+                forward_names,
+                [_spec(entry) for entry in self.forward.inputs],
+                [f"output/{entry.name}" for entry in self.forward.outputs],
+            ),
+        }
+        graphs: dict[str, NamedGraph] = {}
+        functions: dict[str, Any] = {"probe": self._probe}
+        for name, (function, arguments, specs, results) in plans.items():
+            functions[name] = tf.function(function, autograph=False).get_concrete_function(*specs)
+            graphs[name] = functionalise(functions[name], arguments, results, self.slots)
+        return graphs, functions
+
+    # -- the four functions
+
+    def train_step(self, *flat: Any) -> list[Any]:
+        loss, gradients = self.loss_and_gradients(dict(zip(self.batch_names, flat, strict=True)))
+        self._apply(gradients)
+        return [loss]
+
+    def gradients(self, *flat: Any) -> list[Any]:
+        loss, gradients = self.loss_and_gradients(dict(zip(self.batch_names, flat, strict=True)))
+        return [loss, *(tf.convert_to_tensor(gradient) for gradient in gradients)]
+
+    def apply_gradients(self, *gradients: Any) -> list[Any]:
+        self._apply(list(gradients))
+        return []
+
+    def run_forward(self, *flat: Any) -> list[Any]:
+        names = [entry.name for entry in self.forward.inputs]
+        return self.forward(dict(zip(names, flat, strict=True)))
+
+    def _apply(self, gradients: list[Any]) -> None:
+        """One optimizer step, after which every frozen element is written back: its storage keeps its bits too."""
+        self.optimizer.apply(gradients, [p.resource for p in self.trained])
+        for p in self.trained:
+            if p.frozen is not None:
+                p.resource.assign(tf.where(tf.constant(p.frozen.mask), p.resource, tf.constant(p.frozen.value)))
+
+    @property
+    def batch_names(self) -> list[str]:
+        return [*(entry.name for entry in self.endpoint.inputs), TARGET]
+
+    @property
+    def batch_specs(self) -> list[Any]:
+        return [_spec(entry) for entry in (*self.endpoint.inputs, self.target)]
+
+
+def _spec(entry: TensorEntry) -> Any:
+    return tf.TensorSpec(entry.shape, entry.dtype, name=entry.name)
