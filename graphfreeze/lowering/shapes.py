@@ -41,7 +41,10 @@ _LARGEST_CONSTANT = 4096  # elements; shape functions look only into small input
 
 def numpy_dtype(dtype: Any) -> np.dtype[Any]:
     """The numpy dtype of a `tf.DType` or its enum; `object` for resources, variants and strings."""
-    found: np.dtype[Any] = np.dtype(tf.as_dtype(dtype).as_numpy_dtype)
+    tensorflow_dtype = tf.as_dtype(dtype)
+    if tensorflow_dtype in (tf.resource, tf.variant, tf.string):
+        return np.dtype(object)
+    found: np.dtype[Any] = np.dtype(tensorflow_dtype.as_numpy_dtype)
     return found
 
 
