@@ -1,0 +1,129 @@
+"""The files of both SavedModel directories: which must be byte-identical, and which hold the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tensorflow.core.protobuf import fingerprint_pb2, saved_model_pb2
+
+from graphfreeze.errors import ModelReadError
+from graphfreeze.prover.failure import refuse
+
+__all__ = ["compare_files", "read_saved_model"]
+
+GRAPH = "saved_model.pb"
+FINGERPRINT = "fingerprint.pb"
+KERAS_METADATA = "keras_metadata.pb"
+OWN_FOLDER = "assets.extra/graphfreeze/"
+BLOCK = 1 << 22
+
+
+def read_saved_model(directory: Path, original: bool) -> saved_model_pb2.SavedModel:
+    """Parse `saved_model.pb`.
+
+    Raises:
+        ModelReadError: It is the original's, and missing or corrupt.
+        VerificationError: It is the rewritten model's, and missing or corrupt.
+    """
+    path = directory / GRAPH
+    model = saved_model_pb2.SavedModel()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except Exception as error:
+        # protobuf's DecodeError is a plain Exception in some implementations.
+        message = (
+            f"expected a serialised SavedModel in {path.name} of {directory}, found {type(error).__name__}: {error}"
+        )
+        if original:
+            raise ModelReadError(f"{message}. Give the directory that `model.export` wrote.") from error
+        refuse(message)
+    if len(model.meta_graphs) != 1:
+        refuse(f"expected one meta graph in {path.name} of {directory}, found {len(model.meta_graphs)}")
+    return model
+
+
+def _relative_files(directory: Path) -> dict[str, Path]:
+    return {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if path.is_file()}
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            yield block
+
+
+def _first_difference(left: Path, right: Path) -> int | None:
+    """The offset of the first differing byte, or None. Hard links need no reading."""
+    if left.samefile(right):
+        return None
+    if left.stat().st_size != right.stat().st_size:
+        return min(left.stat().st_size, right.stat().st_size)
+    offset = 0
+    for a, b in zip(_blocks(left), _blocks(right), strict=True):
+        if a != b:
+            return offset + next(i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
+        offset += len(a)
+    return None
+
+
+def _compare_fingerprint(original: Path, rewritten: Path) -> None:
+    """`fingerprint.pb` is derived from the graph; what it says of the checkpoint and signatures must not change."""
+    prints = []
+    for path in (original, rewritten):
+        message = fingerprint_pb2.FingerprintDef()
+        try:
+            message.ParseFromString(path.read_bytes())
+        except Exception as error:
+            refuse(f"expected a FingerprintDef in {path.name}, found {type(error).__name__}: {error}", file=FINGERPRINT)
+        prints.append(message)
+    for field in ("checkpoint_hash", "signature_def_hash"):
+        before, after = getattr(prints[0], field), getattr(prints[1], field)
+        if before != after:
+            refuse(f"expected {FINGERPRINT} to keep {field} {before}, found {after}", file=FINGERPRINT, field=field)
+
+
+def compare_files(original: Path, rewritten: Path) -> dict[str, int | str]:
+    """Compare everything but the graph byte for byte: checkpoint shards, checkpoint index, assets.
+
+    `fingerprint.pb` may be regenerated or absent. `keras_metadata.pb`, which TensorFlow never reads, may be changed or
+    absent, so that loading the model back as Keras 2 layers cannot lose the freeze. Files of the product's own live in
+    `assets.extra/graphfreeze/`.
+
+    Returns:
+        Evidence: how many files and bytes are identical, and what became of `keras_metadata.pb`.
+
+    Raises:
+        VerificationError: A file is missing, added, or differs.
+    """
+    before, after = _relative_files(original), _relative_files(rewritten)
+    free = {GRAPH, FINGERPRINT, KERAS_METADATA}
+    for name in before:
+        # The original may itself be an output of the product; its plan is replaced by the new one.
+        if name not in after and name not in free and not name.startswith(OWN_FOLDER):
+            refuse(f"expected the file {name} of the original, found none in the rewritten model", file=name)
+    for name in after:
+        if name not in before and not name.startswith(OWN_FOLDER):
+            refuse(f"expected only the original's files, found the added file {name}", file=name)
+    identical = [name for name in before if name not in free and not name.startswith(OWN_FOLDER)]
+    size = 0
+    for name in identical:
+        offset = _first_difference(before[name], after[name])
+        if offset is not None:
+            refuse(
+                f"expected {name} to be byte-identical to the original's, found a difference at byte {offset}",
+                file=name,
+                offset=offset,
+            )
+        size += before[name].stat().st_size
+    if FINGERPRINT in before and FINGERPRINT in after:
+        _compare_fingerprint(before[FINGERPRINT], after[FINGERPRINT])
+    evidence: dict[str, int | str] = {"identical": len(identical), "identical_bytes": size}
+    if KERAS_METADATA in before:
+        if KERAS_METADATA not in after:
+            evidence[KERAS_METADATA] = "removed"
+        elif _first_difference(before[KERAS_METADATA], after[KERAS_METADATA]) is None:
+            evidence[KERAS_METADATA] = "identical"
+        else:
+            evidence[KERAS_METADATA] = "changed"
+    return evidence

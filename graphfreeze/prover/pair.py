@@ -1,0 +1,271 @@
+"""One proof obligation: a rewritten body is the original one, except for the masked reads that its context asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from tensorflow.core.framework import node_def_pb2
+
+from graphfreeze.prover.constants import decode
+from graphfreeze.prover.failure import refuse
+from graphfreeze.prover.graph_view import CallSlot, GraphView, Tensor, call_slots, data_inputs, integer_attr
+from graphfreeze.prover.handles import HARMLESS, READS, SAME, WRITES, Binding, Context
+from graphfreeze.prover.masked_read import MaskedReads, RawRead
+from graphfreeze.prover.messages import differing_fields
+from graphfreeze.prover.targets import Target
+
+__all__ = ["Consumer", "Pair", "PairEvidence"]
+
+Obligation = Callable[[str, str, Binding], None]
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A consumer of a tensor that is no node: a return value, a signature's output, a captured tensor."""
+
+    label: str
+    original: str
+    rewritten: str
+
+
+@dataclass
+class PairEvidence:
+    """What was found in one body.
+
+    Attributes:
+        masked: Of each raw tensor that is consumed masked: object node of the variable, node, operation.
+        unread: Reads of targeted variables that nothing consumes.
+        writes: Operations that write a targeted variable's storage: object node of the variable, node, operation.
+        nodes: How many nodes of the original were compared.
+        identical: How many of them are the same bytes.
+        added: How many nodes were added.
+    """
+
+    masked: list[tuple[int, str, str]] = field(default_factory=list)
+    unread: int = 0
+    writes: list[tuple[int, str, str]] = field(default_factory=list)
+    nodes: int = 0
+    identical: int = 0
+    added: int = 0
+
+
+class Pair:
+    """A body of the original in its context, and the body that stands for it in the rewritten model.
+
+    Args:
+        context: The original body, with the targeted variables that its handles carry.
+        rewritten: The rewritten body.
+        library: The functions of the rewritten model, for its callees.
+        targets: The targeted variables by object node.
+        oblige: Takes each callee pair that has to be proven in turn.
+        consumers: Further consumers of the body's tensors.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        rewritten: GraphView,
+        library: dict[str, GraphView],
+        targets: dict[int, Target],
+        oblige: Obligation,
+        consumers: Sequence[Consumer] = (),
+    ) -> None:
+        self._context = context
+        self._original = context.view
+        self._rewritten = rewritten
+        self._library = library
+        self._targets = targets
+        self._oblige = oblige
+        self._consumers = consumers
+        self._evidence = PairEvidence()
+        self._raws: dict[tuple[str, int], RawRead] = {}
+        self._gathered: set[str] = set()
+        self._masked: set[tuple[str, int]] = set()
+
+    def prove(self) -> PairEvidence:
+        """Prove the obligation.
+
+        Raises:
+            VerificationError: The bodies differ in more than masked reads, or a read is not masked as planned.
+        """
+        self._check_names()
+        self._check_definition()
+        self._find_raw_reads()
+        reads = MaskedReads(self._original, self._rewritten, self._raws)
+        for name, node in self._original.nodes.items():
+            self._compare_node(node, self._rewritten.nodes[name], reads)
+        for name, text in self._original.returns.items():
+            self._compare_tensor(Consumer(f"output {name!r}", text, self._rewritten.returns.get(name, "")), reads)
+        for consumer in self._consumers:
+            self._compare_tensor(consumer, reads)
+        reads.account_for_all()
+        self._evidence.nodes = len(self._original.nodes)
+        self._evidence.added = len(reads.added)
+        for key, raw in sorted(self._raws.items()):
+            if key in self._masked:
+                self._evidence.masked.append((raw.target.node_id, raw.node.name, raw.node.op))
+        consumed = {key[0] for key in self._masked} | {
+            Tensor.parse(self._original.nodes[name].input[0]).node for name in self._gathered
+        }
+        self._evidence.unread = sum(raw.node.op in READS and key[0] not in consumed for key, raw in self._raws.items())
+        return self._evidence
+
+    def _fail(self, message: str, node: str | None = None, variable: str | None = None, **facts: object) -> NoReturn:
+        refuse(message, variable=variable, function=self._rewritten.name, node=node, **facts)
+
+    # The frame around the nodes.
+
+    def _check_names(self) -> None:
+        kept = [name for name in self._rewritten.nodes if name in self._original.nodes]
+        expected = list(self._original.nodes)
+        if kept != expected:
+            lost = [name for name in expected if name not in self._rewritten.nodes]
+            self._fail("expected every original node, in its place, found one missing or moved", (lost or kept)[0])
+        clash = [n for n in self._rewritten.nodes if n in self._rewritten.arguments and n not in self._original.nodes]
+        if clash:
+            self._fail("expected added nodes with names of their own, found an argument's name", clash[0])
+
+    def _check_definition(self) -> None:
+        before, after = self._original.definition, self._rewritten.definition
+        if before is None or after is None:
+            return
+        different = differing_fields(before, after, skip=("node_def", "ret", "signature"))
+        different += [f"signature.{f}" for f in differing_fields(before.signature, after.signature, skip=("name",))]
+        if set(before.ret) != set(after.ret):
+            different.append("ret")
+        if different:
+            self._fail(f"expected the function to differ in masked reads only, found another {', '.join(different)}")
+
+    # The raw tensors that have to be masked.
+
+    def _find_raw_reads(self) -> None:
+        for name, node in self._original.nodes.items():
+            if not self._context.sources or not self._context.counts(name):
+                continue
+            self._context.check_loop(node)
+            for position, text in enumerate(data_inputs(node)):
+                variable = self._context.variable_of(text)
+                if variable is not None:
+                    self._check_use(node, position, self._targets[variable])
+        for name, node in self._original.nodes.items():
+            if node.op == "GatherV2" and len(node.input) >= 3 and self._context.counts(name):
+                self._check_peephole(node)
+
+    def _check_use(self, node: node_def_pb2.NodeDef, position: int, target: Target) -> None:
+        """A handle may be read, passed on, asked harmless things, or written to; nothing else is understood."""
+        if node.op in READS and position == 0:
+            dtype = node.attr["dtype"].type if "dtype" in node.attr else None
+            if dtype != target.dtype:
+                self._fail("expected the read to have the variable's dtype, found another", node.name, target.name)
+            self._raws[(node.name, 0)] = RawRead(self._rewritten.nodes[node.name], target)
+        elif node.op.startswith(WRITES):
+            self._evidence.writes.append((target.node_id, node.name, node.op))
+        elif node.op not in SAME and node.op not in HARMLESS and not self._context.is_call(node):
+            self._fail(
+                f"expected the variable's handle to reach known operations only, found it in {node.op}",
+                node.name,
+                target.name,
+            )
+
+    def _check_peephole(self, node: node_def_pb2.NodeDef) -> None:
+        """A GatherV2 of rows that still takes the raw read: its output is what has to be masked."""
+        raw = self._raws.get(Tensor.parse(node.input[0]).key)
+        after = self._rewritten.nodes[node.name]
+        if raw is None or raw.gathers or after.op != "GatherV2" or list(after.input[:1]) != list(node.input[:1]):
+            return
+        axis_node = self._original.nodes.get(Tensor.parse(node.input[2]).node)
+        axis = None
+        if axis_node is not None and axis_node.op == "Const" and "value" in axis_node.attr:
+            axis = decode(axis_node.attr["value"].tensor)
+        if axis is not None and axis.ndim == 0 and int(axis) == 0 and integer_attr(node, "batch_dims") == 0:
+            self._gathered.add(node.name)
+            self._raws[(node.name, 0)] = RawRead(after, raw.target)
+
+    # Node by node.
+
+    def _compare_node(self, before: node_def_pb2.NodeDef, after: node_def_pb2.NodeDef, reads: MaskedReads) -> None:
+        same = before.SerializeToString(deterministic=True) == after.SerializeToString(deterministic=True)
+        self._evidence.identical += same
+        if not same:
+            different = differing_fields(before, after, skip=("op", "input", "attr"))
+            if set(before.attr) != set(after.attr):
+                different += [f"attribute {name}" for name in sorted(set(before.attr) ^ set(after.attr))]
+            if len(before.input) != len(after.input):
+                different.append("number of inputs")
+            if different:
+                self._fail(
+                    f"expected the node to stay as it is, found another {', '.join(different)}",
+                    before.name,
+                    fields=different,
+                )
+        if not same or self._raws:
+            for position, (old, new) in enumerate(zip(before.input, after.input, strict=True)):
+                self._compare_input(before, position, old, new, reads)
+        self._compare_callees(before, after, same)
+
+    def _compare_input(self, node: node_def_pb2.NodeDef, position: int, old: str, new: str, reads: MaskedReads) -> None:
+        if old.startswith("^"):
+            if old != new:
+                self._fail(f"expected the control input {old!r}, found {new!r}", node.name)
+        elif node.name in self._gathered and position == 0:
+            return
+        elif self._context.counts(node.name):
+            self._compare_tensor(Consumer(f"input {position}", old, new), reads, node.name)
+        elif old != new:
+            self._fail(
+                f"expected input {position} to stay {old!r} outside of every signature, found {new!r}", node.name
+            )
+
+    def _compare_tensor(self, consumer: Consumer, reads: MaskedReads, node: str | None = None) -> None:
+        """A consumer takes what it took; where that is a raw read of a targeted variable, it takes it masked."""
+        old, new = consumer.original, consumer.rewritten
+        raw = self._raws.get(Tensor.parse(old).key)
+        if Tensor.parse(new).node in reads.added:
+            behind = reads.raw_behind(new)
+            if behind.key != Tensor.parse(old).key:
+                self._fail(f"expected {consumer.label} to be {old!r} masked, found {behind.node!r} masked", node)
+            self._masked.add(behind.key)
+        elif raw is not None:
+            self._fail(
+                f"expected {consumer.label} to be masked, found the unmasked read {new!r}",
+                node or raw.node.name,
+                raw.target.name,
+            )
+        elif old != new:
+            self._fail(f"expected {consumer.label} to be {old!r}, found {new!r}", node)
+
+    def _compare_callees(self, before: node_def_pb2.NodeDef, after: node_def_pb2.NodeDef, same: bool) -> None:
+        old_slots = call_slots(before, self._context.contexts.library)
+        new_slots = old_slots if same else call_slots(after, self._library)
+        if [(slot.attribute, slot.position) for slot in old_slots] != [(s.attribute, s.position) for s in new_slots]:
+            self._fail("expected the node to call a function in the same places, found other places", before.name)
+        if not same:
+            renamed = type(after)()
+            renamed.CopyFrom(after)
+            for slot in old_slots:
+                _rename(renamed, slot)
+            different = differing_fields(before, renamed, skip=("input",))
+            if different:
+                names = [n for n in sorted(before.attr) if differing_fields(before.attr[n], renamed.attr[n])]
+                self._fail(
+                    f"expected the node to stay as it is, found another {', '.join(different)}"
+                    + (f" ({', '.join(names)})" if names else ""),
+                    before.name,
+                    fields=different,
+                    attributes=names,
+                )
+        for old, new in zip(old_slots, new_slots, strict=True):
+            known = old.attribute == "op" or self._context.is_call(before)
+            self._oblige(old.function, new.function, self._context.binding_of(before, old) if known else ())
+
+
+def _rename(node: node_def_pb2.NodeDef, slot: CallSlot) -> None:
+    """Let the node name the original's function in that place."""
+    if slot.attribute == "op":
+        node.op = slot.function
+    elif slot.position is None:
+        node.attr[slot.attribute].func.name = slot.function
+    else:
+        node.attr[slot.attribute].list.func[slot.position].name = slot.function

@@ -1,0 +1,209 @@
+"""Where a SavedModel can be entered, and which targeted variables enter with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tensorflow.core.protobuf import meta_graph_pb2
+
+from graphfreeze.prover.failure import refuse
+from graphfreeze.prover.graph_view import GraphView, Tensor, data_inputs
+from graphfreeze.prover.handles import CALLS, SAME, Binding, Context, Contexts
+from graphfreeze.prover.targets import Target
+
+__all__ = ["Roots"]
+
+INIT_SIGNATURE = "__saved_model_init_op"
+RESOURCE_METHODS = frozenset({"_create_resource", "_initialize", "_destroy_resource"})
+
+
+class Roots:
+    """The entries of the original model.
+
+    Args:
+        meta: The original's meta graph.
+        targets: The targeted variables by object node.
+        contexts: The contexts of the original's functions.
+        only_in: The endpoints that the plan is limited to; empty means all.
+    """
+
+    def __init__(
+        self,
+        meta: meta_graph_pb2.MetaGraphDef,
+        targets: dict[int, Target],
+        contexts: Contexts,
+        only_in: tuple[str, ...] = (),
+    ) -> None:
+        self._meta = meta
+        self._objects = meta.object_graph_def
+        self._targets = targets
+        self._contexts = contexts
+        self._only_in = only_in
+        self._bindings: dict[str, Binding | None] = {}
+        self._bookkeeping = self._bookkeeping_functions()
+        self._selected = self._selected_functions()
+
+    # The concrete functions.
+
+    def functions(self) -> list[str]:
+        """All concrete functions that the library holds, sorted."""
+        return sorted(name for name in self._objects.concrete_functions if name in self._contexts.library)
+
+    def binding(self, function: str) -> Binding:
+        """The targeted variables among what the concrete function captures; none for save, restore and initialisers."""
+        if function not in self._bindings:
+            self._bindings[function] = None
+            self._bindings[function] = self._bind(function)
+        known = self._bindings[function]
+        if known is None:
+            refuse("expected captured tensors without cycles, found one", function=function)
+        return known
+
+    def _bind(self, function: str) -> Binding:
+        if function in self._bookkeeping or (self._selected is not None and function not in self._selected):
+            return ()
+        captured = self._objects.concrete_functions[function].bound_inputs
+        first = len(self._contexts.library[function].arguments) - len(captured)
+        if first < 0:
+            refuse(f"expected at least {len(captured)} arguments, found fewer than it captures", function=function)
+        carried = ((first + position, self._variable(node_id)) for position, node_id in enumerate(captured))
+        return tuple((position, variable) for position, variable in carried if variable is not None)
+
+    def _variable(self, node_id: int) -> int | None:
+        """The targeted variable whose handle an object node stands for: itself, or what it captures."""
+        if node_id in self._targets:
+            return node_id
+        node = self._objects.nodes[node_id]
+        if node.WhichOneof("kind") != "captured_tensor":
+            return None
+        function = node.captured_tensor.concrete_function
+        if function not in self._contexts.library or function not in self._objects.concrete_functions:
+            return None
+        return self._contexts.of(function, self.binding(function)).variable_of(node.captured_tensor.name)
+
+    def _functions_of(self, node_id: int) -> Iterable[str]:
+        node = self._objects.nodes[node_id]
+        kind = node.WhichOneof("kind")
+        if kind == "function":
+            return list(node.function.concrete_functions)
+        if kind == "bare_concrete_function":
+            return [node.bare_concrete_function.concrete_function_name]
+        return []
+
+    def _bookkeeping_functions(self) -> frozenset[str]:
+        """Functions that save, restore, create or initialise: found by their role, never by their name."""
+        found: set[str] = set()
+        for node in self._objects.nodes:
+            for saveable in node.saveable_objects.values():
+                found.update(self._functions_of(saveable.save_function))
+                found.update(self._functions_of(saveable.restore_function))
+            if node.WhichOneof("kind") == "resource":
+                for child in node.children:
+                    if child.local_name in RESOURCE_METHODS:
+                        found.update(self._functions_of(child.node_id))
+        saver = self._meta.saver_def
+        roles = {saver.save_tensor_name.partition(":")[0], saver.restore_op_name.partition(":")[0]} - {""}
+        for main in self._meta.graph_def.node:
+            if main.name in roles and "f" in main.attr:
+                found.add(main.attr["f"].func.name)
+        return frozenset(found)
+
+    def _selected_functions(self) -> frozenset[str] | None:
+        """The concrete functions of the endpoints in `only_in`, with the gradient functions that capture from them."""
+        if not self._only_in:
+            return None
+        root = self._objects.nodes[0]
+        entries = list(root.children)
+        for child in root.children:
+            if child.local_name == "signatures":
+                entries.extend(self._objects.nodes[child.node_id].children)
+        found: set[str] = set()
+        for child in entries:
+            if child.local_name in self._only_in:
+                found.update(self._functions_of(child.node_id))
+        if not found:
+            refuse(f"expected the endpoints {', '.join(self._only_in)} of the plan, found none of them")
+        size = -1
+        while size != len(found):
+            size = len(found)
+            for name, concrete in self._objects.concrete_functions.items():
+                sources = (self._objects.nodes[node_id] for node_id in concrete.bound_inputs)
+                if any(s.captured_tensor.concrete_function in found for s in sources if s.HasField("captured_tensor")):
+                    found.add(name)
+        return frozenset(found)
+
+    # The main graph.
+
+    @property
+    def live_signatures(self) -> frozenset[str]:
+        """The signatures in which targeted variables are to be masked."""
+        names = set(self._meta.signature_def) - {INIT_SIGNATURE}
+        return frozenset(names & set(self._only_in) if self._only_in else names)
+
+    def main_context(self, view: GraphView) -> Context:
+        """The main graph, with the handle of each targeted variable, live where a signature needs it.
+
+        Raises:
+            VerificationError: A handle cannot be told apart.
+        """
+        live = self._live_nodes(view)
+        sources: dict[tuple[str, int], int] = {}
+        owners: dict[str, int] = {}
+        for node in view.nodes.values():
+            if node.name in live and node.op in CALLS:
+                self._align(view, node.attr["f"].func.name, data_inputs(node), owners)
+        names = {target.node_id: self._objects.nodes[target.node_id].variable.name for target in self._targets.values()}
+        aligned = set(owners.values())
+        for node in view.nodes.values():
+            if node.name not in live or node.op != "VarHandleOp":
+                continue
+            if node.name not in owners and "shared_name" in node.attr:
+                shared = node.attr["shared_name"].s.decode()
+                same = [node_id for node_id, name in names.items() if name == shared and node_id not in aligned]
+                if len(same) > 1:
+                    refuse(f"expected one variable named {shared!r}, found {len(same)}", node=node.name)
+                owners.update({node.name: same[0]} if same else {})
+            if owners.get(node.name) in self._targets:
+                sources[(node.name, 0)] = owners[node.name]
+        return Context(view, sources, self._contexts, live)
+
+    def _align(self, view: GraphView, function: str, inputs: list[str], owners: dict[str, int]) -> None:
+        """A signature's call passes, at its end, exactly what the concrete function captures."""
+        if function not in self._objects.concrete_functions or function in self._bookkeeping:
+            return
+        captured = self._objects.concrete_functions[function].bound_inputs
+        if len(captured) > len(inputs):
+            refuse(f"expected at least {len(captured)} inputs at each call, found {len(inputs)}", function=function)
+        for node_id, text in zip(captured, inputs[len(inputs) - len(captured) :], strict=True):
+            node = view.nodes.get(Tensor.parse(text).node)
+            while node is not None and node.op in SAME and node.input:
+                node = view.nodes.get(Tensor.parse(node.input[0]).node)
+            if node is None or node.op != "VarHandleOp":
+                if node_id in self._targets:
+                    refuse(
+                        "expected the signature to pass the variable's handle, found something else",
+                        variable=self._targets[node_id].name,
+                        function=view.name,
+                        node=text,
+                    )
+                continue
+            owner = owners.setdefault(node.name, node_id)
+            if owner != node_id and (owner in self._targets or node_id in self._targets):
+                refuse(
+                    "expected one handle to stand for one variable, found that signatures capture two through it",
+                    variable=self._targets[owner if owner in self._targets else node_id].name,
+                    function=view.name,
+                    node=node.name,
+                )
+
+    def _live_nodes(self, view: GraphView) -> frozenset[str]:
+        live: set[str] = set()
+        for name in sorted(self.live_signatures):
+            work = [Tensor.parse(info.name).node for info in self._meta.signature_def[name].outputs.values()]
+            while work:
+                current = work.pop()
+                if current in live or current not in view.nodes:
+                    continue
+                live.add(current)
+                work.extend(Tensor.parse(text.lstrip("^")).node for text in view.nodes[current].input)
+        return frozenset(live)

@@ -1,0 +1,112 @@
+"""The plan's variables found again in the object graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf import saved_object_graph_pb2
+
+from graphfreeze.prover.failure import refuse
+from graphfreeze.selection.plan import FreezePlan, FrozenVariable
+
+__all__ = ["NUMPY_NAMES", "Target", "find_targets"]
+
+NUMPY_NAMES: dict[int, str] = {
+    types_pb2.DT_HALF: "float16",
+    types_pb2.DT_BFLOAT16: "bfloat16",
+    types_pb2.DT_FLOAT: "float32",
+    types_pb2.DT_DOUBLE: "float64",
+    types_pb2.DT_COMPLEX64: "complex64",
+    types_pb2.DT_COMPLEX128: "complex128",
+    types_pb2.DT_BOOL: "bool",
+    types_pb2.DT_INT8: "int8",
+    types_pb2.DT_INT16: "int16",
+    types_pb2.DT_INT32: "int32",
+    types_pb2.DT_INT64: "int64",
+    types_pb2.DT_UINT8: "uint8",
+    types_pb2.DT_UINT16: "uint16",
+    types_pb2.DT_UINT32: "uint32",
+    types_pb2.DT_UINT64: "uint64",
+}
+"""numpy's (with ml_dtypes) name of each dtype that a masked read can have."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A targeted variable.
+
+    Attributes:
+        node_id: Its node in the object graph.
+        frozen: What the plan says of it.
+        dtype: Its DataType.
+    """
+
+    node_id: int
+    frozen: FrozenVariable
+    dtype: int
+
+    @property
+    def name(self) -> str:
+        """The variable's name."""
+        return self.frozen.variable.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The variable's shape."""
+        return self.frozen.variable.shape
+
+
+def _resolve(graph: saved_object_graph_pb2.SavedObjectGraph, path: str) -> set[int]:
+    """All nodes that the path leads to from the root. Child names may themselves contain `/`."""
+    found: set[int] = set()
+    seen: set[tuple[int, str]] = set()
+    work = [(0, path)]
+    while work:
+        state = work.pop()
+        if state in seen:
+            continue
+        seen.add(state)
+        node_id, rest = state
+        for child in graph.nodes[node_id].children:
+            if child.local_name == rest:
+                found.add(child.node_id)
+            elif rest.startswith(f"{child.local_name}/"):
+                work.append((child.node_id, rest[len(child.local_name) + 1 :]))
+    return found
+
+
+def find_targets(graph: saved_object_graph_pb2.SavedObjectGraph, plan: FreezePlan) -> dict[int, Target]:
+    """Find each variable of the plan in the object graph.
+
+    Returns:
+        The targets by object node.
+
+    Raises:
+        VerificationError: The plan names something that is not that variable in the original.
+    """
+    if not graph.nodes:
+        refuse("expected a SavedModel with an object graph, as TensorFlow 2 writes it, found none")
+    targets: dict[int, Target] = {}
+    for frozen in plan.variables:
+        variable = frozen.variable
+        found = {n for n in _resolve(graph, variable.object_path) if graph.nodes[n].WhichOneof("kind") == "variable"}
+        if len(found) != 1:
+            refuse(
+                f"expected one variable at object path {variable.object_path!r}, found {len(found)}",
+                variable=variable.name,
+            )
+        node_id = found.pop()
+        saved = graph.nodes[node_id].variable
+        shape = tuple(dim.size for dim in saved.shape.dim)
+        dtype = NUMPY_NAMES.get(saved.dtype, f"DataType {saved.dtype}")
+        if (shape, dtype) != (variable.shape, variable.dtype) or saved.shape.unknown_rank:
+            refuse(
+                f"expected shape {variable.shape} and dtype {variable.dtype} at object path "
+                f"{variable.object_path!r}, found {shape} and {dtype}",
+                variable=variable.name,
+            )
+        if node_id in targets:
+            refuse("expected each variable once in the plan, found it twice", variable=variable.name)
+        targets[node_id] = Target(node_id, frozen, saved.dtype)
+    return targets
