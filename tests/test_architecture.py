@@ -19,6 +19,7 @@ ROOT = Path(graphfreeze.__file__).parent
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
     "output": (),
+    "tensorflow_loader": (),
     "selection": (),
     "artifact": ("selection",),
     "runtime": ("artifact", "selection", "output"),
@@ -27,7 +28,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "passes": ("savedmodel", "selection"),
     "prover": ("selection",),
     "training": ("selection", "savedmodel"),
-    "lowering": ("training.graph",),
+    "lowering": ("training.graph", "training.functionalise"),
     "checks": ("savedmodel", "selection", "training", "lowering", "validation"),
     "pipeline": (
         "selection",
@@ -41,8 +42,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "validation",
         "checks",
         "output",
+        "tensorflow_loader",
     ),
-    "cli": ("pipeline", "output", "validation", "runtime", "selection"),
+    "cli": ("pipeline", "output", "validation", "runtime", "selection", "tensorflow_loader"),
     "__init__": ("pipeline", "runtime", "selection", "validation"),
     "__main__": ("cli",),
 }

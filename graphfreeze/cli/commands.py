@@ -142,13 +142,15 @@ def rewrite(
             "or --no-onnx, to rewrite the SavedModel only."
         )
     # What was not given stays out, so that the defaults are those of the function, and of the specification.
-    given = {name: value for name, value in options.items() if value not in (None, False, ())}
+    given = {name: value for name, value in options.items() if value is not None and value is not False and value != ()}
+    if no_onnx:
+        given["onnx"] = False
     with terminal.working() as progress:
         from graphfreeze import Selection
         from graphfreeze import rewrite as public_function
 
-        selections = [Selection(action, selector) for action, selector in ordered_selections()]
-        report = public_function(model, out, selections, onnx=not no_onnx, progress=progress, **given)
+        selections = [Selection(kind, text) for kind, text in ordered_selections()]
+        report = public_function(model, out, selections, progress=progress, **given)
     terminal.show(report, tables.rewriting)
 
 
@@ -170,7 +172,7 @@ def verify(terminal: Terminal, original: Path, out: Path) -> None:
 @device_option
 @data_option("A batch whose reference TensorFlow computes now, instead of the stored one.")
 @common_options
-def validate(terminal: Terminal, out: Path, device: str, data: Path | None) -> None:
+def validate(terminal: Terminal, out: Path, device: str | None, data: Path | None) -> None:
     """Compare the gradients and losses of the artifact OUT with TensorFlow's reference, and run its steps.
 
     Needs no TensorFlow, unless --data is given.
@@ -179,7 +181,7 @@ def validate(terminal: Terminal, out: Path, device: str, data: Path | None) -> N
         with terminal.working():
             from graphfreeze import validate as public_function
 
-            report = public_function(out, device=device, data=data)
+            report = public_function(out, device=device or "auto", data=data)
     except ValidationError as error:
         terminal.show_failure(error.details, tables.validation)
         raise
@@ -206,7 +208,7 @@ def train(
     data: Path,
     epochs: int,
     batch_size: int,
-    device: str,
+    device: str | None,
     seed: int,
     save: Path | None,
 ) -> None:
@@ -215,7 +217,14 @@ def train(
         from graphfreeze import train as public_function
 
         report = public_function(
-            out, data, epochs=epochs, batch_size=batch_size, device=device, save=save, seed=seed, progress=progress
+            out,
+            data,
+            epochs=epochs,
+            batch_size=batch_size,
+            device=device or "auto",
+            save=save,
+            seed=seed,
+            progress=progress,
         )
     terminal.show(report, tables.training)
 

@@ -26,6 +26,7 @@ import click
 from graphfreeze.cli.commands import graphfreeze
 from graphfreeze.cli.terminal import SCHEMA_VERSION, json_value
 from graphfreeze.errors import GraphfreezeError, UsageError
+from graphfreeze.tensorflow_loader import TENSORFLOW_MISSING
 
 __all__ = ["main", "run"]
 
@@ -58,10 +59,7 @@ def run(arguments: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("tensorflow", "keras"):
             return _report_defect(error, arguments, as_json)
-        missing = UsageError(
-            "This command needs TensorFlow, which is not installed. Install it with "
-            "`pip install 'graphfreeze[tensorflow]'`."
-        )
+        missing = UsageError(TENSORFLOW_MISSING)
         _print_error(missing, as_json)
         return missing.exit_code
     except Exception as error:

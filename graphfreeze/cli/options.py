@@ -61,9 +61,7 @@ def device_option(function: Callable[..., None]) -> Callable[..., None]:
     return click.option(
         "--device",
         type=click.Choice(["auto", "cpu", "cuda"]),
-        default="auto",
-        show_default=True,
-        help="Where onnxruntime runs. cuda demands CUDA; auto takes what is there, and says what it took.",
+        help="Where onnxruntime runs. cuda demands CUDA; auto takes what is there.  [default: auto]",
     )(function)
 
 

@@ -24,14 +24,11 @@ def inspection(report: Report) -> list[RenderableType]:
             _shape(v["shape"]),
             v["dtype"],
             "yes" if v["trainable"] else "no",
-            _reads(v.get("reads", ())),
+            _reads(v["reads"]),
         )
         for v in report["variables"]
     ]
-    endpoints = [
-        (e["name"], e.get("kind", ""), _tensors(e.get("inputs", ())), _tensors(e.get("outputs", ())))
-        for e in report["endpoints"]
-    ]
+    endpoints = [(e["name"], e["kind"], _tensors(e["inputs"]), ", ".join(e["outputs"])) for e in report["endpoints"]]
     return [
         _table("Variables", ("name", "object path", "shape", "dtype", "trainable", "read by"), variables),
         _table("Endpoints", ("name", "kind", "inputs", "outputs"), endpoints),
@@ -161,8 +158,10 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _shape(shape: Sequence[object]) -> str:
-    return " x ".join(str(size) for size in shape) or "scalar"
+def _shape(shape: Sequence[object] | None) -> str:
+    if shape is None:
+        return "any shape"
+    return " x ".join("?" if size is None else str(size) for size in shape) or "scalar"
 
 
 def _frozen(frozen: int, elements: int) -> str:

@@ -42,8 +42,9 @@ class Terminal:
     @contextlib.contextmanager
     def working(self) -> Iterator[Progress | None]:
         """Set up logging, keep stdout clean of what libraries print, and show progress where a person looks on."""
+        # Both are read once, when TensorFlow and Keras are imported.
+        os.environ["KERAS_BACKEND"] = "tensorflow"
         if not self._verbose:
-            # Read once, when TensorFlow is imported.
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         logger = logging.getLogger("graphfreeze")
         handler = logging.StreamHandler(sys.stderr)
