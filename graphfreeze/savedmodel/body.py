@@ -1,0 +1,84 @@
+"""The nodes of a function, or of the main graph, with an index of who consumes which tensor.
+
+A tensor is `node:output:index` in a function, where an argument is its bare name, and `node:index` in the main graph.
+The index writes every tensor in that full form, whatever shorthand the node uses.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tensorflow.core.framework import function_pb2, node_def_pb2
+
+__all__ = ["Body", "Consumer", "function_body", "main_graph_body"]
+
+
+class Consumer(NamedTuple):
+    """An input of a node: the position of the node in the body, and of the input in the node."""
+
+    node: int
+    input: int
+
+
+@dataclass(frozen=True)
+class Body:
+    """A function's body, or the main graph.
+
+    Attributes:
+        nodes: The nodes, in the order of the file.
+        consumers: Tensor -> the data inputs that take it.
+        arguments: The tensors of the function's arguments, in order; empty for the main graph.
+        returned: The tensors that the function returns, in order; empty for the main graph.
+        in_function: Which of the two it is.
+    """
+
+    nodes: Sequence[node_def_pb2.NodeDef]
+    consumers: dict[str, list[Consumer]]
+    arguments: tuple[str, ...]
+    returned: tuple[str, ...]
+    in_function: bool
+
+    def output(self, node: int, name: str, index: int) -> str:
+        """The tensor that is element `index` of a node's output `name` (its only output list)."""
+        if self.in_function:
+            return f"{self.nodes[node].name}:{name}:{index}"
+        return f"{self.nodes[node].name}:{index}"
+
+    def tensor(self, reference: str) -> str:
+        """An input reference in full form."""
+        return _full(reference, self.in_function)
+
+
+def function_body(function: function_pb2.FunctionDef) -> Body:
+    """The body of a function of the library."""
+    return Body(
+        nodes=function.node_def,
+        consumers=_consumers(function.node_def, in_function=True),
+        arguments=tuple(argument.name for argument in function.signature.input_arg),
+        returned=tuple(_full(function.ret[output.name], True) for output in function.signature.output_arg),
+        in_function=True,
+    )
+
+
+def main_graph_body(nodes: Sequence[node_def_pb2.NodeDef]) -> Body:
+    """The main graph as a body."""
+    return Body(nodes, _consumers(nodes, in_function=False), arguments=(), returned=(), in_function=False)
+
+
+def _consumers(nodes: Sequence[node_def_pb2.NodeDef], in_function: bool) -> dict[str, list[Consumer]]:
+    consumers: defaultdict[str, list[Consumer]] = defaultdict(list)
+    for i, node in enumerate(nodes):
+        for k, reference in enumerate(node.input):
+            if not reference.startswith("^"):
+                consumers[_full(reference, in_function)].append(Consumer(i, k))
+    return dict(consumers)
+
+
+def _full(reference: str, in_function: bool) -> str:
+    colons = reference.count(":")
+    if in_function:
+        return f"{reference}:0" if colons == 1 else reference
+    return reference if colons else f"{reference}:0"

@@ -1,0 +1,95 @@
+"""The checkpoint of a SavedModel: which key holds which object's value."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_object_graph_pb2, trackable_object_graph_pb2
+
+from graphfreeze.errors import ModelReadError
+from graphfreeze.savedmodel.files import VARIABLES_PREFIX, check_variable_files
+from graphfreeze.savedmodel.object_graph import align
+
+__all__ = ["OBJECT_GRAPH_KEY", "Checkpoint"]
+
+OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_VALUE = "VARIABLE_VALUE"
+
+
+class Checkpoint:
+    """The files `variables/variables.*` of a SavedModel, opened on first use.
+
+    Args:
+        directory: The SavedModel's directory.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @property
+    def prefix(self) -> str:
+        """The path that the index and all shards begin with."""
+        return str(self.directory / VARIABLES_PREFIX)
+
+    @cached_property
+    def shapes(self) -> dict[str, list[int]]:
+        """Every key of the checkpoint, sorted, with its shape."""
+        shapes: dict[str, list[int]] = self._reader.get_variable_to_shape_map()
+        return dict(sorted(shapes.items()))
+
+    def keys_of(self, graph: saved_object_graph_pb2.SavedObjectGraph) -> dict[int, str]:
+        """Node id in the SavedModel's object graph -> key of its value, for every object that has one.
+
+        Raises:
+            ModelReadError: The checkpoint holds no object graph.
+        """
+        return {
+            node: attribute.checkpoint_key
+            for node, counterpart in align(graph, self._objects).items()
+            for attribute in self._objects.nodes[counterpart].attributes
+            if attribute.name == _VALUE
+        }
+
+    def read(self, key: str) -> npt.NDArray[Any]:
+        """The value under a key, of the shape and dtype that it was saved with.
+
+        Raises:
+            ModelReadError: The key is missing, or its shard is missing or corrupt.
+        """
+        try:
+            value = self._reader.get_tensor(key)
+        except (tf.errors.OpError, RuntimeError) as error:
+            raise ModelReadError(
+                f"{self.prefix} cannot yield the value {key!r}: {_first_line(error)} Export the model again."
+            ) from error
+        # numpy's own byte strings would drop trailing zeros.
+        return np.asarray(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
+
+    @cached_property
+    def _objects(self) -> trackable_object_graph_pb2.TrackableObjectGraph:
+        graph = trackable_object_graph_pb2.TrackableObjectGraph()
+        try:
+            graph.ParseFromString(self.read(OBJECT_GRAPH_KEY).item())
+        except DecodeError as error:
+            raise ModelReadError(f"{self.prefix} holds a corrupt object graph. Export the model again.") from error
+        return graph
+
+    @cached_property
+    def _reader(self) -> Any:
+        check_variable_files(self.directory)
+        try:
+            return tf.train.load_checkpoint(self.prefix)
+        except (tf.errors.OpError, RuntimeError, ValueError) as error:
+            raise ModelReadError(
+                f"{self.prefix}.index cannot be read: {_first_line(error)} Export the model again."
+            ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0].rstrip(".") + "."

@@ -1,0 +1,161 @@
+"""Every context in which the functions of a SavedModel run, and what happens in each to the handles of variables."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from graphfreeze.savedmodel.body import Body
+from graphfreeze.savedmodel.call_sites import LOOPS
+from graphfreeze.savedmodel.endpoints import Endpoint
+from graphfreeze.savedmodel.handle_flow import Call, Context, Flow, Use, UseKind, trace_handles
+from graphfreeze.savedmodel.main_graph import saver_nodes, signature_nodes, variable_handles
+from graphfreeze.savedmodel.object_graph import resource_functions, saver_functions
+
+if TYPE_CHECKING:
+    from graphfreeze.savedmodel.model import SavedModel
+
+__all__ = ["Analysis", "analyse"]
+
+
+@dataclass
+class Analysis:
+    """Where handles go, from the roots on.
+
+    Attributes:
+        contexts: Every context that a root reaches, in the order of discovery, with its flow.
+        roots: Concrete function -> the context in which the object graph binds it. Functions that save, restore or
+            initialise are roots without handles: there, variables are to be taken as they are stored.
+        main_graph: The flow in the main graph, of the handles that signatures take.
+    """
+
+    contexts: dict[Context, Flow]
+    roots: dict[str, Context]
+    main_graph: Flow
+
+    def reached_from(self, functions: Iterable[str]) -> dict[Context, None]:
+        """The contexts that concrete functions reach, themselves included, as an ordered set."""
+        reached: dict[Context, None] = {}
+        pending = [self.roots[name] for name in functions if name in self.roots]
+        while pending:
+            context = pending.pop()
+            if context not in reached:
+                reached[context] = None
+                pending.extend(call.callee for call in self.contexts[context].calls)
+        return reached
+
+    def endpoints_of(self, endpoints: Iterable[Endpoint]) -> dict[Context, tuple[str, ...]]:
+        """The labels of the endpoints that reach each context."""
+        labels: defaultdict[Context, list[str]] = defaultdict(list)
+        for endpoint in endpoints:
+            for context in self.reached_from(endpoint.functions):
+                labels[context].append(endpoint.label)
+        return {context: tuple(names) for context, names in labels.items()}
+
+
+def analyse(model: SavedModel, variables: frozenset[int]) -> Analysis:
+    """Follow the handles of variables through the whole model.
+
+    Args:
+        model: The model.
+        variables: The object nodes of the variables to follow.
+
+    Returns:
+        The analysis. Uses that are not understood are recorded in it, not raised.
+    """
+    return _Analyser(model, variables).run()
+
+
+class _Analyser:
+    def __init__(self, model: SavedModel, variables: frozenset[int]) -> None:
+        self.model = model
+        self.variables = variables
+        self.contexts: dict[Context, Flow] = {}
+        self.callers: defaultdict[Context, dict[Context, None]] = defaultdict(dict)
+
+    def run(self) -> Analysis:
+        roots = self._roots()
+        self._visit(roots.values())
+        handles = {t: v for t, v in self._main_handles().items() if v in self.variables}
+        live = signature_nodes(self.model.meta_graph)
+        body = self.model.main_body
+        main_graph = trace_handles(
+            body, handles, self.model.functions, self._returns, lambda i: body.nodes[i].name in live
+        )
+        self._visit(call.callee for call in main_graph.calls)
+        for context, flow in self.contexts.items():
+            _check_returned_handles(flow, self.contexts, self.model.body(context.function))
+        _check_returned_handles(main_graph, self.contexts, body)
+        return Analysis(self.contexts, roots, main_graph)
+
+    def _roots(self) -> dict[str, Context]:
+        model = self.model
+        concrete = model.object_graph.concrete_functions
+        raw = saver_functions(model.object_graph) | resource_functions(model.object_graph)
+        for node in saver_nodes(model.meta_graph):
+            if "f" in node.attr:
+                raw.add(node.attr["f"].func.name)
+        roots = {}
+        for name in sorted(set(concrete) & set(model.functions)):
+            captures = [] if name in raw else concrete[name].bound_inputs
+            first = len(model.functions[name].signature.input_arg) - len(captures)
+            bound = ((i, node) for i, node in enumerate(captures, first) if node in self.variables)
+            roots[name] = Context(name, tuple(bound))
+        return roots
+
+    def _main_handles(self) -> dict[str, int]:
+        return variable_handles(self.model.meta_graph, self.model.functions, self.model.main_body)
+
+    def _returns(self, context: Context) -> Mapping[int, int]:
+        flow = self.contexts.get(context)
+        return flow.returns if flow else {}
+
+    def _visit(self, start: Iterable[Context]) -> None:
+        """Trace contexts and all that they call, until no context learns more of what its callees return."""
+        queue = deque(context for context in start if context not in self.contexts)
+        while queue:
+            context = queue.popleft()
+            before = self.contexts.get(context)
+            body = self.model.body(context.function)
+            handles = {body.arguments[position]: variable for position, variable in context.binding}
+            flow = trace_handles(body, handles, self.model.functions, self._returns)
+            self.contexts[context] = flow
+            for call in flow.calls:
+                self.callers[call.callee][context] = None
+                if call.callee not in self.contexts:
+                    self.contexts[call.callee] = Flow()
+                    queue.append(call.callee)
+            if flow.returns != (before.returns if before else {}):
+                queue.extend(self.callers[context])
+
+
+def _check_returned_handles(flow: Flow, contexts: Mapping[Context, Flow], body: Body) -> None:
+    """Record calls whose returned handles cannot be followed: the branches differ, or a loop changes its handles."""
+    calls: defaultdict[int, list[Call]] = defaultdict(list)
+    for call in flow.calls:
+        calls[call.node].append(call)
+    for i, at_node in calls.items():
+        reason = _mismatch(body, i, at_node, contexts)
+        if reason:
+            involved = {
+                v
+                for call in at_node
+                for v in (*dict(call.callee.binding).values(), *contexts[call.callee].returns.values())
+            }
+            flow.uses.extend(Use(UseKind.OTHER, i, variable, reason) for variable in sorted(involved))
+
+
+def _mismatch(body: Body, i: int, calls: list[Call], contexts: Mapping[Context, Flow]) -> str:
+    returned = [(call, contexts[call.callee].returns) for call in calls]
+    if body.nodes[i].op in LOOPS:
+        changed = any(
+            returns != dict(call.callee.binding) for call, returns in returned if call.slot.attribute == "body"
+        )
+        return "the loop does not hand the same handle on" if changed else ""
+    if any(returns != returned[0][1] for _, returns in returned):
+        return "its branches return different handles"
+    if any(returns and not call.slot.attribute for call, returns in returned):
+        return "it returns a handle from a function that it calls by name"
+    return ""

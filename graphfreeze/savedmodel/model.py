@@ -1,0 +1,139 @@
+"""A SavedModel on disk as a value: its protos, variables and endpoints."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tensorflow.core.framework import function_pb2
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2, saved_object_graph_pb2
+
+from graphfreeze.errors import ModelReadError, UnsupportedError
+from graphfreeze.savedmodel.body import Body, function_body, main_graph_body
+from graphfreeze.savedmodel.checkpoint import Checkpoint
+from graphfreeze.savedmodel.endpoints import Endpoint, list_endpoints
+from graphfreeze.savedmodel.files import check_variable_files, read_saved_model
+from graphfreeze.savedmodel.variables import list_variables
+from graphfreeze.selection.variable import Variable
+
+__all__ = ["SavedModel"]
+
+
+class SavedModel:
+    """A SavedModel with an object graph. Nothing of it is executed, and nothing here changes it.
+
+    Args:
+        proto: The parsed `saved_model.pb`.
+        directory: The directory whose `variables/` hold the values.
+
+    Raises:
+        UnsupportedError: It has no object graph (TensorFlow 1), or several graphs.
+        ModelReadError: The checkpoint's files are incomplete.
+    """
+
+    def __init__(self, proto: saved_model_pb2.SavedModel, directory: str | PathLike[str]) -> None:
+        self.proto = proto
+        self.directory = Path(directory)
+        if len(proto.meta_graphs) > 1:
+            tags = [",".join(graph.meta_info_def.tags) or "(no tag)" for graph in proto.meta_graphs]
+            raise UnsupportedError(
+                f"{self.directory} holds {len(tags)} graphs, tagged {'; '.join(tags)}. Only SavedModels with one graph "
+                "are supported: load the one that you want with tf.saved_model.load(..., tags) and save it alone."
+            )
+        if not self.object_graph.nodes:
+            raise UnsupportedError(
+                f"{self.directory} has no object graph: it was written by TensorFlow 1. Only SavedModels of "
+                "TensorFlow 2 (tf.saved_model.save, or export of Keras) are supported."
+            )
+        if any(node.WhichOneof("kind") == "variable" for node in self.object_graph.nodes):
+            check_variable_files(self.directory)
+        self.checkpoint = Checkpoint(self.directory)
+        self._bodies: dict[str, Body] = {}
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> SavedModel:
+        """Read the SavedModel in a directory.
+
+        Raises:
+            ModelReadError: It is missing, incomplete, corrupt, or something else.
+            UnsupportedError: It is a SavedModel of a kind that is not supported.
+        """
+        directory = Path(path)
+        return cls(read_saved_model(directory), directory)
+
+    @property
+    def meta_graph(self) -> meta_graph_pb2.MetaGraphDef:
+        """Its only graph, with functions, signatures and object graph."""
+        return self.proto.meta_graphs[0]
+
+    @property
+    def object_graph(self) -> saved_object_graph_pb2.SavedObjectGraph:
+        """Its object graph."""
+        return self.meta_graph.object_graph_def
+
+    @cached_property
+    def functions(self) -> dict[str, function_pb2.FunctionDef]:
+        """Its function library, by name."""
+        return {function.signature.name: function for function in self.meta_graph.graph_def.library.function}
+
+    def body(self, function: str) -> Body:
+        """The indexed body of a function of the library."""
+        if function not in self._bodies:
+            self._bodies[function] = function_body(self.functions[function])
+        return self._bodies[function]
+
+    @cached_property
+    def main_body(self) -> Body:
+        """The indexed main graph."""
+        return main_graph_body(self.meta_graph.graph_def.node)
+
+    @cached_property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Its callables: the root's functions in their order, then the signatures by name."""
+        return list_endpoints(self.meta_graph)
+
+    @cached_property
+    def variables_by_node(self) -> dict[int, Variable]:
+        """Its variables by object node, each once, sorted by name, then object path."""
+        return list_variables(self.object_graph, lambda node: tuple(self.checkpoint.shapes[self.key_of_node[node]]))
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        """Its variables, each once, sorted by name, then object path."""
+        return tuple(self.variables_by_node.values())
+
+    @cached_property
+    def key_of_node(self) -> dict[int, str]:
+        """The checkpoint key under which each object's value lies."""
+        return self.checkpoint.keys_of(self.object_graph)
+
+    def node_id(self, variable: Variable) -> int:
+        """The object node of a variable of this model.
+
+        Raises:
+            KeyError: The model has no variable at that object path.
+        """
+        return self._node_of_path[variable.object_path]
+
+    def read(self, variable: Variable) -> npt.NDArray[Any]:
+        """The value of a variable in the checkpoint, of its shape and dtype.
+
+        Raises:
+            ModelReadError: The checkpoint does not hold it, or is corrupt.
+        """
+        key = self.key_of_node.get(self.node_id(variable))
+        if key is None:
+            raise ModelReadError(
+                f"{self.checkpoint.prefix} holds no value for {variable.name} ({variable.object_path}). "
+                "Export the model again."
+            )
+        value: npt.NDArray[Any] = np.asarray(self.checkpoint.read(key))
+        return value
+
+    @cached_property
+    def _node_of_path(self) -> dict[str, int]:
+        return {variable.object_path: node for node, variable in self.variables_by_node.items()}
