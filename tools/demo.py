@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ WORK = Path("demo_output")
 MODEL, OUT, DEPLOY = WORK / "model", WORK / "rewritten", WORK / "deploy"
 
 # What is frozen: four of the sixteen filters of conv1, and the small weights of dense.
-FROZEN = {
+FROZEN: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "digits/conv1/kernel[:, :, :, 0:4]": ("digits/conv1/kernel", lambda w: np.arange(w.shape[-1]) < 4),
     "digits/dense/kernel where abs(w) < 0.03": ("digits/dense/kernel", lambda w: np.abs(w) < 0.03),
 }
@@ -140,9 +141,8 @@ def kernel(model: Any, name: str) -> npt.NDArray[np.float32]:
 
 def show_outputs(deployed: Any, images: Images) -> None:
     """Compare the folded SavedModel in TensorFlow with the trained artifact in onnxruntime."""
-    trainer = Trainer(OUT, device="cpu")
-    trainer.load(OUT / "training" / "trained.safetensors")
-    (outputs,) = trainer.forward({"image": images}).values()
+    trainer = Trainer(OUT, state=OUT / "training" / "trained.safetensors")
+    (outputs,) = trainer.predict({"image": images}).values()
     served = deployed.serve(images).numpy()
     difference = float(np.max(np.abs(served - outputs)))
     agreed = float(np.mean(np.argmax(served, -1) == np.argmax(outputs, -1)))

@@ -30,7 +30,6 @@ LOSSES = (
     "categorical_hinge",
     "circle",
     "cosine_similarity",
-    "ctc",
     "dice",
     "hinge",
     "huber",

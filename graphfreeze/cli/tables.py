@@ -28,10 +28,14 @@ def inspection(report: Report) -> list[RenderableType]:
         )
         for v in report["variables"]
     ]
-    endpoints = [(e["name"], e["kind"], _tensors(e["inputs"]), ", ".join(e["outputs"])) for e in report["endpoints"]]
+    endpoints = [
+        (kind, e["name"], _tensors(e["inputs"]), ", ".join(e["outputs"]))
+        for kind in ("endpoint", "signature")
+        for e in report[f"{kind}s"]
+    ]
     return [
         _table("Variables", ("name", "object path", "shape", "dtype", "trainable", "read by"), variables),
-        _table("Endpoints", ("name", "kind", "inputs", "outputs"), endpoints),
+        _table("Endpoints", ("", "name", "inputs", "outputs"), endpoints),
     ]
 
 
@@ -177,12 +181,7 @@ def _tensors(tensors: Sequence[Report]) -> str:
     return ", ".join(f"{t['name']} {t['dtype']} {_shape(t['shape'])}" for t in tensors)
 
 
-def _reads(reads: Sequence[Report] | int) -> str:
-    """`ReadVariableOp in serve (2), ...`: how often which operation reads, and from where."""
-    if isinstance(reads, int):
-        return f"{reads} reads"
-    counts: dict[str, int] = {}
-    for read in reads:
-        place = f"{read['operation']} in {read['function']}"
-        counts[place] = counts.get(place, 0) + 1
-    return "\n".join(place if count == 1 else f"{place} ({count})" for place, count in counts.items())
+def _reads(reads: Sequence[Report]) -> str:
+    """`ReadVariableOp in function serve, signature serving_default`: which operations read, reached from where."""
+    lines = (f"{read['operation']} in {', '.join(read['endpoints']) or read['function']}" for read in reads)
+    return "\n".join(dict.fromkeys(lines))
