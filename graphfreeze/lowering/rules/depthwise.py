@@ -1,0 +1,56 @@
+"""Depthwise convolutions of images, and their gradients."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from graphfreeze.lowering.convolution_forms import Convolution
+from graphfreeze.lowering.convolution_geometry import image_dims, operation_window, slice_taps
+from graphfreeze.lowering.rule import FILTER, IMAGES, UNUSED, CannotLower, Node, rule
+from graphfreeze.lowering.tensor import Tensor
+
+
+@rule("DepthwiseConv2dNative", inputs=(IMAGES, FILTER), outputs=(IMAGES,))
+def depthwise_convolution(node: Node, x: ir.Value, w: ir.Value) -> ir.Value:
+    """Depthwise convolution with any depth multiplier: a convolution with one group per channel."""
+    grouped = _convolution(node, node.inputs[0], node.inputs[1], node.outputs[0])
+    return grouped.forward(x, _grouped_filter(grouped, w))
+
+
+@rule("DepthwiseConv2dNativeBackpropInput", inputs=(UNUSED, FILTER, IMAGES), outputs=(IMAGES,))
+def input_gradient(node: Node, w: ir.Value, dy: ir.Value) -> ir.Value:
+    """The gradient of a depthwise convolution's input."""
+    grouped = _convolution(node, node.outputs[0], node.inputs[1], node.inputs[2])
+    return grouped.input_gradient(_grouped_filter(grouped, w), dy)
+
+
+@rule("DepthwiseConv2dNativeBackpropFilter", inputs=(IMAGES, UNUSED, IMAGES), outputs=(FILTER,))
+def filter_gradient(node: Node, x: ir.Value, dy: ir.Value) -> ir.Value:
+    """The gradient of a depthwise convolution's filter: per tap, a sum of products over images and positions."""
+    grouped = _convolution(node, node.inputs[0], node.outputs[0], node.inputs[2])
+    window, channels = grouped.window, grouped.inputs
+    multiplier = grouped.outputs // channels
+    over = node.int64([0, *range(3, 3 + len(window.output))])
+    dy = node.reshape(dy, [grouped.batch, channels, multiplier, *window.output])
+    sums = []
+    for tap in slice_taps(node, x, window):
+        product = node.emit("Mul", node.emit("Unsqueeze", tap, node.int64([2])), dy)
+        sums.append(node.reshape(node.emit("ReduceSum", product, over, keepdims=0), [channels, multiplier, 1]))
+    together = sums[0] if len(sums) == 1 else node.emit("Concat", *sums, axis=2)
+    return node.reshape(node.transpose(together, [1, 0, 2]), [multiplier, channels, *window.kernel])
+
+
+def _convolution(node: Node, x: Tensor, w: Tensor, y: Tensor) -> Convolution:
+    shape = w.static_shape
+    if shape is None:
+        raise CannotLower("its filter follows the batch size; a filter of fixed shape would be covered")
+    *kernel, channels, multiplier = shape
+    window = operation_window(node, x, y, kernel)
+    return Convolution(node, window, image_dims(node, x)[0], channels, channels * multiplier, channels)
+
+
+def _grouped_filter(grouped: Convolution, w: ir.Value) -> ir.Value:
+    """The filter [multiplier, channels, *kernel] as that of a convolution with one group per channel."""
+    node, kernel = grouped.node, grouped.window.kernel
+    by_channel = w if grouped.outputs == grouped.inputs else node.transpose(w, [1, 0, *range(2, 2 + len(kernel))])
+    return node.reshape(by_channel, [grouped.outputs, 1, *kernel])
