@@ -30,7 +30,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "training": ("selection", "savedmodel"),
     "lowering": ("training.graph", "training.functionalise"),
     "checks": ("savedmodel", "selection", "training", "lowering", "validation"),
+    "assembly": ("artifact", "lowering", "training"),
     "pipeline": (
+        "assembly",
         "selection",
         "savedmodel",
         "passes",
