@@ -20,7 +20,6 @@ from graphfreeze.selection.nearest import suggest
 
 __all__ = ["ArrayFile", "parse_array_file", "read_array"]
 
-_REFERENCE = re.compile(r"(?P<path>.*\.npy|(?P<archive>.*\.npz)\s*\[(?P<key>[^\]]*)\])", re.DOTALL)
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error)
 
@@ -46,12 +45,13 @@ class ArrayFile:
 
 def parse_array_file(text: str) -> ArrayFile | None:
     """The reference that the text spells, or None where it is none."""
-    found = _REFERENCE.fullmatch(text.strip())
-    if found is None:
-        return None
-    if found["archive"] is None:
-        return ArrayFile(found["path"])
-    return ArrayFile(found["archive"], found["key"].strip())
+    text = text.strip()
+    if text.endswith(".npy"):
+        return ArrayFile(text)
+    archive, _, key = text.rpartition("[")
+    if text.endswith("]") and archive.rstrip().endswith(".npz"):
+        return ArrayFile(archive.rstrip(), key[:-1].strip())
+    return None
 
 
 def read_array(file: ArrayFile, directory: Path | None, shape: tuple[int, ...]) -> npt.NDArray[Any]:
