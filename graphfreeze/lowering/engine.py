@@ -68,7 +68,13 @@ class Lowering:
         try:
             if found is not None and found.is_special:
                 return self._apply(operation, inputs, [])
-            outputs = self.shape_inference.infer(operation, inputs)
+            try:
+                outputs = self.shape_inference.infer(operation, inputs)
+            except CannotLower:
+                evaluated = self.folding.evaluate(operation, inputs)
+                if evaluated is None:
+                    raise
+                return evaluated
             if not inputs:
                 outputs = [Tensor(o.dtype, o.shapes * len(self.samples)) for o in outputs]
             if self.folding.can_fold(operation, inputs, outputs) and self.folding.fold(operation, inputs, outputs):

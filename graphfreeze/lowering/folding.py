@@ -37,14 +37,7 @@ class Folding:
 
     def fold(self, operation: Operation, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
         """Set `known` of the outputs, where their shapes come out as inferred. Returns whether it did."""
-        samples = len(inputs[0].shapes)
-        if all(tensor.constant is not None for tensor in inputs):
-            results = [self._evaluate(operation, [tensor.known[0] for tensor in inputs if tensor.known])] * samples
-        else:
-            results = [
-                self._evaluate(operation, [tensor.known[sample] for tensor in inputs if tensor.known])
-                for sample in range(samples)
-            ]
+        results = self._evaluate_samples(operation, inputs)
         if any(
             result[index].shape != output.shapes[sample]
             for sample, result in enumerate(results)
@@ -55,6 +48,25 @@ class Folding:
             output.known = tuple(result[index] for result in results)
             output.origin = (operation, list(inputs)) if len(outputs) == 1 else None
         return True
+
+    def evaluate(self, operation: Operation, inputs: Sequence[Tensor]) -> list[Tensor] | None:
+        """The outputs of an operation whose shapes depend on the values of its inputs, or None where one is unknown."""
+        if not self.can_fold(operation, inputs, ()):
+            return None
+        columns = list(zip(*self._evaluate_samples(operation, inputs), strict=True))
+        if any(len({array.ndim for array in column}) > 1 for column in columns):
+            return None
+        return [Tensor(column[0].dtype, tuple(array.shape for array in column), tuple(column)) for column in columns]
+
+    def _evaluate_samples(self, operation: Operation, inputs: Sequence[Tensor]) -> list[list[npt.NDArray[Any]]]:
+        """The outputs' values at each sample batch size."""
+        samples = len(inputs[0].shapes)
+        if all(tensor.constant is not None for tensor in inputs):
+            return [self._evaluate(operation, [tensor.known[0] for tensor in inputs if tensor.known])] * samples
+        return [
+            self._evaluate(operation, [tensor.known[sample] for tensor in inputs if tensor.known])
+            for sample in range(samples)
+        ]
 
     def _evaluate(self, operation: Operation, arrays: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         key = None
