@@ -1,0 +1,192 @@
+"""The data contract: arrays from a file, checked against what the artifact's batches hold."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphfreeze.artifact.manifest import BatchEntry
+from graphfreeze.errors import DataError
+from graphfreeze.selection.variable import numpy_dtype
+
+__all__ = ["DataSource", "Dataset", "describe_entries", "load_data"]
+
+DataSource = str | Path | Mapping[str, npt.ArrayLike]
+"""An `.npz`, a directory of `.npy` files, or the arrays themselves."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Arrays that fit the batch entries.
+
+    Attributes:
+        entries: What a batch holds.
+        arrays: The arrays as found; `batch` casts.
+        examples: How many examples there are.
+        fixed_batch_size: The only batch size that the graphs take, or None where they take any.
+        casts: Which arrays are cast, for the report (`y: float64 -> float32`).
+    """
+
+    entries: tuple[BatchEntry, ...]
+    arrays: Mapping[str, npt.NDArray[Any]]
+    examples: int
+    fixed_batch_size: int | None
+    casts: tuple[str, ...]
+
+    def batch(self, indices: npt.NDArray[np.intp] | slice) -> dict[str, npt.NDArray[Any]]:
+        """The examples at these places, cast to the dtypes of the entries; may share memory with `arrays`."""
+        whole = self.fixed_batch_size is None
+        return {
+            entry.name: np.asarray(
+                self.arrays[entry.name] if whole and not entry.per_example else self.arrays[entry.name][indices],
+                dtype=numpy_dtype(entry.dtype),
+                order="C",
+            )
+            for entry in self.entries
+        }
+
+
+def load_data(source: DataSource, entries: Sequence[BatchEntry]) -> Dataset:
+    """Read arrays and check them against the contract.
+
+    An array whose entry starts with a named size has one row per example. Where no entry does, the graphs were made for
+    one batch size, and every array still has one row per example. An array whose entry alone has no named size is the
+    same for every batch.
+
+    Args:
+        source: An `.npz`, a directory of `.npy` (a key with slashes is a path in it), or a mapping. No pickles.
+        entries: What a batch holds, from the manifest.
+
+    Raises:
+        DataError: Something cannot be read, is missing, is one too many, or does not fit; the message says what is
+            expected.
+    """
+    entries = tuple(entries)
+    arrays = {name: np.asarray(a) for name, a in source.items()} if isinstance(source, Mapping) else _read(Path(source))
+    _check_keys(arrays, entries)
+    fixed = (
+        None if any(entry.per_example for entry in entries) else next((e.shape[0] for e in entries if e.shape), None)
+    )
+    fixed_batch_size = fixed if isinstance(fixed, int) else None
+    sizes: dict[str, tuple[int, str]] = {}
+    for entry in entries:
+        _check_shape(arrays[entry.name], entry, sizes, free_rows=fixed_batch_size is not None)
+    casts = tuple(cast for entry in entries if (cast := _check_dtype(arrays[entry.name], entry)))
+    rows = {e.name: len(arrays[e.name]) for e in entries if e.per_example or (fixed_batch_size and e.shape)}
+    if len(set(rows.values())) > 1:
+        raise DataError(f"Every array needs one row per example, found {_list(rows)} rows. {describe_entries(entries)}")
+    examples = next(iter(rows.values()), 0)
+    if examples == 0:
+        raise DataError(f"The data holds no examples. {describe_entries(entries)}")
+    return Dataset(entries, arrays, examples, fixed_batch_size, casts)
+
+
+def describe_entries(entries: Sequence[BatchEntry]) -> str:
+    """A sentence that says what the data must hold."""
+    return "Expected: " + ", ".join(f"{e.name} {e.dtype}{_shape(e.shape)}" for e in entries) + "."
+
+
+def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
+    if path.is_dir():
+        files = sorted(path.rglob("*.npy"))
+        return {file.relative_to(path).as_posix().removesuffix(".npy"): _load_npy(file) for file in files}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(
+                    f"{path} is one array. Expected an .npz with named arrays, or a directory of .npy files."
+                )
+            return {key: _load_member(archive, key, path) for key in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _load_npy(path: Path) -> npt.NDArray[Any]:
+    try:
+        # Mapped, so that data larger than memory can be trained on.
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise _unreadable(path, error) from error
+    return array
+
+
+def _load_member(archive: Any, key: str, path: Path) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(archive[key])
+    except ValueError as error:
+        raise _unreadable(Path(f"{path}[{key}]"), error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"The data {path} does not exist. Expected an .npz or a directory of .npy files.")
+    pickled = " Pickled objects are never loaded: save plain arrays of numbers." if "allow_pickle" in str(error) else ""
+    return DataError(f"{path} is not readable as .npz or .npy: {str(error).rstrip('.')}.{pickled}")
+
+
+def _check_keys(arrays: Mapping[str, npt.NDArray[Any]], entries: Sequence[BatchEntry]) -> None:
+    expected = {entry.name for entry in entries}
+    for names, what in ((expected - set(arrays), "lacks"), (set(arrays) - expected, "has the unexpected")):
+        if names:
+            raise DataError(f"The data {what} {', '.join(sorted(names))}. {describe_entries(entries)}")
+
+
+def _check_shape(
+    array: npt.NDArray[Any], entry: BatchEntry, sizes: dict[str, tuple[int, str]], *, free_rows: bool
+) -> None:
+    wrong = DataError(
+        f"{entry.name} has the shape {_shape(array.shape)}, expected {_shape(entry.shape)}"
+        + (" with any number of rows." if free_rows and entry.shape else ".")
+    )
+    if array.ndim != len(entry.shape):
+        raise wrong
+    for axis, (found, expected) in enumerate(zip(array.shape, entry.shape, strict=True)):
+        if isinstance(expected, int):
+            if found != expected and not (free_rows and axis == 0):
+                raise wrong
+        elif (known := sizes.setdefault(expected, (found, entry.name)))[0] != found:
+            raise DataError(
+                f"{expected!r} is {known[0]} in {known[1]} and {found} in {entry.name} ({_shape(array.shape)}, "
+                f"expected {_shape(entry.shape)}). Sizes of one name must be equal."
+            )
+
+
+def _check_dtype(array: npt.NDArray[Any], entry: BatchEntry) -> str | None:
+    """Refuse a dtype that would not survive the cast; the cast that is needed, in words, or None."""
+    expected = numpy_dtype(entry.dtype)
+    found = array.dtype
+    if found == expected:
+        return None
+    if not _castable(array, expected):
+        raise DataError(
+            f"{entry.name} holds {found.name}, expected {expected.name}, and its numbers do not survive the cast. "
+            f"Convert it with .astype({expected.name!r}) if that is what you mean."
+        )
+    return f"{entry.name}: {found.name} -> {expected.name}"
+
+
+def _castable(array: npt.NDArray[Any], expected: np.dtype[Any]) -> bool:
+    """Floats may lose precision; integers and booleans must keep their numbers."""
+    if array.dtype.kind not in "biuf" or not array.size:
+        return array.dtype.kind in "biuf"
+    floating = expected.kind == "f" or expected.name == "bfloat16"
+    if array.dtype.kind == "f":
+        return floating
+    if expected.kind in "iu":
+        limits = np.iinfo(expected)
+        return bool(int(array.min()) >= limits.min and int(array.max()) <= limits.max)
+    return floating and bool((array.astype(expected).astype(array.dtype) == array).all())
+
+
+def _shape(shape: Sequence[int | str]) -> str:
+    return "[" + ", ".join(str(size) for size in shape) + "]"
+
+
+def _list(rows: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}: {count}" for name, count in rows.items())

@@ -1,0 +1,175 @@
+"""Everything that an artifact says about itself: the typed form of `manifest.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+__all__ = [
+    "GRAPH_NAMES",
+    "SCHEMA_VERSION",
+    "BatchEntry",
+    "BatchRole",
+    "Configuration",
+    "FrozenEntry",
+    "GraphEntry",
+    "Manifest",
+    "StateEntry",
+    "StateRole",
+]
+
+SCHEMA_VERSION = 1
+
+GRAPH_NAMES = ("train_step", "gradients", "apply_gradients", "forward")
+"""The graphs of every artifact."""
+
+BatchRole = Literal["input", "target", "sample_weight"]
+StateRole = Literal["parameter", "model_state", "optimizer_state", "hyperparameter"]
+BATCH_ROLES: tuple[str, ...] = get_args(BatchRole)
+STATE_ROLES: tuple[str, ...] = get_args(StateRole)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A loss or an optimizer: its Keras name and the arguments that it was made with."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BatchEntry:
+    """One array of a batch.
+
+    Attributes:
+        name: The key in the data: an input's name, `y`, `y.NAME`, `sample_weight`.
+        role: What it is for.
+        shape: A string stands for a size that may change from batch to batch; `batch` comes first where there is one.
+        dtype: numpy's name of the dtype.
+    """
+
+    name: str
+    role: BatchRole
+    shape: tuple[int | str, ...]
+    dtype: str
+
+    @property
+    def per_example(self) -> bool:
+        """Whether the first axis counts examples, as many as one likes."""
+        return bool(self.shape) and isinstance(self.shape[0], str)
+
+
+@dataclass(frozen=True)
+class StateEntry:
+    """One tensor that lives from step to step.
+
+    Attributes:
+        name: Its name in the graphs and in the state files.
+        role: What it is.
+        shape: The shape as TensorFlow has it; see `stored_shape`.
+        dtype: numpy's name of the dtype.
+        updated: Whether the training step yields `new/NAME`.
+        permutation: Where not None: stored = numpy.transpose(tensorflow_value, permutation).
+        object_path: The variable's path in the SavedModel, for parameters and model state.
+        parameter: The parameter that an optimizer state belongs to, where it belongs to one.
+        trainable: Of a parameter: whether `gradients` yields `gradient/NAME`.
+        elements: Of a parameter: how many elements it has.
+        frozen_elements: Of a parameter: how many of them are frozen.
+        form: Of a parameter with frozen elements: the form of the masked read.
+    """
+
+    name: str
+    role: StateRole
+    shape: tuple[int, ...]
+    dtype: str
+    updated: bool
+    permutation: tuple[int, ...] | None = None
+    object_path: str | None = None
+    parameter: str | None = None
+    trainable: bool | None = None
+    elements: int | None = None
+    frozen_elements: int | None = None
+    form: str | None = None
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """The shape in the state files and in the graphs."""
+        return self.shape if self.permutation is None else tuple(self.shape[axis] for axis in self.permutation)
+
+
+@dataclass(frozen=True)
+class FrozenEntry:
+    """A variable that is frozen as a whole: a constant of the graphs, not a state."""
+
+    name: str
+    object_path: str
+    elements: int
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class GraphEntry:
+    """One ONNX file.
+
+    Attributes:
+        file: Its name in the artifact's directory.
+        inputs: Names of its inputs, in order.
+        outputs: Names of its outputs, in order.
+        host_side: Nodes that carry floating-point data and still belong on the CPU when the rest runs on a GPU.
+    """
+
+    file: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    host_side: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact holds, for which model, made with what.
+
+    Attributes:
+        graphfreeze: The version of graphfreeze that wrote it.
+        versions: Versions of the libraries that took part.
+        opset: The opset of the default ONNX domain.
+        endpoint: The endpoint that trains.
+        forward_endpoint: The endpoint that `forward` computes.
+        loss: The Keras loss.
+        optimizer: The Keras optimizer.
+        seed: The seed of everything random.
+        batch: What a batch holds.
+        state: What lives from step to step.
+        frozen: The variables that are frozen as a whole.
+        graphs: The ONNX files, by the names of `GRAPH_NAMES`.
+        files: sha256 of every other file of the artifact, by name; filled in by `write_artifact`.
+    """
+
+    graphfreeze: str
+    versions: Mapping[str, str]
+    opset: int
+    endpoint: str
+    forward_endpoint: str
+    loss: Configuration
+    optimizer: Configuration
+    seed: int
+    batch: tuple[BatchEntry, ...]
+    state: tuple[StateEntry, ...]
+    frozen: tuple[FrozenEntry, ...]
+    graphs: Mapping[str, GraphEntry]
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> tuple[StateEntry, ...]:
+        """The state entries that are parameters, in order."""
+        return tuple(entry for entry in self.state if entry.role == "parameter")
+
+    @property
+    def trainable_parameters(self) -> tuple[StateEntry, ...]:
+        """The parameters that have a gradient, in order."""
+        return tuple(entry for entry in self.parameters if entry.trainable)
+
+    def find_state(self, name: str) -> StateEntry | None:
+        """The state entry of that name, or None."""
+        return next((entry for entry in self.state if entry.name == name), None)

@@ -1,0 +1,64 @@
+"""Named tensors on disk: safetensors, written deterministically, read one tensor at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from graphfreeze.artifact.layout import contiguous
+from graphfreeze.errors import ArtifactReadError
+
+__all__ = ["TensorFile", "write_tensors"]
+
+
+def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write the tensors to a safetensors file; the order of the mapping does not matter."""
+    # safetensors writes the bytes of a transposed view in the wrong order, without a word.
+    save_file({name: contiguous(np.asarray(tensors[name])) for name in sorted(tensors)}, path)
+
+
+class TensorFile(Mapping[str, npt.NDArray[Any]]):
+    """A safetensors file as a mapping; a tensor is read when it is asked for, and never kept.
+
+    Raises:
+        ArtifactReadError: The file is missing or not a whole safetensors file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = _open(path)
+            self._names = dict.fromkeys(self._file.keys())
+        except FileNotFoundError as error:
+            raise ArtifactReadError(f"{path} is missing. Expected a safetensors file.") from error
+        except (OSError, SafetensorError) as error:
+            raise ArtifactReadError(f"{path} is not a readable safetensors file: {error}.") from error
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        if name not in self._names:
+            raise KeyError(name)
+        try:
+            tensor: npt.NDArray[Any] = self._file.get_tensor(name)
+        except (SafetensorError, AttributeError, TypeError) as error:
+            raise ArtifactReadError(f"{self.path}: the tensor {name} cannot be read: {error}.") from error
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The tensor's shape, without reading it."""
+        return tuple(self._file.get_slice(name).get_shape())
+
+
+def _open(path: Path) -> Any:
+    return safe_open(path, framework="numpy")

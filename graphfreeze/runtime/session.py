@@ -1,0 +1,53 @@
+"""onnxruntime sessions, made the same way wherever graphfreeze runs a graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnxruntime
+
+from graphfreeze.errors import ArtifactReadError, ValidationError
+from graphfreeze.runtime.device import Device
+
+__all__ = ["create_session", "first_line"]
+
+
+def create_session(
+    path: Path, device: Device, *, optimize: bool = True, profile_prefix: Path | None = None
+) -> onnxruntime.InferenceSession:
+    """Load an ONNX file for a device.
+
+    Args:
+        path: The ONNX file.
+        device: Where its nodes run.
+        optimize: Whether onnxruntime may rearrange the graph.
+        profile_prefix: Where given, the session records what ran where, into a file whose name starts so.
+
+    Raises:
+        ArtifactReadError: onnxruntime cannot load the file.
+        ValidationError: The session did not get the device.
+    """
+    options = onnxruntime.SessionOptions()
+    # What matters is raised as an exception; onnxruntime would print it as well.
+    options.log_severity_level = 4
+    options.use_deterministic_compute = True
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile_prefix)
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=device.providers)
+    except Exception as error:  # onnxruntime raises bare exceptions of many kinds
+        raise ArtifactReadError(f"onnxruntime cannot load {path}: {first_line(error)}") from error
+    if device.provider not in session.get_providers():
+        raise ValidationError(
+            f"{path.name} was to run on {device.kind}, and onnxruntime loaded it for {session.get_providers()} only."
+        )
+    return session
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an onnxruntime message, which may go on for pages."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,92 @@
+"""The training step's bindings: made once per batch shape, used in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from onnxruntime import OrtValue
+
+from graphfreeze.artifact.manifest import GraphEntry
+from graphfreeze.runtime.device import Device
+from graphfreeze.runtime.device_state import DeviceState
+from graphfreeze.runtime.device_tensor import allocate, download, element_dtype, upload
+from graphfreeze.runtime.graph_runner import run_binding
+
+__all__ = ["StepBindings"]
+
+# A data set has two batch sizes, the last one being smaller. More shapes come from sequences of many lengths.
+_KEPT_SHAPES = 8
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """The bindings for one batch shape: `bindings[turn]` reads state copy `turn` and writes the other."""
+
+    batch: dict[str, OrtValue]
+    loss: OrtValue
+    bindings: tuple[onnxruntime.IOBinding, onnxruntime.IOBinding]
+
+
+class StepBindings:
+    """Runs `train_step` with the state on the device; per step only the batch goes in and the loss comes out.
+
+    Args:
+        session: The session of `train_step`.
+        graph: Its entry in the manifest.
+        state: The state.
+        device: Where it lives.
+    """
+
+    def __init__(
+        self, session: onnxruntime.InferenceSession, graph: GraphEntry, state: DeviceState, device: Device
+    ) -> None:
+        self._session = session
+        self._graph = graph
+        self._state = state
+        self._device = device
+        self._loss_dtype = element_dtype(next(o.type for o in session.get_outputs() if o.name == "loss"))
+        self._bound: dict[tuple[tuple[int, ...], ...], _Bound] = {}
+
+    def step(self, batch: Mapping[str, npt.NDArray[Any]]) -> float:
+        """Train on one batch, whose arrays have the graph's dtypes, and return the loss.
+
+        Raises:
+            DataError: onnxruntime stopped. The state is then what it was before the step.
+        """
+        bound = self._bindings_for(batch)
+        for name, tensor in bound.batch.items():
+            upload(batch[name], tensor)
+        run_binding(self._session, bound.bindings[self._state.turn], self._graph.file)
+        self._state.advance()
+        return float(download(bound.loss))
+
+    def _bindings_for(self, batch: Mapping[str, npt.NDArray[Any]]) -> _Bound:
+        key = tuple(batch[name].shape for name in sorted(batch))
+        bound = self._bound.pop(key, None) or self._bind(batch)
+        if len(self._bound) >= _KEPT_SHAPES:
+            del self._bound[next(iter(self._bound))]
+        self._bound[key] = bound
+        return bound
+
+    def _bind(self, batch: Mapping[str, npt.NDArray[Any]]) -> _Bound:
+        tensors = {
+            name: allocate(array.shape, array.dtype, self._device)
+            for name, array in batch.items()
+            if name in self._graph.inputs
+        }
+        loss = allocate((), np.dtype(self._loss_dtype), self._device)
+        bindings = []
+        for turn in (0, 1):
+            old, new = self._state.copies[turn], self._state.copies[1 - turn]
+            binding = self._session.io_binding()
+            for name in self._graph.inputs:
+                binding.bind_ortvalue_input(name, tensors[name] if name in tensors else old[name])
+            for name in self._graph.outputs:
+                binding.bind_ortvalue_output(name, loss if name == "loss" else new[name.removeprefix("new/")])
+            bindings.append(binding)
+        return _Bound(tensors, loss, (bindings[0], bindings[1]))

@@ -1,0 +1,83 @@
+"""The command `train`: data in, a state file and a report out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from graphfreeze.artifact.data import DataSource, load_data
+from graphfreeze.artifact.reader import Artifact, read_artifact
+from graphfreeze.errors import ValidationError
+from graphfreeze.runtime.trainer import Progress, Trainer
+
+__all__ = ["TRAINED_FILE", "train"]
+
+SCHEMA_VERSION = 1
+TRAINED_FILE = "trained.safetensors"
+
+
+def train(
+    out: str | Path | Artifact,
+    data: DataSource,
+    *,
+    epochs: int,
+    batch_size: int,
+    device: str = "auto",
+    save: str | Path | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train an artifact from its initial state, and save the trained state.
+
+    Args:
+        out: The OUT of a rewrite.
+        data: An `.npz`, a directory of `.npy`, or arrays by name.
+        epochs: How often to go over the data.
+        batch_size: Examples per step.
+        device: `auto`, `cpu` or `cuda`.
+        save: Where the trained state goes; by default `OUT/training/trained.safetensors`.
+        seed: The seed of the order of the examples.
+        progress: Called after each step.
+
+    Returns:
+        A JSON-ready report. `frozen_elements_changed` is None where OUT/plan is missing, which says what is frozen.
+
+    Raises:
+        ArtifactReadError: The artifact is missing or corrupt.
+        DataError: The data do not fit.
+        ValidationError: `cuda` was demanded and cannot be used, or a frozen element changed (nothing is saved then).
+        OutputError: The state cannot be written.
+    """
+    artifact = out if isinstance(out, Artifact) else read_artifact(out)
+    artifact.verify_hashes()
+    dataset = load_data(data, artifact.manifest.batch)
+    trainer = Trainer(artifact, device=device)
+    path = artifact.directory / TRAINED_FILE if save is None else Path(save)
+    losses = trainer.fit(dataset, epochs=epochs, batch_size=batch_size, seed=seed, progress=progress)
+    changed = None if trainer.frozen is None else trainer.frozen.changed(trainer.state_dict())
+    report = {
+        "schema_version": SCHEMA_VERSION,
+        "device": trainer.device.kind,
+        "device_reason": trainer.device.reason,
+        "examples": dataset.examples,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        "steps": trainer.steps,
+        "casts": list(dataset.casts),
+        "losses": losses,
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "frozen_elements": sum(entry.frozen_elements or 0 for entry in artifact.manifest.parameters),
+        "frozen_elements_changed": None if changed is None else sum(changed.values()),
+        "state": str(path),
+    }
+    if changed:
+        name, count = next(iter(changed.items()))
+        raise ValidationError(
+            f"{count} frozen elements of {name} changed during training; nothing was saved. "
+            "Run `graphfreeze validate` for the reason.",
+            {**report, "changed": changed, "state": None},
+        )
+    trainer.save(path)
+    return report

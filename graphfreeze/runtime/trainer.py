@@ -1,0 +1,300 @@
+"""Training with onnxruntime alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphfreeze.artifact.consistency import check_state
+from graphfreeze.artifact.data import Dataset, DataSource, load_data
+from graphfreeze.artifact.frozen import FrozenElements, read_frozen_elements
+from graphfreeze.artifact.layout import to_tensorflow
+from graphfreeze.artifact.reader import Artifact, read_artifact
+from graphfreeze.artifact.tensors import TensorFile, write_tensors
+from graphfreeze.errors import ArtifactReadError, DataError, UsageError
+from graphfreeze.output import atomic_file
+from graphfreeze.runtime.device import Device, choose_device
+from graphfreeze.runtime.device_state import DeviceState
+from graphfreeze.runtime.device_tensor import element_dtype
+from graphfreeze.runtime.graph_runner import GraphRunner
+from graphfreeze.runtime.session import create_session
+from graphfreeze.runtime.step_bindings import StepBindings
+
+__all__ = ["BatchGradients", "Progress", "Trainer"]
+
+Progress = Callable[[str, int, int], None]
+"""`progress(stage, done, total)`, called after each step."""
+
+LEARNING_RATE = "learning_rate"
+
+
+@dataclass(frozen=True)
+class BatchGradients:
+    """What one batch gives, before any optimizer.
+
+    Attributes:
+        loss: The loss.
+        gradients: By parameter name, in the stored layout.
+        model_state: The new model state by name, in the stored layout.
+    """
+
+    loss: float
+    gradients: dict[str, npt.NDArray[Any]]
+    model_state: dict[str, npt.NDArray[Any]]
+
+
+class Trainer:
+    """Trains an artifact. The state lives on the device from step to step; arrays go in and out by copy.
+
+    Args:
+        out: The OUT of a rewrite, its `training` directory, or an artifact already read.
+        device: `auto`, `cpu` or `cuda`.
+        state: Where to start: a state file, or arrays by name in the stored layout; by default the initial state.
+
+    Attributes:
+        artifact: The artifact.
+        device: The device that was taken, and why.
+        steps: How many steps this trainer has made.
+
+    Raises:
+        ArtifactReadError: The artifact or the state is missing, corrupt, or they do not belong together.
+        ValidationError: `cuda` was demanded and cannot be used.
+    """
+
+    def __init__(
+        self,
+        out: str | Path | Artifact,
+        *,
+        device: str | Device = "auto",
+        state: str | Path | Mapping[str, npt.NDArray[Any]] | None = None,
+    ) -> None:
+        self.artifact = out if isinstance(out, Artifact) else read_artifact(out)
+        self.device = choose_device(device)
+        self.steps = 0
+        self._manifest = self.artifact.manifest
+        self._entries = {entry.name: entry for entry in self._manifest.state}
+        self._state = DeviceState(self._manifest.state, self._checked_state(state), self.device)
+        session = create_session(self.artifact.graph_path("train_step"), self.device)
+        self._bindings = StepBindings(session, self._manifest.graphs["train_step"], self._state, self.device)
+
+    # -- training
+
+    def step(self, batch: Mapping[str, npt.ArrayLike]) -> float:
+        """Train on one batch and return its loss, computed before the update.
+
+        Args:
+            batch: One array per entry of the manifest's `batch`.
+
+        Raises:
+            DataError: The arrays do not fit, or onnxruntime stopped; the state is then unchanged.
+        """
+        return self._train_on(self._as_batch(batch))
+
+    def fit(
+        self,
+        data: DataSource | Dataset,
+        *,
+        epochs: int,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        progress: Progress | None = None,
+    ) -> list[float]:
+        """Train over the data several times; a last, smaller batch is trained on too.
+
+        Args:
+            data: See `graphfreeze.artifact.data.load_data`.
+            epochs: How often to go over the data.
+            batch_size: Examples per step.
+            seed: The seed of the order of the examples: equal seeds give equal orders.
+            shuffle: Whether each epoch has a new order.
+            progress: Called after each step.
+
+        Returns:
+            For each epoch the mean loss over its examples.
+
+        Raises:
+            DataError: The data do not fit, or onnxruntime stopped.
+            UsageError: `epochs` or `batch_size` is not positive.
+        """
+        dataset = data if isinstance(data, Dataset) else load_data(data, self._manifest.batch)
+        _check_sizes(dataset, epochs, batch_size)
+        order = np.arange(dataset.examples)
+        random = np.random.Generator(np.random.PCG64(seed))
+        total = epochs * -(-dataset.examples // batch_size)
+        losses = []
+        done = 0
+        for _ in range(epochs):
+            if shuffle:
+                random.shuffle(order)
+            loss_sum = 0.0
+            for start in range(0, dataset.examples, batch_size):
+                indices = order[start : start + batch_size]
+                loss_sum += self._train_on(dataset.batch(indices)) * len(indices)
+                done += 1
+                if progress is not None:
+                    progress("training", done, total)
+            losses.append(loss_sum / dataset.examples)
+        return losses
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step.
+
+        Raises:
+            UsageError: The optimizer has none that can be set.
+        """
+        self._require_learning_rate()
+        return float(self._state.read(LEARNING_RATE))
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self._require_learning_rate()
+        self._state.write(LEARNING_RATE, np.asarray(value, dtype=self._state.read(LEARNING_RATE).dtype))
+
+    # -- looking
+
+    def gradients(self, batch: Mapping[str, npt.ArrayLike]) -> BatchGradients:
+        """Compute loss and gradients of one batch; nothing is updated.
+
+        Raises:
+            DataError: The arrays do not fit, or onnxruntime stopped.
+        """
+        outputs = self._gradients_runner({**self._state.current, **self._as_batch(batch)})
+        by_kind: dict[str, dict[str, npt.NDArray[Any]]] = {"gradient": {}, "new": {}}
+        for name, value in outputs.items():
+            kind, slash, rest = name.partition("/")
+            if slash:
+                by_kind[kind][rest] = value
+        return BatchGradients(float(outputs["loss"]), by_kind["gradient"], by_kind["new"])
+
+    def predict(self, inputs: Mapping[str, npt.ArrayLike]) -> dict[str, npt.NDArray[Any]]:
+        """Compute the outputs of the forward endpoint with the current state.
+
+        Args:
+            inputs: One array per input of the endpoint.
+
+        Raises:
+            DataError: The arrays do not fit, or onnxruntime stopped.
+        """
+        runner = self._forward_runner
+        names = [name for name in runner.entry.inputs if name not in self._entries]
+        if set(inputs) != set(names):
+            raise DataError(f"predict expects the inputs {sorted(names)}, found {sorted(inputs)}.")
+        arrays = {name: np.asarray(inputs[name], element_dtype(runner.input_types[name])) for name in names}
+        for name, array in arrays.items():
+            _check_against_graph(name, array, runner.input_shapes[name])
+        outputs = runner({**self._state.current, **arrays})
+        return {name.removeprefix("output/"): value for name, value in outputs.items() if name.startswith("output/")}
+
+    def state_dict(self) -> dict[str, npt.NDArray[Any]]:
+        """The whole state by name, in the stored layout, in new arrays."""
+        return {name: self._state.read(name) for name in self._entries}
+
+    def weights(self) -> dict[str, npt.NDArray[Any]]:
+        """Parameters and model state by name, in TensorFlow's layout, in new arrays.
+
+        Variables that are frozen as a whole come from the plan beside the artifact, where it is there.
+        """
+        weights = {
+            name: to_tensorflow(self._state.read(name), entry).copy()
+            for name, entry in self._entries.items()
+            if entry.role in ("parameter", "model_state")
+        }
+        if self.frozen is not None:
+            weights.update({name: value.copy() for name, value in self.frozen.wholly.items()})
+        return weights
+
+    @cached_property
+    def frozen(self) -> FrozenElements | None:
+        """The frozen elements; None where the artifact was taken out of its OUT and the plan is not beside it."""
+        return read_frozen_elements(self.artifact)
+
+    # -- keeping
+
+    def save(self, path: str | Path) -> None:
+        """Write the whole state to a safetensors file, which appears whole or not at all.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        with atomic_file(Path(path), overwrite=True) as temporary:
+            write_tensors(temporary, self.state_dict())
+
+    def load(self, path: str | Path) -> None:
+        """Continue from a saved state.
+
+        Raises:
+            ArtifactReadError: The file is missing, corrupt, or of another artifact. The state is then unchanged.
+        """
+        values = self._checked_state(path)
+        for name in self._entries:
+            self._state.write(name, values[name])
+
+    # -- inside
+
+    def _train_on(self, batch: Mapping[str, npt.NDArray[Any]]) -> float:
+        loss = self._bindings.step(batch)
+        self.steps += 1
+        return loss
+
+    def _as_batch(self, batch: Mapping[str, npt.ArrayLike]) -> dict[str, npt.NDArray[Any]]:
+        return load_data(batch, self._manifest.batch).batch(slice(None))
+
+    def _checked_state(
+        self, state: str | Path | Mapping[str, npt.NDArray[Any]] | None
+    ) -> Mapping[str, npt.NDArray[Any]]:
+        if state is None:
+            return self.artifact.state
+        values = TensorFile(Path(state)) if isinstance(state, str | Path) else state
+        where = str(state) if isinstance(state, str | Path) else "The state"
+        if problems := check_state(self._manifest, values):
+            raise ArtifactReadError(f"{where} is not a state of {self.artifact.directory}: {problems[0]}.")
+        if self.frozen is not None and (changed := self.frozen.changed(values)):
+            name, count = next(iter(changed.items()))
+            raise ArtifactReadError(
+                f"{where} is not a state of {self.artifact.directory}: {count} frozen elements of {name} differ."
+            )
+        return values
+
+    def _require_learning_rate(self) -> None:
+        if LEARNING_RATE not in self._entries:
+            found = [entry.name for entry in self._manifest.state if entry.role == "hyperparameter"]
+            raise UsageError(
+                f"The optimizer {self._manifest.optimizer.name} has no learning rate that can be set; its "
+                f"hyperparameters are {found}. A schedule is part of the training step."
+            )
+
+    @cached_property
+    def _gradients_runner(self) -> GraphRunner:
+        return GraphRunner(self.artifact, "gradients", self.device)
+
+    @cached_property
+    def _forward_runner(self) -> GraphRunner:
+        return GraphRunner(self.artifact, "forward", self.device)
+
+
+def _check_sizes(dataset: Dataset, epochs: int, batch_size: int) -> None:
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if value < 1:
+            raise UsageError(f"{name} must be 1 or more, found {value}.")
+    fixed = dataset.fixed_batch_size
+    if fixed is not None and (batch_size != fixed or dataset.examples % fixed):
+        raise DataError(
+            f"The model was exported for batches of exactly {fixed}: expected a batch size of {fixed} and a "
+            f"multiple of {fixed} examples, found {batch_size} and {dataset.examples} examples."
+        )
+
+
+def _check_against_graph(name: str, array: npt.NDArray[Any], shape: list[int | str | None]) -> None:
+    fits = array.ndim == len(shape) and all(
+        not isinstance(expected, int) or found == expected for found, expected in zip(array.shape, shape, strict=True)
+    )
+    if not fits:
+        raise DataError(f"{name} has the shape {list(array.shape)}, expected {shape}.")

@@ -1,0 +1,122 @@
+"""When are two computations of one gradient the same up to rounding?
+
+`t` is TensorFlow's tensor, `g` the artifact's: the same mathematics, summed in another order by other kernels. With
+`error = max|g - t|`, `scale = max|t|`, `u` the unit roundoff of the dtype (2^-24 for float32) and `largest` the largest
+scale among all gradients of the batch, `g` is accepted by the first of these rules that holds:
+
+- **exact**: error = 0.
+- **rounding**: error <= ROUNDING_UNITS * u * scale. Each of two sums of K terms has a relative error of about
+  sqrt(K) * u, times the condition of the sum (the sum of the terms' magnitudes over the magnitude of the sum). For
+  float32 the bound is 1e-4 of the tensor's scale: a well-conditioned sum of millions of terms, or a badly conditioned
+  one of thousands.
+- **zero**: the gradient is analytically zero: scale <= ZERO_UNITS * u * largest (a bias before batch normalization, the
+  key bias of attention). What is computed is the rounding noise of terms that cancel, whose size is a few units of
+  roundoff of those terms, and these appear in the gradients of neighbouring tensors. Relative error says nothing here;
+  error <= ZERO_UNITS * u * largest does. A tensor that is small but genuine must not slip through this rule: its noise
+  (below) is a tiny part of its scale, while noise that re-rolls its dice changes by about its own size.
+- **noise**: error <= NOISE_FACTOR * noise, where noise is by how much TensorFlow's own gradient changes when parameters
+  and inputs move by one unit in the last place. In a chaotic net (batch normalization over few values, knife-edge ReLU
+  and max pooling) no two float32 implementations agree better than that. The factor covers that both sides roll their
+  dice, and that one perturbation is a sample. Where NOISE_FACTOR * noise >= scale the rule would accept anything, zero
+  included: then the tensor is accepted only if it does not matter (below 2^-10 of `largest`), and is otherwise
+  **undecidable**, which fails: the reference batch is too chaotic to prove anything.
+
+Anything else is **different**. NaN or infinity on either side is **not finite**, which fails too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["NOISE_FACTOR", "Comparison", "Rule", "compare", "scale_of", "unit_roundoff"]
+
+Rule = Literal["exact", "rounding", "zero", "noise", "undecidable", "different", "not finite"]
+
+# 1e-4 in float32. Sixteen-bit tensors are computed in float32 and rounded a few times on the way.
+ROUNDING_UNITS = 1e-4 * 2.0**24
+ROUNDING_UNITS_16_BIT = 16.0
+ZERO_UNITS = 16.0
+NOISE_FACTOR = 4.0
+
+# A genuine gradient's noise is below this part of its scale; a cancelled one's noise is about its scale.
+_GENUINE = 2.0**-10
+# A tensor whose noise hides it may be accepted below this part of the largest gradient.
+_IMMATERIAL = 2.0**-10
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The verdict on one tensor.
+
+    Attributes:
+        accepted: Whether the tensors are the same up to rounding.
+        rule: The rule that decided.
+        error: max|g - t|; NaN where either is not finite.
+        relative_l2: |g - t| / |t| in the Euclidean norm; 0 where both are zero, infinite where only t is.
+        scale: max|t|.
+        noise: The noise of t.
+        allowed: The largest error that any rule would have accepted.
+    """
+
+    accepted: bool
+    rule: Rule
+    error: float
+    relative_l2: float
+    scale: float
+    noise: float
+    allowed: float
+
+
+def compare(g: npt.NDArray[Any], t: npt.NDArray[Any], *, largest: float, noise: float = 0.0) -> Comparison:
+    """Compare a tensor with its reference.
+
+    Args:
+        g: The tensor in question.
+        t: The reference, of the same shape and dtype.
+        largest: The largest `scale_of` among the tensors that are computed together with t.
+        noise: By how much t changes under a perturbation of one unit in the last place.
+    """
+    if g.shape != t.shape:
+        raise ValueError(f"expected the shape {t.shape}, found {g.shape}")
+    unit = unit_roundoff(t.dtype)
+    exact_g, exact_t = g.astype(np.float64), t.astype(np.float64)
+    if not (np.isfinite(exact_g).all() and np.isfinite(exact_t).all() and np.isfinite(noise)):
+        return Comparison(False, "not finite", np.nan, np.nan, scale_of(t), noise, 0.0)
+    difference = exact_g - exact_t
+    error, scale = scale_of(difference), scale_of(exact_t)
+    rounding = (ROUNDING_UNITS_16_BIT if t.dtype.itemsize == 2 else ROUNDING_UNITS) * unit * scale
+    negligible = ZERO_UNITS * unit * largest
+    genuine = 0 < noise < _GENUINE * scale
+    zero = negligible if scale <= negligible and not genuine else 0.0
+    hidden = NOISE_FACTOR * noise >= scale
+    noisy = NOISE_FACTOR * noise if not hidden or scale <= _IMMATERIAL * largest else 0.0
+    accepted_by: list[tuple[Rule, float]] = [("exact", 0.0), ("rounding", rounding), ("zero", zero), ("noise", noisy)]
+    rule: Rule = next((rule for rule, allowed in accepted_by if error <= allowed), "different")
+    accepted = rule != "different"
+    if not accepted and error <= NOISE_FACTOR * noise:
+        rule = "undecidable"
+    return Comparison(
+        accepted, rule, error, _relative_l2(difference, exact_t), scale, noise, max(rounding, zero, noisy)
+    )
+
+
+def scale_of(tensor: npt.NDArray[Any]) -> float:
+    """max|t|, 0 for an empty tensor."""
+    return float(np.abs(tensor.astype(np.float64)).max(initial=0.0))
+
+
+def unit_roundoff(dtype: np.dtype[Any]) -> float:
+    """Half the distance from 1 to the next larger number of the dtype."""
+    # numpy's own finfo does not know bfloat16.
+    finfo: Any = ml_dtypes.finfo
+    return float(finfo(dtype).eps) / 2
+
+
+def _relative_l2(difference: npt.NDArray[Any], t: npt.NDArray[Any]) -> float:
+    norm, reference = float(np.linalg.norm(difference)), float(np.linalg.norm(t))
+    return 0.0 if norm == 0 else (norm / reference if reference else np.inf)
