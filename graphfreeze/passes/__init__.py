@@ -1,1 +1,1 @@
-"""passes."""
+"""Rewrites of SavedModels: masked reads of frozen variables, and folding trained values back."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from tensorflow.core.framework import function_pb2, node_def_pb2
@@ -46,6 +47,11 @@ class Body:
         if self.in_function:
             return f"{self.nodes[node].name}:{name}:{index}"
         return f"{self.nodes[node].name}:{index}"
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Name of a node -> its position."""
+        return {node.name: i for i, node in enumerate(self.nodes)}
 
     def tensor(self, reference: str) -> str:
         """An input reference in full form."""

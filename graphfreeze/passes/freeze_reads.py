@@ -1,0 +1,115 @@
+"""The freeze pass: every read of a targeted variable becomes a masked read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tensorflow.core.protobuf import saved_model_pb2
+
+from graphfreeze.passes.mask_function import mask_function
+from graphfreeze.passes.size_budget import SizeBudget
+from graphfreeze.passes.specialise import name_contexts, specialise
+from graphfreeze.passes.supported import check_model, check_plan, check_uses
+from graphfreeze.passes.well_formed import check_well_formed
+from graphfreeze.savedmodel.contexts import analyse
+from graphfreeze.savedmodel.model import SavedModel
+from graphfreeze.savedmodel.reads import captured_tensors
+from graphfreeze.selection.plan import Form, FreezePlan
+
+__all__ = ["MaskedRead", "RewrittenModel", "freeze_reads"]
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedRead:
+    """One read that the pass masked.
+
+    Attributes:
+        name: The variable's name.
+        object_path: The variable's object path.
+        function: The function that reads it, as the rewritten model names it.
+        node: The node whose output is masked: the read, or a gather of its rows.
+        operation: That node's operation.
+        form: The form of the masked read.
+        endpoints: The endpoints that reach it (`signature serving_default`, `function serve`).
+    """
+
+    name: str
+    object_path: str
+    function: str
+    node: str
+    operation: str
+    form: Form
+    endpoints: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RewrittenModel:
+    """A rewritten SavedModel that is not written yet.
+
+    Attributes:
+        original: What it was made from; its directory still holds the checkpoint and the assets.
+        proto: The new `saved_model.pb`.
+        reads: Every masked read, in the order of the functions.
+    """
+
+    original: SavedModel
+    proto: saved_model_pb2.SavedModel
+    reads: tuple[MaskedRead, ...]
+
+
+def freeze_reads(model: SavedModel, plan: FreezePlan) -> RewrittenModel:
+    """Mask every read of the plan's variables, in every function and for session loaders too.
+
+    Saving, restoring and initialising keep seeing the raw variables. Reads that nothing takes stay as they are, and so
+    does everything that does not read a targeted variable. The result depends on nothing but the two arguments.
+
+    Args:
+        model: The model; it is not changed.
+        plan: The targeted variables with masks, values and forms.
+
+    Returns:
+        The rewritten model.
+
+    Raises:
+        UsageError: The plan does not fit the model.
+        UnsupportedVariableUseError: A targeted variable reaches an operation that is not known to be safe.
+        UnsupportedDtypeError: A targeted variable's dtype has no such masked read.
+        UnsupportedError: The model is of a kind that cannot be rewritten, or would become too large for protobuf.
+    """
+    check_model(model)
+    targets = check_plan(model, plan)
+    analysis = analyse(model, frozenset(targets))
+    check_uses(model, analysis, targets)
+    captured = captured_tensors(model)
+    names = name_contexts(analysis, existing=model.functions.keys(), fixed=captured.keys())
+
+    proto = saved_model_pb2.SavedModel()
+    proto.CopyFrom(model.proto)
+    budget = SizeBudget(proto.ByteSize())
+    bodies = specialise(proto, analysis, names, budget)
+    endpoints = analysis.endpoints_of(model.endpoints)
+    objects = proto.meta_graphs[0].object_graph_def.nodes
+    reads: list[MaskedRead] = []
+    for context, function in bodies.items():
+        captures = captured.get(context.function, {})
+        edit = mask_function(
+            function, model.body(context.function), analysis.contexts[context], targets, captures, budget
+        )
+        for tensor, masked in edit.captured.items():
+            for node in captures[tensor]:
+                objects[node].captured_tensor.name = masked
+        reads += [
+            MaskedRead(
+                frozen.variable.name,
+                frozen.variable.object_path,
+                names[context],
+                node,
+                operation,
+                frozen.form,
+                endpoints.get(context, ()),
+            )
+            for frozen, node, operation in edit.reads
+        ]
+    changed = [body for context, body in bodies.items() if context.binding or names[context] != context.function]
+    check_well_formed(proto, changed, names.values())
+    return RewrittenModel(model, proto, tuple(reads))

@@ -1,0 +1,153 @@
+"""What the freeze pass refuses before it changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from graphfreeze.errors import UnsupportedDtypeError, UnsupportedError, UnsupportedVariableUseError, UsageError
+from graphfreeze.savedmodel.contexts import Analysis
+from graphfreeze.savedmodel.handle_flow import Use, UseKind
+from graphfreeze.savedmodel.main_graph import signature_nodes, variable_handles
+from graphfreeze.savedmodel.model import SavedModel
+from graphfreeze.selection.plan import FreezePlan, FrozenVariable
+
+__all__ = ["check_model", "check_plan", "check_uses"]
+
+BLEND_DTYPES = frozenset({"float16", "bfloat16", "float32", "float64"})
+SELECT_DTYPES = BLEND_DTYPES | {
+    *("complex64", "complex128", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+}
+
+
+def check_model(model: SavedModel) -> None:
+    """Refuse models whose freeze would be lost without a word.
+
+    Raises:
+        UnsupportedError: The model is a Keras 2 save, or its main graph reads variables that no object stands for.
+    """
+    if (model.directory / "keras_metadata.pb").is_file():
+        raise UnsupportedError(
+            f"{model.directory} was saved by Keras 2 (it holds keras_metadata.pb): load_model would build its layers "
+            "anew and lose the freeze. Rewrite a copy without keras_metadata.pb, and load that with "
+            "tf.saved_model.load, which does not need the file."
+        )
+    if model.meta_graph.graph_def.library.gradient:
+        raise UnsupportedError(
+            f"{model.directory} gives functions a gradient function of their own (library.gradient), as TensorFlow 1 "
+            "did, which is not supported. Export the model again with TensorFlow 2."
+        )
+    live = signature_nodes(model.meta_graph)
+    body = model.main_body
+    known = variable_handles(model.meta_graph, model.functions, body)
+    for node in body.nodes:
+        if node.op != "VarHandleOp" or f"{node.name}:0" in known:
+            continue
+        takers = [body.nodes[c.node].name for c in body.consumers.get(f"{node.name}:0", ())]
+        reading = [name for name in takers if name in live]
+        if reading:
+            raise UnsupportedError(
+                f"The signatures of {model.directory} use the variable handle {node.name!r} in node {reading[0]!r}, "
+                "and no object of the object graph stands for it. Export the model again with TensorFlow 2."
+            )
+
+
+def check_plan(model: SavedModel, plan: FreezePlan) -> dict[int, FrozenVariable]:
+    """Match a plan with a model.
+
+    Returns:
+        Object node -> targeted variable.
+
+    Raises:
+        UsageError: A targeted variable is not one of the model's, or its mask or value do not fit it.
+        UnsupportedDtypeError: A targeted variable's dtype has no masked read of that form.
+        UnsupportedError: The plan is for some endpoints only.
+    """
+    if plan.only_in:
+        raise UnsupportedError(
+            f"Freezing in some endpoints only ({', '.join(plan.only_in)}) is not supported. Freeze in all of them."
+        )
+    nodes = {variable.object_path: node for node, variable in model.variables_by_node.items()}
+    targets = {}
+    for frozen in plan.variables:
+        variable = frozen.variable
+        if variable.object_path not in nodes:
+            raise UsageError(f"{model.directory} has no variable at object path {variable.object_path!r}.")
+        node = nodes[variable.object_path]
+        shape = model.variables_by_node[node].shape
+        fits = len(frozen.mask.shape) == len(shape) and all(
+            m in (1, n) for m, n in zip(frozen.mask.shape, shape, strict=True)
+        )
+        if not fits or frozen.value.shape != shape:
+            raise UsageError(
+                f"{variable.name} ({variable.object_path}) has shape {shape}, but its mask has {frozen.mask.shape} "
+                f"and its frozen value {frozen.value.shape}."
+            )
+        allowed = BLEND_DTYPES if frozen.form == "blend" else SELECT_DTYPES
+        if variable.dtype not in allowed:
+            raise UnsupportedDtypeError(
+                f"{variable.name} ({variable.object_path}) has dtype {variable.dtype}, which has no masked read of "
+                f"the form {frozen.form}. Supported are {', '.join(sorted(allowed))}. Leave it out of the selection."
+            )
+        targets[node] = frozen
+    return targets
+
+
+def check_uses(model: SavedModel, analysis: Analysis, targets: Mapping[int, FrozenVariable]) -> None:
+    """Refuse uses of targeted variables that are not known to be safe.
+
+    Raises:
+        UnsupportedVariableUseError: There is one; all of them are in its details.
+    """
+    refused = []
+    for context, flow in analysis.contexts.items():
+        body = model.body(context.function)
+        refused += [
+            (
+                targets[use.variable],
+                body.nodes[use.node].op,
+                body.nodes[use.node].name,
+                f"function {context.function}",
+                use,
+            )
+            for use in flow.uses
+            if use.kind is not UseKind.READ
+        ]
+    refused += [
+        (
+            targets[use.variable],
+            model.main_body.nodes[use.node].op,
+            model.main_body.nodes[use.node].name,
+            "the main graph",
+            use,
+        )
+        for use in analysis.main_graph.uses
+    ]
+    for function, context in analysis.roots.items():
+        for variable in sorted(set(analysis.contexts[context].returns.values())):
+            frozen = targets[variable]
+            refused.append((frozen, "Return", function, f"function {function}", Use(UseKind.OTHER, -1, variable)))
+    if not refused:
+        return
+    frozen, operation, node, where, use = refused[0]
+    first = frozen.variable
+    if use.kind is UseKind.WRITE:
+        problem = "which writes it: that would overwrite what is frozen, or train what is not"
+    else:
+        problem = use.reason or "which is not known to keep frozen elements frozen"
+    more = f" So do {len(refused) - 1} more uses." if len(refused) > 1 else ""
+    raise UnsupportedVariableUseError(
+        f"{first.name} ({first.object_path}) is taken by {operation} {node!r} in {where}: {problem}.{more} "
+        "Leave the variable out of the selection, or export the model without that use.",
+        {
+            "uses": [
+                {
+                    "variable": f.variable.name,
+                    "object_path": f.variable.object_path,
+                    "operation": o,
+                    "node": n,
+                    "where": w,
+                }
+                for f, o, n, w, _ in refused
+            ]
+        },
+    )

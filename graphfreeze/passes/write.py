@@ -1,0 +1,88 @@
+"""Writing a rewritten SavedModel."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from google.protobuf.message import EncodeError
+from tensorflow.core.protobuf import fingerprint_pb2
+from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
+
+from graphfreeze.errors import OutputError
+from graphfreeze.passes.freeze_reads import RewrittenModel
+from graphfreeze.passes.size_budget import PROTOBUF_LIMIT, SizeBudget
+
+__all__ = ["copy_files", "write", "write_fingerprint"]
+
+
+def write(rewritten: RewrittenModel, directory: str | os.PathLike[str], *, link: bool = False) -> None:
+    """Write a rewritten SavedModel: the new graph, with copies of checkpoint, assets and all else.
+
+    The same model and plan give the same bytes. The original's directory is only read.
+
+    Args:
+        rewritten: The rewritten model.
+        directory: Where to; it must not exist, or be empty.
+        link: Hard-link files instead of copying them, where the file system can. Changing a linked file in place would
+            change the original's too.
+
+    Raises:
+        OutputError: The directory holds something, or cannot be written.
+        UnsupportedError: The graph is larger than protobuf can serialise.
+    """
+    try:
+        content = rewritten.proto.SerializeToString(deterministic=True)
+    except EncodeError:
+        content = b""
+        SizeBudget(0).take(PROTOBUF_LIMIT + 1)
+    SizeBudget(0).take(len(content))
+    target = Path(directory)
+    try:
+        copy_files(rewritten.original.directory, target, skip=("saved_model.pb", "fingerprint.pb"), link=link)
+        (target / "saved_model.pb").write_bytes(content)
+        write_fingerprint(target)
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written: {error.strerror or error}.") from error
+
+
+def copy_files(source: Path, target: Path, *, skip: tuple[str, ...], link: bool = False) -> None:
+    """Copy a SavedModel's directory, without some entries of its top level.
+
+    Raises:
+        OutputError: `target` holds something.
+        OSError: Something cannot be read or written.
+    """
+    if target.exists() and any(target.iterdir()):
+        raise OutputError(f"{target} is not empty. Give a new directory.")
+    target.mkdir(parents=True, exist_ok=True)
+    for entry in sorted(source.iterdir()):
+        if entry.name in skip:
+            continue
+        if entry.is_dir():
+            shutil.copytree(entry, target / entry.name, copy_function=_link_or_copy if link else shutil.copyfile)
+        else:
+            (_link_or_copy if link else shutil.copyfile)(str(entry), str(target / entry.name))
+
+
+def write_fingerprint(directory: Path) -> None:
+    """Write the `fingerprint.pb` of a SavedModel, with an identifier that follows from its content.
+
+    TensorFlow draws the identifier at random; here it is the start of a hash of the other fields.
+    """
+    fingerprint = fingerprint_pb2.FingerprintDef()
+    fingerprint.ParseFromString(fingerprinting.CreateFingerprintDef(str(directory)))
+    fingerprint.ClearField("uuid")
+    digest = hashlib.sha256(fingerprint.SerializeToString(deterministic=True)).digest()
+    fingerprint.uuid = str(int.from_bytes(digest[:16], "big"))
+    (directory / "fingerprint.pb").write_bytes(fingerprint.SerializeToString(deterministic=True))
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        # A link to what the name stands for, should it be a symbolic link.
+        os.link(os.path.realpath(source), target)
+    except OSError:
+        shutil.copyfile(source, target)
