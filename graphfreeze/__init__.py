@@ -28,10 +28,9 @@ from graphfreeze.errors import (
 )
 
 if TYPE_CHECKING:
-    from graphfreeze.pipeline import fold, inspect, rewrite, verify
+    from graphfreeze.pipeline import fold, inspect, rewrite, validate, verify
     from graphfreeze.runtime import Trainer, train
     from graphfreeze.selection import Selection
-    from graphfreeze.validation import validate
 
 __version__ = "0.1.0"
 
@@ -70,7 +69,7 @@ _HOMES = {
     "inspect": "graphfreeze.pipeline",
     "rewrite": "graphfreeze.pipeline",
     "train": "graphfreeze.runtime",
-    "validate": "graphfreeze.validation",
+    "validate": "graphfreeze.pipeline",
     "verify": "graphfreeze.pipeline",
 }
 

@@ -46,8 +46,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "output",
         "tensorflow_loader",
     ),
-    "cli": ("pipeline", "output", "validation", "runtime", "selection", "tensorflow_loader"),
-    "__init__": ("pipeline", "runtime", "selection", "validation"),
+    "cli": ("pipeline", "output", "runtime", "selection", "tensorflow_loader"),
+    "__init__": ("pipeline", "runtime", "selection"),
     "__main__": ("cli",),
 }
 

@@ -1,0 +1,141 @@
+"""A traced training step becomes what an artifact is made of: ONNX models, a manifest and the initial state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from graphfreeze import __version__
+from graphfreeze.artifact.manifest import (
+    BatchEntry,
+    Configuration,
+    FrozenEntry,
+    GraphEntry,
+    Manifest,
+    StateEntry,
+    StateRole,
+)
+from graphfreeze.lowering.filters import convolution_filters
+from graphfreeze.lowering.model import Lowerer, filter_permutation
+from graphfreeze.training.trace import TARGET, Parameter, TracedStep
+
+__all__ = ["Assembly", "assemble"]
+
+_LIBRARIES = ("tensorflow", "keras", "numpy", "onnx", "onnx-ir")
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What `artifact.write_artifact` needs, but for the reference.
+
+    Attributes:
+        manifest: All of the manifest but the hashes.
+        graphs: The ONNX models.
+        state: The initial state, as stored.
+    """
+
+    manifest: Manifest
+    graphs: Mapping[str, ir.Model]
+    state: Mapping[str, npt.NDArray[Any]]
+
+    def stored(self, name: str, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A value in TensorFlow's layout, or its gradient, in the layout that the state `name` is stored in."""
+        entry = self.manifest.find_state(name)
+        if entry is None or entry.permutation is None:
+            return value
+        return np.ascontiguousarray(np.transpose(value, entry.permutation))
+
+
+def assemble(step: TracedStep, *, opset: int, seed: int) -> Assembly:
+    """Lower the graphs of the step and describe them.
+
+    Raises:
+        UnsupportedOperationError: Operations of the step cannot be lowered.
+    """
+    filters = convolution_filters(step.graphs["gradients"])
+    filters |= {v.name for v in step.optimizer_variables if v.parameter in filters and len(v.variable.shape) in (4, 5)}
+    lowerer = Lowerer(opset=opset, filters=filters, constants=step.constants)
+    graphs = {name: lowerer.lower(graph, name) for name, graph in step.graphs.items()}
+    entries = {
+        name: GraphEntry(
+            f"{name}.onnx",
+            tuple(value.name or "" for value in model.graph.inputs),
+            tuple(value.name or "" for value in model.graph.outputs),
+        )
+        for name, model in graphs.items()
+    }
+    updated = {output.removeprefix("new/") for output in entries["train_step"].outputs if output.startswith("new/")}
+    used = updated.union(*(entry.inputs for entry in entries.values()))
+    states = [_of_parameter(p, filters, updated) for p in step.parameters if not p.is_constant and p.name in used]
+    state = {p.name: p.resource.numpy() for p in step.parameters if not p.is_constant and p.name in used}
+    for v in step.optimizer_variables:
+        if v.name not in used:
+            continue
+        role: StateRole = "hyperparameter" if v.name == "learning_rate" else "optimizer_state"
+        states.append(
+            StateEntry(
+                v.name,
+                role,
+                tuple(v.variable.shape),
+                v.variable.dtype.name,
+                v.name in updated,
+                _permutation(v.name, filters, v.variable.shape.rank),
+                parameter=v.parameter,
+            )
+        )
+        state[v.name] = v.variable.numpy()
+    manifest = Manifest(
+        graphfreeze=__version__,
+        versions={library: metadata.version(library) for library in _LIBRARIES},
+        opset=opset,
+        endpoint=step.endpoint.name,
+        forward_endpoint=step.forward_endpoint.name,
+        loss=Configuration(step.loss.name, dict(step.loss.arguments)),
+        optimizer=Configuration(step.optimizer.name, dict(step.optimizer.arguments)),
+        seed=seed,
+        batch=tuple(
+            BatchEntry(
+                entry.name,
+                "target" if entry.name == TARGET else "input",
+                tuple("batch" if size is None else size for size in entry.shape),
+                entry.dtype,
+            )
+            for entry in step.batch
+        ),
+        state=tuple(states),
+        frozen=tuple(
+            FrozenEntry(p.name, p.variable.object_path, p.frozen.elements, p.variable.shape, p.variable.dtype)
+            for p in step.parameters
+            if p.frozen is not None and p.is_constant
+        ),
+        graphs=entries,
+    )
+    made = Assembly(manifest, graphs, {})
+    return Assembly(manifest, graphs, {name: made.stored(name, np.asarray(value)) for name, value in state.items()})
+
+
+def _of_parameter(parameter: Parameter, filters: set[str], updated: set[str]) -> StateEntry:
+    variable, frozen = parameter.variable, parameter.frozen
+    return StateEntry(
+        parameter.name,
+        "parameter" if variable.trainable else "model_state",
+        variable.shape,
+        variable.dtype,
+        parameter.name in updated,
+        _permutation(parameter.name, filters, len(variable.shape)),
+        object_path=variable.object_path,
+        trainable=parameter.trains if variable.trainable else None,
+        elements=int(np.prod(variable.shape, dtype=np.int64)) if variable.trainable else None,
+        frozen_elements=(frozen.frozen_elements if frozen is not None else 0) if variable.trainable else None,
+        form=frozen.form if frozen is not None else None,
+    )
+
+
+def _permutation(name: str, filters: set[str], rank: int) -> tuple[int, ...] | None:
+    return tuple(filter_permutation(rank)) if name in filters else None

@@ -1,0 +1,91 @@
+"""TensorFlow's loss and gradients for one batch, and how far they move under a change of one unit in the last place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from graphfreeze.training.trace import TracedStep
+
+__all__ = ["Reference", "compute_reference", "restored", "run_gradients"]
+
+_DRAWS = 3
+_ONE_UNIT = 2.0**-23  # the relative spacing of float32
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What TensorFlow computes for one batch.
+
+    Attributes:
+        loss: The loss.
+        gradients: The gradient of each trained parameter by name, in TensorFlow's layout.
+        loss_noise: The largest change of the loss when parameters and float inputs move by one unit in the last place.
+        noise: The same for each gradient: the largest change of any element.
+    """
+
+    loss: float
+    gradients: Mapping[str, npt.NDArray[Any]]
+    loss_noise: float
+    noise: Mapping[str, float]
+
+
+def compute_reference(step: TracedStep, batch: Mapping[str, npt.NDArray[Any]], seed: int) -> Reference:
+    """Run the traced gradients on the batch, and again on slightly moved parameters and inputs.
+
+    The noise is the yardstick for nets that amplify rounding: no other implementation can be expected to agree with
+    TensorFlow better than TensorFlow agrees with itself. All variables are as before afterwards.
+
+    Args:
+        step: The traced step.
+        batch: Arrays by the names of the data contract.
+        seed: Where the small changes come from.
+    """
+    loss, gradients = run_gradients(step, batch)
+    rng = np.random.default_rng(seed)
+    loss_noise, noise = 0.0, dict.fromkeys(gradients, 0.0)
+    for _ in range(_DRAWS):
+        with restored(step):
+            for parameter in step.trained:
+                parameter.resource.assign(_moved(parameter.resource.numpy(), rng))
+            inputs = {entry.name: _moved(batch[entry.name], rng) for entry in step.endpoint.inputs}
+            moved_loss, moved = run_gradients(step, {**batch, **inputs})
+        loss_noise = max(loss_noise, abs(float(moved_loss) - float(loss)))
+        for name, gradient in gradients.items():
+            change = np.abs(moved[name].astype(np.float64) - gradient.astype(np.float64))
+            noise[name] = max(noise[name], float(np.max(change, initial=0.0)))
+    return Reference(loss, gradients, loss_noise, noise)
+
+
+def run_gradients(step: TracedStep, batch: Mapping[str, npt.NDArray[Any]]) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
+    """The loss and the gradients by parameter, the variables restored."""
+    with restored(step):
+        results = step.functions["gradients"](*(tf.constant(batch[entry.name]) for entry in step.batch))
+    loss, *gradients = [result.numpy() for result in results]
+    return loss, {p.name: gradient for p, gradient in zip(step.trained, gradients, strict=True)}
+
+
+@contextmanager
+def restored(step: TracedStep) -> Iterator[None]:
+    """Put every variable of the step back at the end: seeds, statistics and optimizer state move in any run."""
+    variables = [p.resource for p in step.parameters] + [v.variable for v in step.optimizer_variables]
+    before = [variable.numpy() for variable in variables]
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+
+
+def _moved(array: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[Any]:
+    """The array with each element moved by up to one unit in the last place; whole numbers stay: they may index."""
+    if array.dtype.kind != "f" or np.array_equal(array, np.rint(array)):
+        return array
+    factors = 1.0 + _ONE_UNIT * rng.uniform(-1.0, 1.0, array.shape)
+    return (array * factors).astype(array.dtype)

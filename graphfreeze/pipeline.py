@@ -1,0 +1,505 @@
+"""The public functions around TensorFlow: `rewrite`, the stages in order, and inspect, verify, validate and fold."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from graphfreeze import __version__
+from graphfreeze.artifact import Artifact, inspect_artifact, load_data, read_artifact, write_artifact
+from graphfreeze.artifact.layout import to_tensorflow
+from graphfreeze.artifact.tensors import TensorFile
+from graphfreeze.errors import ArtifactReadError, DataError, UnsupportedError, UsageError, VerificationError
+from graphfreeze.output import atomic_directory
+from graphfreeze.selection import FreezePlan, Selection, Variable, load_plan, load_spec, resolve_plan, save_plan
+from graphfreeze.selection.forms import RequestedForm
+from graphfreeze.tensorflow_loader import load_tensorflow
+
+if TYPE_CHECKING:
+    from graphfreeze.assembly import Assembly
+    from graphfreeze.checks.reference import Reference
+    from graphfreeze.savedmodel.model import SavedModel
+    from graphfreeze.training.trace import TracedStep
+
+__all__ = ["fold", "inspect", "rewrite", "validate", "verify"]
+
+SCHEMA_VERSION = 1
+REFERENCE_BATCH_SIZE = 8
+
+StrPath = str | PathLike[str]
+Progress = Callable[[str, int, int], None]
+Report = dict[str, Any]
+Batch = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `rewrite` with their defaults; a spec file holds the same."""
+
+    form: RequestedForm = "auto"
+    only_in: Sequence[str] = ()
+    loss: str | None = None
+    optimizer: str = "sgd:learning_rate=0.01"
+    endpoint: str | None = None
+    forward_endpoint: str | None = None
+    no_onnx: bool = False
+    opset: int = 18
+    data: StrPath | None = None
+    seed: int = 0
+    checks: Literal["full", "static", "none"] = "full"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    keras2: Literal["refuse", "keep"] = "refuse"
+    link: bool = False
+
+
+def rewrite(
+    model: StrPath,
+    out: StrPath,
+    selections: Sequence[Selection] = (),
+    *,
+    spec: StrPath | None = None,
+    form: RequestedForm | None = None,
+    only_in: Sequence[str] | None = None,
+    loss: str | None = None,
+    optimizer: str | None = None,
+    endpoint: str | None = None,
+    forward_endpoint: str | None = None,
+    onnx: bool | None = None,
+    opset: int | None = None,
+    data: StrPath | None = None,
+    seed: int | None = None,
+    checks: Literal["full", "static", "none"] | None = None,
+    device: Literal["auto", "cpu", "cuda"] | None = None,
+    keras2: Literal["refuse", "keep"] | None = None,
+    link: bool | None = None,
+    dry_run: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Freeze the selected elements of an exported model and write the result with its ONNX training step.
+
+    What is left at None comes from the spec file, or else is the default of `Options`.
+
+    Args:
+        model: A SavedModel. It is only read.
+        out: The directory to make; it appears whole or not at all.
+        selections: What to freeze and what to train, in order; those of the spec file come before them.
+        spec: A TOML file with selections and options.
+        form: The masked read: `blend`, `select`, or `auto`.
+        only_in: Endpoints to which the freeze is limited.
+        loss: A Keras loss, `NAME[:key=value,...]`. Needed unless `onnx` is False.
+        optimizer: A Keras optimizer, `NAME[:key=value,...]`.
+        endpoint: What to train; `serve`, else `serving_default`, else the only one.
+        forward_endpoint: What forward.onnx computes; by default `endpoint`.
+        onnx: Whether to write the ONNX training artifact.
+        opset: The opset of the ONNX files.
+        data: An `.npz` or a directory of `.npy`: the batch for checks and reference. By default random.
+        seed: The seed of everything random.
+        checks: `full` runs both models in TensorFlow and the artifact on onnxruntime; `static` proves from the files;
+            `none` checks nothing.
+        device: Where onnxruntime validates.
+        keras2: What `tf_keras.models.load_model` does with the result.
+        link: Hard-link the checkpoint's shards instead of copying them.
+        dry_run: Return the plan and write nothing.
+        overwrite: Replace an earlier output.
+        progress: Called with a stage, what is done and what there is.
+
+    Returns:
+        The report, JSON-ready, as written to OUT/report.json.
+
+    Raises:
+        UsageError: An option, selector, spec or data file is wrong.
+        UnsupportedError: The model holds something that is not supported.
+        FileError: The model cannot be read, or the output not written.
+        CheckFailedError: A check failed; nothing is left behind.
+    """
+    given: dict[str, Any] = {
+        "form": form,
+        "only_in": only_in,
+        "loss": loss,
+        "optimizer": optimizer,
+        "endpoint": endpoint,
+        "forward_endpoint": forward_endpoint,
+        "no_onnx": None if onnx is None else not onnx,
+        "opset": opset,
+        "data": data,
+        "seed": seed,
+        "checks": checks,
+        "device": device,
+        "keras2": keras2,
+        "link": link,
+    }
+    options, selections = _merge(given, selections, spec)
+    load_tensorflow()
+    stages = _Stages(progress, 3 if options.no_onnx else 6)
+    from graphfreeze.savedmodel.model import SavedModel
+
+    stages.start("reading the model")
+    source = SavedModel.load(model)
+    plan = resolve_plan(selections, source, form=options.form, only_in=options.only_in)
+    report: Report = {
+        "schema_version": SCHEMA_VERSION,
+        "graphfreeze": __version__,
+        "dry_run": dry_run,
+        "form": options.form,
+        "variables": _describe(plan),
+        "totals": {
+            "variables": len(plan.variables),
+            "elements": sum(v.elements for v in plan.variables),
+            "frozen_elements": sum(v.frozen_elements for v in plan.variables),
+        },
+    }
+    if dry_run:
+        return report
+    with atomic_directory(Path(out), overwrite=overwrite, inputs=[Path(model)]) as directory:
+        stages.start("rewriting the reads")
+        report["checks"] = []
+        _write_saved_model(source, plan, directory, options, report)
+        if options.checks != "none":
+            stages.start("proving the result")
+            report["checks"].append(_prove(Path(model), directory / "saved_model", plan))
+        if not options.no_onnx:
+            _write_training(source, plan, directory, options, report, stages)
+        elif options.checks == "full":
+            _check_behaviour(source, plan, directory, options, report, None)
+        (directory / "report.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return report
+
+
+def inspect(model: StrPath) -> Report:
+    """List the variables and endpoints of a SavedModel, or summarise the OUT of a rewrite (without TensorFlow).
+
+    Raises:
+        FileError: It is neither, or cannot be read.
+    """
+    path = Path(model)
+    if (path / "training" / "manifest.json").is_file() or (path / "manifest.json").is_file():
+        return inspect_artifact(path)
+    load_tensorflow()
+    from graphfreeze.savedmodel.inspect import inspect as inspect_saved_model
+    from graphfreeze.savedmodel.model import SavedModel
+
+    out = path / "saved_model"
+    return inspect_saved_model(SavedModel.load(out if (out / "saved_model.pb").is_file() else path))
+
+
+def verify(original: StrPath, out: StrPath) -> Report:
+    """Prove from the files that OUT freezes what its plan says and is otherwise the original.
+
+    Raises:
+        VerificationError: It is not; the message says where.
+        FileError: A file is missing or corrupt.
+    """
+    load_tensorflow()
+    directory = Path(out)
+    plan = load_plan(directory / "plan")
+    evidence = _prove(Path(original), directory / "saved_model", plan)
+    kept = directory / "plan" / "original_saved_model.pb"
+    if not kept.is_file() or kept.read_bytes() != (Path(original) / "saved_model.pb").read_bytes():
+        raise VerificationError(f"{kept} is not the saved_model.pb of {original}: fold would restore another model")
+    return {"schema_version": SCHEMA_VERSION, "passed": True, "variables": _describe(plan), "checks": [evidence]}
+
+
+def validate(
+    out: StrPath, *, device: Literal["auto", "cpu", "cuda"] = "auto", data: StrPath | None = None, steps: int = 5
+) -> Report:
+    """Compare the artifact's loss and gradients with TensorFlow's reference, and check that frozen elements stay.
+
+    Needs no TensorFlow, unless `data` asks for a new reference.
+
+    Args:
+        out: The OUT of a rewrite.
+        device: Where to run; `cuda` demands CUDA.
+        data: A batch whose reference TensorFlow computes now, instead of the stored one.
+        steps: How many optimizer steps to check the frozen elements over.
+
+    Raises:
+        ValidationError: Something disagrees, or the demanded device did not run it.
+        ArtifactReadError: The artifact is missing or corrupt.
+        DataError: The data does not fit.
+    """
+    from graphfreeze.validation import validate as validate_artifact
+
+    if data is None:
+        return validate_artifact(out, device=device, steps=steps)
+    load_tensorflow()
+    artifact = read_artifact(out)
+    return validate_artifact(out, device=device, steps=steps, reference=_new_reference(artifact, data))
+
+
+def fold(out: StrPath, deploy: StrPath, *, state: StrPath | None = None, overwrite: bool = False) -> Report:
+    """Write a plain SavedModel: the original graph, with trained and frozen weights merged.
+
+    Args:
+        out: The OUT of a rewrite.
+        deploy: The directory to make.
+        state: A state file that `train` saved; by default OUT/training/trained.safetensors.
+        overwrite: Replace an earlier output.
+
+    Raises:
+        DataError: There is no trained state.
+        FileError: Something cannot be read or written.
+    """
+    load_tensorflow()
+    from graphfreeze.passes.fold import fold as fold_saved_model
+
+    directory = Path(out)
+    plan = load_plan(directory / "plan")
+    trained_file = Path(state) if state is not None else directory / "training" / "trained.safetensors"
+    if not trained_file.is_file():
+        raise DataError(
+            f"expected a trained state at {trained_file}, found none: run graphfreeze train, or give --state"
+        )
+    manifest = read_artifact(directory).manifest
+    stored = TensorFile(trained_file)
+    trained: dict[str, npt.NDArray[Any]] = {}
+    for entry in manifest.state:
+        if entry.object_path is None:
+            continue
+        if entry.name not in stored or tuple(stored[entry.name].shape) != entry.stored_shape:
+            raise DataError(f"{trained_file} is no state of {out}: {entry.name} is missing or has another shape")
+        trained[entry.object_path] = to_tensorflow(stored[entry.name], entry)
+    with atomic_directory(Path(deploy), overwrite=overwrite, inputs=[directory]) as destination:
+        fold_saved_model(
+            directory / "plan" / "original_saved_model.pb", directory / "saved_model", plan, trained, destination
+        )
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "saved_model": str(deploy),
+        "state": str(trained_file),
+        "trained_variables": len(trained),
+        "frozen_elements": sum(v.frozen_elements for v in plan.variables),
+    }
+
+
+# -- the stages of rewrite
+
+
+class _Stages:
+    """Reports which stage is at work."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.done = progress, total, 0
+
+    def start(self, name: str) -> None:
+        if self.progress is not None:
+            self.progress(name, self.done, self.total)
+        self.done = min(self.done + 1, self.total)
+
+
+def _merge(
+    given: Mapping[str, Any], selections: Sequence[Selection], spec: StrPath | None
+) -> tuple[Options, list[Selection]]:
+    """What was asked for: arguments first, then the spec file, then the defaults."""
+    merged: dict[str, Any] = {}
+    ordered = list(selections)
+    if spec is not None:
+        loaded = load_spec(Path(spec))
+        ordered = [*loaded.selections, *ordered]
+        merged = {name: getattr(loaded, name) for name in given if getattr(loaded, name) is not None}
+    merged |= {name: value for name, value in given.items() if value is not None}
+    options = Options(**merged)
+    if not ordered:
+        raise UsageError("nothing is selected: give at least one selection to freeze")
+    if not options.no_onnx and options.loss is None:
+        raise UsageError("the training step needs a loss: give one, or no_onnx to rewrite the SavedModel only")
+    if options.only_in:
+        raise UnsupportedError("freezing in single endpoints only (--only-in) is not supported yet: leave it out")
+    if options.keras2 == "keep":
+        raise UnsupportedError("keeping the freeze in tf_keras.models.load_model (--keras2 keep) is not supported yet")
+    return options, ordered
+
+
+def _describe(plan: FreezePlan) -> list[Report]:
+    guarantees = {
+        "blend": "no finite step moves a frozen element",
+        "select": "no step moves a frozen element",
+    }
+    return [
+        {
+            "name": v.variable.name,
+            "object_path": v.variable.object_path,
+            "shape": list(v.variable.shape),
+            "dtype": v.variable.dtype,
+            "elements": v.elements,
+            "frozen_elements": v.frozen_elements,
+            "form": v.form,
+            "guarantee": guarantees[v.form],
+            "selectors": list(v.selectors),
+        }
+        for v in plan.variables
+    ]
+
+
+def _write_saved_model(source: SavedModel, plan: FreezePlan, directory: Path, options: Options, report: Report) -> None:
+    from graphfreeze.passes.freeze_reads import freeze_reads
+    from graphfreeze.passes.write import write
+
+    rewritten = freeze_reads(source, plan)
+    write(rewritten, directory / "saved_model", link=options.link)
+    by_path: dict[str, list[Report]] = {}
+    for read in rewritten.reads:
+        by_path.setdefault(read.object_path, []).append(
+            {
+                "operation": read.operation,
+                "function": read.function,
+                "node": read.node,
+                "endpoints": list(read.endpoints),
+            }
+        )
+    for variable in report["variables"]:
+        variable["reads"] = by_path.get(variable["object_path"], [])
+    (directory / "plan").mkdir()
+    save_plan(plan, directory / "plan")
+    shutil.copyfile(source.directory / "saved_model.pb", directory / "plan" / "original_saved_model.pb")
+    # The rewritten SavedModel can stand alone: it carries the plan that it was made by.
+    shutil.copytree(directory / "plan", directory / "saved_model" / "assets.extra" / "graphfreeze")
+
+
+def _prove(original: Path, rewritten: Path, plan: FreezePlan) -> Report:
+    from graphfreeze.prover import prove
+
+    evidence = prove(original, rewritten, plan)
+    return {
+        "name": "proof",
+        "passed": True,
+        "message": "every read of every targeted variable is masked as planned, and nothing else changed",
+        "evidence": evidence,
+    }
+
+
+def _check_behaviour(
+    source: SavedModel, plan: FreezePlan, directory: Path, options: Options, report: Report, batch: Batch | None
+) -> None:
+    from graphfreeze.checks.behaviour import check_behaviour
+
+    report["checks"] += check_behaviour(
+        source.directory,
+        directory / "saved_model",
+        source.variables,
+        plan,
+        endpoint=options.endpoint,
+        loss=options.loss,
+        data=batch,
+        seed=options.seed,
+    )
+
+
+def _write_training(
+    source: SavedModel, plan: FreezePlan, directory: Path, options: Options, report: Report, stages: _Stages
+) -> None:
+    from graphfreeze.assembly import assemble
+    from graphfreeze.checks.reference import compute_reference
+
+    stages.start("tracing the training step")
+    step = _trace(directory / "saved_model", source.variables, plan, options)
+    stages.start("lowering it to ONNX")
+    assembly = assemble(step, opset=options.opset, seed=options.seed)
+    batch = _batch(step, assembly, options)
+    reference = compute_reference(step, batch, options.seed)
+    write_artifact(
+        directory / "training",
+        assembly.manifest,
+        assembly.graphs,
+        assembly.state,
+        _stored_reference(assembly, reference, batch),
+    )
+    report["training"] = {
+        "endpoint": step.endpoint.name,
+        "forward_endpoint": step.forward_endpoint.name,
+        "loss": {"name": step.loss.name, "arguments": dict(step.loss.arguments)},
+        "optimizer": {"name": step.optimizer.name, "arguments": dict(step.optimizer.arguments)},
+        "opset": options.opset,
+        "nodes": {name: len(model.graph) for name, model in assembly.graphs.items()},
+    }
+    if options.checks == "full":
+        from graphfreeze.checks.float64 import check_float64
+        from graphfreeze.checks.single_step import check_single_steps
+        from graphfreeze.validation import validate as validate_artifact
+
+        stages.start("checking it")
+        _check_behaviour(source, plan, directory, options, report, batch if options.data is not None else None)
+        report["checks"].append(check_float64(step.graphs["gradients"], batch, assembly.state, step.constants))
+        report["checks"].append(check_single_steps(step, batch, directory / "training"))
+        validation = validate_artifact(directory, device=options.device)
+        report["checks"].append(
+            {"name": "validation", "passed": True, "message": validation["message"], "evidence": validation}
+        )
+
+
+def _trace(saved_model: Path, variables: Sequence[Variable], plan: FreezePlan, options: Options) -> TracedStep:
+    from graphfreeze.training.losses import parse_loss
+    from graphfreeze.training.optimizers import parse_optimizer
+    from graphfreeze.training.trace import trace_step
+
+    return trace_step(
+        saved_model,
+        variables,
+        plan,
+        loss=parse_loss(options.loss or ""),
+        optimizer=parse_optimizer(options.optimizer),
+        endpoint=options.endpoint,
+        forward_endpoint=options.forward_endpoint,
+    )
+
+
+def _batch(step: TracedStep, assembly: Assembly, options: Options) -> Batch:
+    """The reference batch: the first examples of the user's data, or random ones."""
+    from graphfreeze.training.batch import index_limits, random_inputs
+    from graphfreeze.training.losses import sample_targets
+
+    if options.data is not None:
+        data = load_data(options.data, assembly.manifest.batch)
+        return data.batch(slice(0, min(data.examples, REFERENCE_BATCH_SIZE)))
+    rng = np.random.default_rng(options.seed)
+    limits = index_limits(step.graphs["gradients"])
+    batch = random_inputs(step.endpoint.inputs, limits, rng, REFERENCE_BATCH_SIZE)
+    shape = tuple(REFERENCE_BATCH_SIZE if size is None else size for size in step.target.shape)
+    classes = step.endpoint.outputs[0].shape[-1] if step.endpoint.outputs[0].shape else 1
+    batch[step.target.name] = sample_targets(step.loss, rng, shape, classes or 1).astype(step.target.dtype)
+    return batch
+
+
+def _stored_reference(assembly: Assembly, reference: Reference, batch: Batch) -> dict[str, npt.NDArray[Any]]:
+    stored: dict[str, npt.NDArray[Any]] = {f"batch/{name}": array for name, array in batch.items()}
+    stored["loss"] = np.asarray(reference.loss)
+    stored["noise/loss"] = np.asarray(reference.loss_noise, np.float32)
+    for name, gradient in reference.gradients.items():
+        stored[f"gradient/{name}"] = assembly.stored(name, gradient)
+        stored[f"noise/{name}"] = np.asarray(reference.noise[name], np.float32)
+    return stored
+
+
+def _new_reference(artifact: Artifact, data: StrPath) -> dict[str, npt.NDArray[Any]]:
+    """TensorFlow's loss and gradients for the user's batch, from the rewritten SavedModel beside the artifact."""
+    from graphfreeze.assembly import assemble
+    from graphfreeze.checks.reference import compute_reference
+    from graphfreeze.savedmodel.model import SavedModel
+
+    manifest, out = artifact.manifest, artifact.directory.parent
+    if not (out / "saved_model" / "saved_model.pb").is_file():
+        raise ArtifactReadError(f"a new reference needs {out / 'saved_model'}, which is missing")
+    configured = {
+        what: f"{entry.name}:" + ",".join(f"{key}={value}" for key, value in entry.arguments.items())
+        for what, entry in (("loss", manifest.loss), ("optimizer", manifest.optimizer))
+    }
+    options = Options(
+        loss=configured["loss"],
+        optimizer=configured["optimizer"],
+        endpoint=manifest.endpoint,
+        forward_endpoint=manifest.forward_endpoint,
+        data=data,
+    )
+    model = SavedModel.load(out / "saved_model")
+    step = _trace(model.directory, model.variables, load_plan(out / "plan"), options)
+    assembly = assemble(step, opset=manifest.opset, seed=manifest.seed)
+    batch = _batch(step, assembly, options)
+    return _stored_reference(assembly, compute_reference(step, batch, manifest.seed), batch)
