@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -45,6 +45,7 @@ LOSSES = (
     "tversky",
 )
 
+Device = Literal["auto", "cpu", "cuda"]
 _PATH = click.Path(path_type=Path)
 
 
@@ -171,7 +172,7 @@ def verify(terminal: Terminal, original: Path, out: Path) -> None:
 @device_option
 @data_option("A batch whose reference TensorFlow computes now, instead of the stored one.")
 @common_options
-def validate(terminal: Terminal, out: Path, device: str | None, data: Path | None) -> None:
+def validate(terminal: Terminal, out: Path, device: Device | None, data: Path | None) -> None:
     """Compare the gradients and losses of the artifact OUT with TensorFlow's reference, and run its steps.
 
     Needs no TensorFlow, unless --data is given.
@@ -207,7 +208,7 @@ def train(
     data: Path,
     epochs: int,
     batch_size: int,
-    device: str | None,
+    device: Device | None,
     seed: int,
     save: Path | None,
 ) -> None:

@@ -70,46 +70,80 @@ def _artifact(report: Report) -> list[RenderableType]:
 
 def rewriting(report: Report) -> list[RenderableType]:
     """What was frozen, where, in which form, and the evidence."""
-    variables = [
+    title = "Would be frozen (nothing was written)" if report["dry_run"] else "Frozen"
+    rendered: list[RenderableType] = [_frozen_variables(title, report["variables"])]
+    if report.get("training"):
+        training = report["training"]
+        facts = {
+            "endpoint": training["endpoint"],
+            "loss": _call(training["loss"]),
+            "optimizer": _call(training["optimizer"]),
+            "opset": training["opset"],
+        }
+        rendered.append(_facts(facts))
+    if report.get("checks"):
+        rendered.append(_checks(report["checks"]))
+    return rendered
+
+
+def _frozen_variables(title: str, variables: Sequence[Report]) -> RenderableType:
+    rows = [
         (
             v["name"],
             _shape(v["shape"]),
             _frozen(v["frozen_elements"], v["elements"]),
             v["form"],
-            v.get("guarantee", ""),
-            _reads(v.get("reads", ())),
+            v["guarantee"],
+            _cell(len(v["reads"]) if "reads" in v else None),
         )
-        for v in report["variables"]
+        for v in variables
     ]
-    title = "Would be frozen (nothing was written)" if report.get("dry_run") else "Frozen"
-    rendered: list[RenderableType] = [
-        _table(title, ("variable", "shape", "elements", "form", "guarantee", "read by"), variables)
-    ]
-    if report.get("checks"):
-        rendered.append(_checks(report["checks"]))
-    return rendered
+    return _table(title, ("variable", "shape", "elements", "form", "guarantee", "reads"), rows)
 
 
 def verification(report: Report) -> list[RenderableType]:
     """What was proved."""
-    rendered: list[RenderableType] = [_facts(report)]
-    if report.get("checks"):
-        rendered.append(_checks(report["checks"]))
-    return rendered
+    return [_frozen_variables("Frozen", report["variables"]), _checks(report["checks"])]
 
 
 def validation(report: Report) -> list[RenderableType]:
-    """Each parameter's gradient against the reference, the frozen elements, and what ran where."""
-    rendered: list[RenderableType] = [_facts(report)]
-    if report.get("parameters"):
-        rendered.append(_records("Gradients", report["parameters"]))
-    if report.get("checks"):
-        rendered.append(_checks(report["checks"]))
-    return rendered
+    """Each parameter's gradient against the reference, whether it moves and stays as planned, and what ran where."""
+    if "parameters" not in report:
+        return []
+    parameters = [
+        (
+            "ok" if p["passed"] and not p["stuck"] else "FAILED",
+            p["name"],
+            _cell(p["error"]),
+            _cell(p["allowed"]),
+            _cell(p["scale"]),
+            p["rule"],
+            f"{p['moved']:,} of {p['trainable_elements']:,}",
+            f"{p['frozen_elements'] - p['frozen_not_zero']:,} of {p['frozen_elements']:,}"
+            if p["frozen_elements"]
+            else "",
+        )
+        for p in report["parameters"]
+    ]
+    columns = (
+        "",
+        "parameter",
+        "gradient error",
+        "allowed",
+        "scale",
+        "by rule",
+        "trained and moved",
+        "frozen, gradient 0",
+    )
+    return [
+        _facts({key: report[key] for key in ("device", "device_reason", "loss", "loss_expected", "frozen_elements")}),
+        _table("Parameters", columns, parameters),
+        _checks(report["checks"]),
+    ]
 
 
 def training(report: Report) -> list[RenderableType]:
-    """The losses, the speed, and where the state was saved."""
+    """The device, the losses, the frozen elements, and where the state was saved."""
     return [_facts(report)]
 
 
@@ -121,12 +155,6 @@ def folding(report: Report) -> list[RenderableType]:
 def _checks(checks: Sequence[Report]) -> RenderableType:
     rows = [("ok" if c["passed"] else "FAILED", c["name"], c.get("message", "")) for c in checks]
     return _table("Checks", ("", "check", "found"), rows)
-
-
-def _records(title: str, records: Sequence[Report]) -> RenderableType:
-    """A table of records that have the same keys: each key is a column."""
-    columns = [key for key in records[0] if not isinstance(records[0][key], Mapping)]
-    return _table(title, [c.replace("_", " ") for c in columns], [[_cell(r.get(c)) for c in columns] for r in records])
 
 
 def _facts(report: Report) -> RenderableType:
