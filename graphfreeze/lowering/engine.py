@@ -157,10 +157,10 @@ class Lowering:
                 value = affine if tensor.rank else self.builder.emit("Reshape", affine, self.builder.int64([]))
                 return value if tensor.dtype == np.int64 else self.builder.cast(value, tensor.dtype)
             if tensor.origin is not None:
-                operation, inputs = tensor.origin
-                outputs = [Tensor(tensor.dtype, tensor.shapes)]
+                operation, inputs, index = tensor.origin
                 if operation.type in RULES:
-                    return self.value(self._apply(operation, inputs, outputs)[0])
+                    outputs = self.shape_inference.infer(operation, inputs)
+                    return self.value(self._apply(operation, inputs, outputs)[index])
         what = "a list" if tensor.tensor_list is not None else f"{tensor.dtype} of shape {tensor.shape}"
         raise CannotLower(f"an input ({what}) has no value at run time")
 

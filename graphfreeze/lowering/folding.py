@@ -46,7 +46,7 @@ class Folding:
             return False
         for index, output in enumerate(outputs):
             output.known = tuple(result[index] for result in results)
-            output.origin = (operation, list(inputs)) if len(outputs) == 1 else None
+            output.origin = (operation, list(inputs), index)
         return True
 
     def evaluate(self, operation: Operation, inputs: Sequence[Tensor]) -> list[Tensor] | None:

@@ -67,7 +67,8 @@ class Tensor:
         known: Its value at each sample batch size where it is known now, otherwise None.
         values: The ONNX values that hold it, by layout. Empty until something needs it.
         missing: The operations without a rule that it depends on. Such a tensor has a shape but no value.
-        origin: The operation and inputs that made a known tensor, for when its value must be computed at run time.
+        origin: The operation, its inputs and the number of its output that made a known tensor, for when its value must
+            be computed at run time.
         induction: Set inside a loop's body where it is an affine function of the iteration.
         tensor_list: Set where it is a TensorList (a variant).
     """
@@ -77,7 +78,7 @@ class Tensor:
     known: tuple[npt.NDArray[Any], ...] | None = None
     values: dict[Layout, ir.Value] = field(default_factory=dict)
     missing: frozenset[Operation] = frozenset()
-    origin: tuple[Operation, list[Tensor]] | None = None
+    origin: tuple[Operation, list[Tensor], int] | None = None
     induction: Induction | None = None
     tensor_list: TensorList | None = None
 
