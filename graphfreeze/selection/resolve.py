@@ -163,25 +163,20 @@ class _Resolution:
 
     def _fix(self, step: _Step, selected: npt.NDArray[np.bool_] | None) -> None:
         """Record the values at which the selected elements freeze."""
-        wanted = step.selector.value
-        value: Any
-        if wanted is None:
-            value = None
-        elif isinstance(wanted, ArrayFile):
-            value = cast_array(read_array(wanted, step.directory, self._variable.shape), self._variable.dtype)
-        else:
-            value = cast_number(wanted, numpy_dtype(self._variable.dtype))
-        if value is None and (selected is None or self._fixed is None):
-            if selected is None:
-                self._fixed = None
-            return
-        value = np.broadcast_to(self.current if value is None else value, self._variable.shape)
+        value = self._wanted_value(step)
         if selected is None:
-            self._fixed = value.copy()
-            return
-        if self._fixed is None:
-            self._fixed = self.current.copy()
-        np.copyto(self._fixed, value, where=selected)
+            self._fixed = None if value is None else np.broadcast_to(value, self._variable.shape).copy()
+        elif value is not None or self._fixed is not None:
+            if self._fixed is None:
+                self._fixed = self.current.copy()
+            np.copyto(self._fixed, self.current if value is None else value, where=selected)
+
+    def _wanted_value(self, step: _Step) -> Any:
+        """The step's VALUE as a scalar or an array of the variable's dtype; None where it is the current value."""
+        value, dtype = step.selector.value, self._variable.dtype
+        if isinstance(value, ArrayFile):
+            return cast_array(read_array(value, step.directory, self._variable.shape), dtype)
+        return None if value is None else cast_number(value, numpy_dtype(dtype))
 
 
 def _resolve_variable(
