@@ -118,7 +118,7 @@ def check(
 def gradients(function: Callable[..., Any], *, of: int | None = None) -> Callable[..., list[Any]]:
     """The function's results followed by the gradients of their weighted sum for its first `of` float arguments.
 
-    The weights (a cosine over each result) differ per element, so that a transposed or shifted gradient shows.
+    The weights differ per element, so that a transposed or shifted gradient shows, and are exact in every precision.
     """
 
     def with_gradients(*arguments: Any) -> list[Any]:
@@ -133,5 +133,5 @@ def gradients(function: Callable[..., Any], *, of: int | None = None) -> Callabl
 
 
 def _weights(tensor: Any) -> Any:
-    count = tf.size(tensor)
-    return tf.cast(tf.reshape(tf.cos(tf.cast(tf.range(count), tf.float32)), tf.shape(tensor)), tensor.dtype)
+    numbers = tf.range(tf.size(tensor)) * 5 % 11 * 2 - 11
+    return tf.cast(tf.reshape(numbers, tf.shape(tensor)), tensor.dtype) / 8

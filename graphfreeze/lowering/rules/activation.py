@@ -1,0 +1,144 @@
+"""Activation functions and their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from graphfreeze.lowering.layouts import stored_layout
+from graphfreeze.lowering.rule import UNUSED, Node, elementwise, rule
+from graphfreeze.lowering.tensor import Tensor
+
+__all__ = ["emit_sigmoid"]
+
+_SELU_SCALE = 1.0507009873554804934193349852946
+_SELU_SCALE_ALPHA = 1.7580993408473768599402175208123
+
+
+def _direct(operator: str, formula: str) -> Callable[..., ir.Value]:
+    def lower(node: Node, *values: ir.Value) -> ir.Value:
+        return node.emit(operator, *values)
+
+    lower.__doc__ = formula
+    return lower
+
+
+for _operation, _formula in (
+    ("Relu", "max(x, 0)."),
+    ("Elu", "x where positive, else exp(x) - 1."),
+    ("Softplus", "log(1 + exp(x))."),
+    ("Softsign", "x / (1 + |x|)."),
+    ("Tanh", "The hyperbolic tangent."),
+):
+    elementwise(_operation)(_direct(_operation, _formula))
+
+
+@elementwise("Relu6")
+def relu6(node: Node, x: ir.Value) -> ir.Value:
+    """min(max(x, 0), 6)."""
+    return node.emit("Clip", x, node.scalar(0, 0), node.scalar(6, 0))
+
+
+@elementwise("Selu")
+def selu(node: Node, x: ir.Value) -> ir.Value:
+    """scale * x where positive, else scale * alpha * (exp(x) - 1), with the constants of self-normalising networks."""
+    return node.emit("Selu", x, alpha=_SELU_SCALE_ALPHA / _SELU_SCALE, gamma=_SELU_SCALE)
+
+
+@elementwise("LeakyRelu")
+def leaky_relu(node: Node, x: ir.Value) -> ir.Value:
+    """x where positive, else alpha * x."""
+    return node.emit("LeakyRelu", x, alpha=node.attribute("alpha", 0.2))
+
+
+def emit_sigmoid(node: Node, x: ir.Value) -> ir.Value:
+    """1 / (1 + exp(-x))."""
+    return node.emit("Sigmoid", x)
+
+
+@elementwise("Sigmoid")
+def sigmoid(node: Node, x: ir.Value) -> ir.Value:
+    """1 / (1 + exp(-x))."""
+    return emit_sigmoid(node, x)
+
+
+def _along_channels(operator: str, formula: str) -> Callable[..., Tensor]:
+    def lower(node: Node) -> Tensor:
+        x, output = node.inputs[0], node.outputs[0]
+        layout = stored_layout(x)
+        axis = layout.axis(x.rank - 1, x.rank)
+        output.values[layout] = node.emit(operator, node.value(x, layout), axis=axis)
+        return output
+
+    lower.__doc__ = formula
+    return lower
+
+
+rule("Softmax", inputs=(UNUSED,))(_along_channels("Softmax", "exp(x) / sum(exp(x)) along the last axis."))
+rule("LogSoftmax", inputs=(UNUSED,))(_along_channels("LogSoftmax", "log(softmax(x)) along the last axis."))
+
+
+# -- gradients
+
+
+@elementwise("ReluGrad")
+def relu_grad(node: Node, dy: ir.Value, features: ir.Value) -> ir.Value:
+    """dy where the features are positive, else 0."""
+    zero = node.scalar(0)
+    return node.emit("Where", node.emit("Greater", features, zero), dy, zero)
+
+
+@elementwise("Relu6Grad")
+def relu6_grad(node: Node, dy: ir.Value, features: ir.Value) -> ir.Value:
+    """dy where the features are between 0 and 6, else 0."""
+    zero = node.scalar(0)
+    inside = node.emit("And", node.emit("Greater", features, zero), node.emit("Less", features, node.scalar(6)))
+    return node.emit("Where", inside, dy, zero)
+
+
+@elementwise("LeakyReluGrad")
+def leaky_relu_grad(node: Node, dy: ir.Value, features: ir.Value) -> ir.Value:
+    """dy where the features are positive, else alpha * dy."""
+    scaled = node.emit("Mul", dy, node.scalar(node.attribute("alpha", 0.2)))
+    return node.emit("Where", node.emit("Greater", features, node.scalar(0)), dy, scaled)
+
+
+@elementwise("EluGrad")
+def elu_grad(node: Node, dy: ir.Value, y: ir.Value) -> ir.Value:
+    """dy where y is positive, else dy * (y + 1)."""
+    below = node.emit("Mul", dy, node.emit("Add", y, node.scalar(1)))
+    return node.emit("Where", node.emit("Less", y, node.scalar(0)), below, dy)
+
+
+@elementwise("SeluGrad")
+def selu_grad(node: Node, dy: ir.Value, y: ir.Value) -> ir.Value:
+    """dy * scale where y is positive, else dy * (y + scale * alpha)."""
+    below = node.emit("Mul", dy, node.emit("Add", y, node.scalar(_SELU_SCALE_ALPHA)))
+    above = node.emit("Mul", dy, node.scalar(_SELU_SCALE))
+    return node.emit("Where", node.emit("Less", y, node.scalar(0)), below, above)
+
+
+@elementwise("SoftplusGrad")
+def softplus_grad(node: Node, dy: ir.Value, features: ir.Value) -> ir.Value:
+    """dy / (1 + exp(-features))."""
+    return node.emit("Mul", dy, emit_sigmoid(node, features))
+
+
+@elementwise("SoftsignGrad")
+def softsign_grad(node: Node, dy: ir.Value, features: ir.Value) -> ir.Value:
+    """dy / (1 + |features|)^2."""
+    root = node.emit("Add", node.emit("Abs", features), node.scalar(1))
+    return node.emit("Div", dy, node.emit("Mul", root, root))
+
+
+@elementwise("TanhGrad")
+def tanh_grad(node: Node, y: ir.Value, dy: ir.Value) -> ir.Value:
+    """dy * (1 - y^2)."""
+    return node.emit("Mul", dy, node.emit("Sub", node.scalar(1), node.emit("Mul", y, y)))
+
+
+@elementwise("SigmoidGrad")
+def sigmoid_grad(node: Node, y: ir.Value, dy: ir.Value) -> ir.Value:
+    """dy * y * (1 - y)."""
+    return node.emit("Mul", dy, node.emit("Mul", y, node.emit("Sub", node.scalar(1), y)))

@@ -1,0 +1,195 @@
+"""Arithmetic: elementwise, broadcasting, in integers and floats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from graphfreeze.lowering.layouts import stored_layout
+from graphfreeze.lowering.rule import UNUSED, CannotLower, Node, elementwise, rule
+from graphfreeze.lowering.tensor import Tensor
+
+
+def _direct(operator: str, formula: str) -> Callable[..., ir.Value]:
+    def lower(node: Node, *values: ir.Value) -> ir.Value:
+        return node.emit(operator, *values)
+
+    lower.__doc__ = formula
+    return lower
+
+
+for _operation, _operator, _formula in (
+    ("Add", "Add", "x + y."),
+    ("AddV2", "Add", "x + y."),
+    ("Sub", "Sub", "x - y."),
+    ("Mul", "Mul", "x * y."),
+    ("RealDiv", "Div", "x / y."),
+    ("Div", "Div", "x / y; integers are cut towards zero."),
+    ("TruncateDiv", "Div", "x / y; integers are cut towards zero."),
+    ("Neg", "Neg", "-x."),
+    ("Abs", "Abs", "|x|."),
+    ("Sign", "Sign", "-1, 0 or 1."),
+    ("Reciprocal", "Reciprocal", "1 / x."),
+    ("Inv", "Reciprocal", "1 / x."),
+):
+    elementwise(_operation)(_direct(_operator, _formula))
+
+
+def _is_integer(node: Node) -> bool:
+    return node.dtype.kind in "iu"
+
+
+# -- division
+
+
+@elementwise("FloorDiv")
+def floor_div(node: Node, x: ir.Value, y: ir.Value) -> ir.Value:
+    """floor(x / y), for integers too."""
+    quotient = node.emit("Div", x, y)
+    if not _is_integer(node):
+        return node.emit("Floor", quotient)
+    if node.dtype.kind == "u":
+        return quotient
+    # ONNX divides towards zero: one too many exactly where the two kinds of remainder differ.
+    same = node.emit("Equal", node.emit("Mod", x, y), node.emit("Mod", x, y, fmod=1))
+    return node.emit("Sub", quotient, node.cast(node.emit("Not", same), node.dtype))
+
+
+@elementwise("FloorMod")
+def floor_mod(node: Node, x: ir.Value, y: ir.Value) -> ir.Value:
+    """The remainder with the sign of y."""
+    if _is_integer(node):
+        return node.emit("Mod", x, y)
+    remainder = node.emit("Mod", x, y, fmod=1)
+    zero = node.scalar(0)
+    opposite = node.emit("Xor", node.emit("Less", remainder, zero), node.emit("Less", y, zero))
+    moved = node.emit("And", opposite, node.emit("Not", node.emit("Equal", remainder, zero)))
+    return node.emit("Where", moved, node.emit("Add", remainder, y), remainder)
+
+
+@elementwise("Mod", "TruncateMod")
+def truncate_mod(node: Node, x: ir.Value, y: ir.Value) -> ir.Value:
+    """The remainder with the sign of x."""
+    return node.emit("Mod", x, y, fmod=1)
+
+
+@elementwise("DivNoNan")
+def div_no_nan(node: Node, x: ir.Value, y: ir.Value) -> ir.Value:
+    """x / y, and 0 where y is 0."""
+    zero = node.scalar(0)
+    return node.emit("Where", node.emit("Equal", y, zero), zero, node.emit("Div", x, y))
+
+
+@elementwise("MulNoNan")
+def mul_no_nan(node: Node, x: ir.Value, y: ir.Value) -> ir.Value:
+    """x * y, and 0 where y is 0, even if x is not finite."""
+    zero = node.scalar(0)
+    return node.emit("Where", node.emit("Equal", y, zero), zero, node.emit("Mul", x, y))
+
+
+@elementwise("Xdivy")
+def xdivy(node: Node, x: ir.Value, y: ir.Value) -> ir.Value:
+    """x / y, and 0 where x is 0."""
+    zero = node.scalar(0)
+    return node.emit("Where", node.emit("Equal", x, zero), zero, node.emit("Div", x, y))
+
+
+# -- extremes and products
+
+
+def _widened(node: Node, operator: str, *values: ir.Value) -> ir.Value:
+    """Emit with 16-bit integers as 32-bit ones, which have kernels."""
+    if node.dtype not in (np.dtype(np.int16), np.dtype(np.uint16)):
+        return node.emit(operator, *values)
+    return node.cast(node.emit(operator, *(node.cast(value, np.int32) for value in values)), node.dtype)
+
+
+@elementwise("Maximum")
+def maximum(node: Node, x: ir.Value, y: ir.Value) -> ir.Value:
+    """max(x, y)."""
+    return _widened(node, "Max", x, y)
+
+
+@elementwise("Minimum")
+def minimum(node: Node, x: ir.Value, y: ir.Value) -> ir.Value:
+    """min(x, y)."""
+    return _widened(node, "Min", x, y)
+
+
+@elementwise("ClipByValue")
+def clip_by_value(node: Node, x: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
+    """min(max(x, low), high)."""
+    return _widened(node, "Min", _widened(node, "Max", x, low), high)
+
+
+@elementwise("Square")
+def square(node: Node, x: ir.Value) -> ir.Value:
+    """x * x."""
+    return node.emit("Mul", x, x)
+
+
+@elementwise("SquaredDifference")
+def squared_difference(node: Node, x: ir.Value, y: ir.Value) -> ir.Value:
+    """(x - y) * (x - y)."""
+    difference = node.emit("Sub", x, y)
+    return node.emit("Mul", difference, difference)
+
+
+@elementwise("AddN", "AccumulateNV2")
+def add_n(node: Node, *values: ir.Value) -> ir.Value:
+    """The sum of all inputs, from left to right."""
+    total = values[0]
+    for value in values[1:]:
+        total = node.emit("Add", total, value)
+    return total
+
+
+# -- rounding
+
+
+def _rounding(operator: str, formula: str) -> Callable[..., ir.Value]:
+    def lower(node: Node, x: ir.Value) -> ir.Value:
+        return x if _is_integer(node) else node.emit(operator, x)
+
+    lower.__doc__ = formula
+    return lower
+
+
+for _operation, _operator, _formula in (
+    ("Floor", "Floor", "The nearest integer below."),
+    ("Ceil", "Ceil", "The nearest integer above."),
+    ("Round", "Round", "The nearest integer, halves to the even one."),
+    ("Rint", "Round", "The nearest integer, halves to the even one."),
+):
+    elementwise(_operation)(_rounding(_operator, _formula))
+
+
+# -- bits
+
+
+for _operation, _operator, _formula in (
+    ("BitwiseAnd", "BitwiseAnd", "x & y."),
+    ("BitwiseOr", "BitwiseOr", "x | y."),
+    ("BitwiseXor", "BitwiseXor", "x ^ y."),
+    ("Invert", "BitwiseNot", "~x."),
+):
+    elementwise(_operation)(_direct(_operator, _formula))
+
+
+# -- dtypes
+
+
+@rule("Cast", inputs=(UNUSED,))
+def cast(node: Node) -> Tensor:
+    """The same numbers in another dtype; floats are cut towards zero."""
+    source, output = node.inputs[0], node.outputs[0]
+    if source.dtype == output.dtype:
+        return source
+    for dtype in (source.dtype, output.dtype):
+        if dtype.kind in "cOSU":
+            raise CannotLower(f"a cast from {source.dtype} to {output.dtype}; integers, floats and bool are covered")
+    layout = stored_layout(source)
+    output.values[layout] = node.cast(node.value(source, layout), output.dtype)
+    return output

@@ -1,0 +1,40 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from graphfreeze.lowering.einsum import Einsum
+from graphfreeze.lowering.rule import UNUSED, Node, rule
+from graphfreeze.lowering.tensor import Tensor
+
+
+@rule("MatMul")
+def mat_mul(node: Node, a: ir.Value, b: ir.Value) -> ir.Value:
+    """a @ b, either of them transposed."""
+    transpose_a, transpose_b = bool(node.attribute("transpose_a")), bool(node.attribute("transpose_b"))
+    if not transpose_a and not transpose_b:
+        return node.emit("MatMul", a, b)
+    if node.dtype.kind == "f":
+        return node.emit("Gemm", a, b, transA=int(transpose_a), transB=int(transpose_b))
+    a = node.transpose(a, [1, 0]) if transpose_a else a
+    b = node.transpose(b, [1, 0]) if transpose_b else b
+    return node.emit("MatMul", a, b)
+
+
+@rule("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
+def batch_mat_mul(node: Node, a: ir.Value, b: ir.Value) -> ir.Value:
+    """a @ b over the last two axes, either of them adjoint; the other axes broadcast."""
+
+    def adjoint(value: ir.Value, rank: int) -> ir.Value:
+        return node.transpose(value, [*range(rank - 2), rank - 1, rank - 2])
+
+    a = adjoint(a, node.inputs[0].rank) if node.attribute("adj_x") else a
+    b = adjoint(b, node.inputs[1].rank) if node.attribute("adj_y") else b
+    return node.emit("MatMul", a, b)
+
+
+@rule("Einsum", inputs=(UNUSED,))
+def einsum(node: Node) -> Tensor | ir.Value:
+    """A sum of products by equation: Transpose, Reshape and MatMul where they can express it, else ONNX's Einsum."""
+    return Einsum.parse(node).lower(node)
