@@ -66,12 +66,10 @@ def _flaws(array: npt.NDArray[Any]) -> list[str]:
     smallest = array.dtype.type(np.finfo(exponents).smallest_normal)
     small = array < smallest
     small &= array > -smallest
-    # On the bits, because a library may have set the processor to treat denormals as zero.
-    bits = array[small].view(f"u{array.dtype.itemsize}")
-    sign = 1 << (8 * array.dtype.itemsize - 1)
-    flaws = []
-    if np.any(bits == sign):
-        flaws.append("-0.0")
-    if np.any(bits & (sign - 1)):
-        flaws.append("denormal")
-    return flaws
+    # Zeros are told on the bits, because a library may have set the processor to treat denormals as zero.
+    bits = array.view(f"u{array.dtype.itemsize}")
+    negative_zero = 1 << (8 * array.dtype.itemsize - 1)
+    flaws = ["-0.0"] if np.any(bits == negative_zero) else []
+    small &= bits != 0
+    small &= bits != negative_zero
+    return [*flaws, "denormal"] if np.any(small) else flaws
