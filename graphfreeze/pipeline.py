@@ -386,8 +386,6 @@ def _check_behaviour(
         directory / "saved_model",
         source.variables,
         plan,
-        endpoint=options.endpoint,
-        loss=options.loss,
         data=batch,
         seed=options.seed,
     )

@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "prover": ("selection",),
     "training": ("selection", "savedmodel"),
     "lowering": ("training.graph", "training.functionalise"),
-    "checks": ("savedmodel", "selection", "training", "lowering", "validation"),
+    "checks": ("savedmodel", "selection", "training", "lowering", "artifact", "runtime", "validation"),
     "assembly": ("artifact", "lowering", "training"),
     "pipeline": (
         "assembly",

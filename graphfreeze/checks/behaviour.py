@@ -1,0 +1,256 @@
+"""Runs the original and the rewritten model side by side in TensorFlow: outputs and gradients, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from graphfreeze.errors import CheckFailedError, UnsupportedError
+from graphfreeze.selection.plan import FreezePlan
+from graphfreeze.selection.variable import Variable
+from graphfreeze.training.batch import index_limits, random_inputs
+from graphfreeze.training.endpoint import Endpoint, choose_endpoint, endpoint_names
+from graphfreeze.training.functionalise import VariableSlot, functionalise
+from graphfreeze.training.trace import resolve
+
+__all__ = ["check_behaviour"]
+
+_BATCH_SIZE = 8
+
+Batch = Mapping[str, npt.NDArray[Any]]
+Report = dict[str, Any]
+
+
+def check_behaviour(
+    original: Path,
+    rewritten: Path,
+    variables: Sequence[Variable],
+    plan: FreezePlan,
+    *,
+    data: Batch | None = None,
+    seed: int = 0,
+) -> list[Report]:
+    """Compare every endpoint that can be called with dense tensors.
+
+    The original gets the plan's frozen values first. Its outputs must then be the rewritten model's, bit for bit, and
+    so must the gradients of the sum of squared outputs at trainable elements; at frozen ones they must be zero. What
+    the original does not repeat from one run to the next says nothing, and is reported as such.
+
+    Args:
+        original: The original SavedModel.
+        rewritten: The rewritten one.
+        variables: The model's variables.
+        plan: What is frozen.
+        data: Inputs by name, for the endpoints that take all of them. Random ones otherwise.
+        seed: Where random inputs come from.
+
+    Returns:
+        Two checks for the report: outputs and gradients.
+
+    Raises:
+        CheckFailedError: Something differs; `details` holds what and by how much.
+    """
+    # Each comparison loads the models anew: a step may change state, and TensorFlow loses the gradient functions of
+    # loops when the first trace of them is gone.
+    endpoints, skipped = _endpoints(original)
+    outputs: list[Report] = []
+    gradients: list[Report] = []
+    for name in endpoints:
+        sides = [_Side.load(original, name, variables), _Side.load(rewritten, name, variables)]
+        sides[0].assign(plan)
+        batch = sides[0].batch(data, seed)
+        twice = [sides[0].run(batch), sides[0].run(batch)]
+        outputs += _compare_outputs(name, twice, sides[1].run(batch))
+        gradients += _compare_gradients(name, plan, *(side.gradients(batch) for side in (sides[0], *sides)))
+    checks = [
+        _check("the rewritten model computes what the original computes", "outputs, bit for bit", outputs, skipped),
+        _check("gradients are the original's where trainable, zero where frozen", "gradients", gradients, skipped),
+    ]
+    for check in checks:
+        if not check["passed"]:
+            worst = next(record for record in check["evidence"]["compared"] if record["status"] == "differs")
+            raise CheckFailedError(
+                f"{check['name']}: not so for {worst['tensor']!r} of the endpoint {worst['endpoint']!r}, which differs "
+                f"in {worst['differing_elements']} elements, by up to {worst['largest_difference']:g}. "
+                "Nothing was written. This is an error in graphfreeze: please report it with the model",
+                {"checks": checks},
+            )
+    return checks
+
+
+def _endpoints(saved_model: Path) -> tuple[list[str], list[Report]]:
+    """The names of the endpoints that can be compared, and why the others cannot."""
+    loaded = tf.saved_model.load(str(saved_model))
+    names, skipped = [], []
+    for name in endpoint_names(loaded):
+        try:
+            endpoint = choose_endpoint(loaded, name)
+            odd = [
+                e.name for e in endpoint.inputs if e.dtype in ("string", "variant", "resource") or None in e.shape[1:]
+            ]
+            if odd:
+                raise UnsupportedError(f"no random values for its inputs {', '.join(odd)}")
+            names.append(name)
+        except UnsupportedError as reason:
+            skipped.append({"endpoint": name, "reason": str(reason)})
+    return names, skipped
+
+
+@dataclass
+class _Side:
+    """One of the two models, at one endpoint."""
+
+    endpoint: Endpoint
+    resources: dict[str, Any]
+    function: Any = None
+
+    @classmethod
+    def load(cls, path: Path, name: str, variables: Sequence[Variable]) -> _Side:
+        loaded = tf.saved_model.load(str(path))
+        found = {variable.object_path: resolve(loaded, variable.object_path) for variable in variables}
+        resources = {path: resource for path, resource in found.items() if hasattr(resource, "handle")}
+        side = cls(choose_endpoint(loaded, name), resources)
+        side.keep = loaded
+        return side
+
+    keep: Any = None
+
+    def assign(self, plan: FreezePlan) -> None:
+        for frozen in plan.variables:
+            resource = self.resources[frozen.variable.object_path]
+            resource.assign(np.where(frozen.full_mask, resource.numpy(), frozen.value))
+
+    def batch(self, data: Batch | None, seed: int) -> dict[str, npt.NDArray[Any]]:
+        entries = self.endpoint.inputs
+        if data is not None and all(entry.name in data for entry in entries):
+            return {entry.name: np.asarray(data[entry.name]) for entry in entries}
+        slots = {id(r.handle): VariableSlot(path, r.dtype, tuple(r.shape)) for path, r in self.resources.items()}
+        specs = [tf.TensorSpec(e.shape, e.dtype, name=e.name) for e in entries]
+        traced = tf.function(self._call, autograph=False).get_concrete_function(*specs)
+        try:
+            named = functionalise(
+                traced, [e.name for e in entries], [str(i) for i in range(len(traced.outputs))], slots
+            )
+            limits = index_limits(named)
+        except UnsupportedError:
+            limits = {}  # a table or an iterator: integers stay small
+        return random_inputs(entries, limits, np.random.default_rng(seed), _BATCH_SIZE)
+
+    def _call(self, *flat: Any) -> list[Any]:
+        return self.endpoint(dict(zip((e.name for e in self.endpoint.inputs), flat, strict=True)))
+
+    def run(self, batch: Batch) -> dict[str, npt.NDArray[Any]]:
+        """The outputs, with the variables as they were."""
+        before = {path: resource.numpy() for path, resource in self.resources.items()}
+        flat = [tf.constant(batch[entry.name]) for entry in self.endpoint.inputs]
+        results = [result.numpy() for result in self._call(*flat)]
+        for path, resource in self.resources.items():
+            resource.assign(before[path])
+        return dict(zip((entry.name for entry in self.endpoint.outputs), results, strict=True))
+
+    def gradients(self, batch: Batch) -> dict[str, npt.NDArray[Any]]:
+        """The gradient of the sum of squared outputs for each variable that has one."""
+        watched = {path: r for path, r in self.resources.items() if r.dtype.is_floating and r.trainable}
+        if self.function is None:
+            self.function = tf.function(self._gradients, autograph=False)
+        before = {path: resource.numpy() for path, resource in self.resources.items()}
+        found = self.function(*(tf.constant(batch[entry.name]) for entry in self.endpoint.inputs))
+        for path, resource in self.resources.items():
+            resource.assign(before[path])
+        return {path: found[path].numpy() for path in watched if path in found}
+
+    def _gradients(self, *flat: Any) -> dict[str, Any]:
+        watched = {path: r for path, r in self.resources.items() if r.dtype.is_floating and r.trainable}
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(list(watched.values()))
+            floats = [tf.cast(o, tf.float32) for o in self._call(*flat) if o.dtype.is_floating]
+            total = tf.add_n([tf.reduce_sum(tf.square(o)) for o in floats]) if floats else tf.constant(0.0)
+        found = tape.gradient(total, list(watched.values()))
+        return {
+            path: tf.convert_to_tensor(gradient)
+            for path, gradient in zip(watched, found, strict=True)
+            if gradient is not None
+        }
+
+
+def _compare_outputs(endpoint: str, twice: Sequence[Batch], rewritten: Batch) -> list[Report]:
+    return [
+        _record(endpoint, name, first, twice[1][name], rewritten[name], np.True_) for name, first in twice[0].items()
+    ]
+
+
+def _compare_gradients(endpoint: str, plan: FreezePlan, first: Batch, second: Batch, rewritten: Batch) -> list[Report]:
+    frozen = {v.variable.object_path: v for v in plan.variables}
+    records = []
+    for path, gradient in first.items():
+        mask = frozen[path].full_mask if path in frozen else np.True_
+        name = frozen[path].variable.name if path in frozen else path
+        if path not in rewritten:
+            records.append(_record(endpoint, name, gradient, gradient, np.full_like(gradient, np.nan), mask))
+            continue
+        expected = [np.where(mask, g, np.zeros((), g.dtype)) for g in (gradient, second[path])]
+        # At frozen elements both zeros are right.
+        found = np.where(mask, rewritten[path], rewritten[path] + np.zeros((), gradient.dtype))
+        records.append(_record(endpoint, name, expected[0], expected[1], found, mask))
+    return records
+
+
+def _record(
+    endpoint: str,
+    tensor: str,
+    first: npt.NDArray[Any],
+    second: npt.NDArray[Any],
+    rewritten: npt.NDArray[Any],
+    mask: npt.NDArray[np.bool_] | np.bool_,
+) -> Report:
+    differing = _differing(first, rewritten)
+    status = "equal" if not differing.any() else "differs"
+    if status == "differs" and _differing(first, second).any():
+        status = "not repeatable"
+    difference = 0.0
+    if differing.any() and first.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            change = np.abs(first.astype(np.float64) - rewritten.astype(np.float64))
+        difference = float(np.nanmax(change, initial=0.0))
+    return {
+        "endpoint": endpoint,
+        "tensor": tensor,
+        "status": status,
+        "elements": int(first.size),
+        "frozen_elements": int(np.size(mask) - np.count_nonzero(mask)),
+        "differing_elements": int(np.count_nonzero(differing)),
+        "largest_difference": difference,
+    }
+
+
+def _differing(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Where the bits differ."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return np.ones(a.shape, np.bool_)
+    if a.dtype == object:
+        return np.asarray(a != b)
+    unsigned = np.dtype(f"u{a.dtype.itemsize}") if a.dtype.itemsize in (1, 2, 4, 8) else None
+    if unsigned is None:
+        return np.asarray(a != b)
+    return np.asarray(np.ascontiguousarray(a).view(unsigned) != np.ascontiguousarray(b).view(unsigned)).reshape(a.shape)
+
+
+def _check(name: str, what: str, records: list[Report], skipped: list[Report]) -> Report:
+    count = {status: sum(r["status"] == status for r in records) for status in ("equal", "differs", "not repeatable")}
+    message = f"{count['equal']} {what} equal"
+    if count["not repeatable"]:
+        message += f"; {count['not repeatable']} that the original itself does not repeat"
+    if skipped:
+        message += f"; {len(skipped)} endpoints cannot be called: {', '.join(s['endpoint'] for s in skipped)}"
+    return {
+        "name": name,
+        "passed": not count["differs"],
+        "message": message,
+        "evidence": {"compared": records, "skipped": skipped},
+    }

@@ -1,0 +1,114 @@
+"""Compares single optimizer steps: each starts from TensorFlow's own state and takes TensorFlow's own gradients.
+
+Free-running steps drift apart without anything being wrong: Adam divides a gradient that is mere rounding noise by its
+own size. From the same state and the same gradients, one step has nothing to amplify, and what remains is rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from graphfreeze.artifact import Artifact, read_artifact
+from graphfreeze.artifact.layout import to_stored
+from graphfreeze.checks.reference import restored, run_gradients
+from graphfreeze.errors import ValidationError
+from graphfreeze.runtime.device import choose_device
+from graphfreeze.runtime.graph_runner import GraphRunner
+from graphfreeze.training.trace import TracedStep
+
+__all__ = ["check_single_steps"]
+
+_STEPS = 3
+_ROUNDINGS = 16
+"""How many roundings of the state a step may differ by; the longest update of Keras (Nadam's) has about a dozen."""
+_CORRECTION = 2.0**-13
+"""Bias corrections like 1 - 0.999**step lose ten bits at the first step, and the whole update with them: 2**-23 / 0.001
+is the relative error that one rounding of the power makes in the update."""
+
+Batch = Mapping[str, npt.NDArray[Any]]
+
+
+def check_single_steps(step: TracedStep, batch: Batch, out: Path) -> dict[str, Any]:
+    """Compare `apply_gradients.onnx` with TensorFlow over a few steps, each from TensorFlow's state.
+
+    Args:
+        step: The traced step; its variables are as before afterwards.
+        batch: A batch.
+        out: The directory of the artifact.
+
+    Returns:
+        The check for the report, with the largest error of every state as evidence.
+
+    Raises:
+        ValidationError: A state differs by more than rounding explains.
+    """
+    artifact = read_artifact(out)
+    run = GraphRunner(artifact, "apply_gradients", choose_device("cpu"))
+    variables = {p.name: p.resource for p in step.parameters if not p.is_constant}
+    variables |= {v.name: v.variable for v in step.optimizer_variables}
+    worst: dict[str, dict[str, Any]] = {}
+    with restored(step):
+        for number in range(1, _STEPS + 1):
+            _, gradients = run_gradients(step, batch)
+            before = _snapshot(artifact, variables)
+            feeds = before | {
+                f"gradient/{name}": to_stored(value, _entry(artifact, name)) for name, value in gradients.items()
+            }
+            outputs = run(feeds)
+            step.functions["apply_gradients"](*(tf.constant(gradients[p.name]) for p in step.trained))
+            after = _snapshot(artifact, variables)
+            for output, ours in outputs.items():
+                name = output.removeprefix("new/")
+                record = _compare(name, number, before[name], after[name], ours)
+                if name not in worst or record["excess"] > worst[name]["excess"]:
+                    worst[name] = record
+    records = [worst[name] for name in sorted(worst)]
+    failed = [record for record in records if record["excess"] > 1]
+    check = {
+        "name": "single optimizer steps equal TensorFlow's",
+        "passed": not failed,
+        "message": f"{len(records)} states over {_STEPS} steps, each from TensorFlow's state",
+        "evidence": records,
+    }
+    if failed:
+        found = max(failed, key=lambda record: record["excess"])
+        raise ValidationError(
+            f"one optimizer step from TensorFlow's state differs for {found['name']!r} at step {found['step']}: by "
+            f"{found['error']:g}, allowed {found['allowed']:g}",
+            {"checks": [check]},
+        )
+    return check
+
+
+def _compare(
+    name: str, number: int, before: npt.NDArray[Any], after: npt.NDArray[Any], ours: npt.NDArray[Any]
+) -> dict[str, Any]:
+    if after.dtype.kind != "f":
+        error, allowed = float(np.count_nonzero(ours != after)), 0.0
+    else:
+        old, new, found = (x.astype(np.float64) for x in (before, after, ours))
+        epsilon = float(np.finfo(after.dtype).eps)
+        size = max(float(np.max(np.abs(x), initial=0.0)) for x in (old, new))
+        update = float(np.max(np.abs(new - old), initial=0.0))
+        error = float(np.max(np.abs(found - new), initial=0.0))
+        allowed = _ROUNDINGS * epsilon * size + max(_CORRECTION, 1024 * epsilon) * update
+    excess = error / allowed if allowed else (0.0 if error == 0 else float("inf"))
+    return {"name": name, "step": number, "error": error, "allowed": allowed, "excess": excess}
+
+
+def _snapshot(artifact: Artifact, variables: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+    return {
+        entry.name: to_stored(np.asarray(variables[entry.name].numpy()), entry) for entry in artifact.manifest.state
+    }
+
+
+def _entry(artifact: Artifact, name: str) -> Any:
+    entry = artifact.manifest.find_state(name)
+    assert entry is not None
+    return entry
