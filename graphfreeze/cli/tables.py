@@ -210,6 +210,9 @@ def _tensors(tensors: Sequence[Report]) -> str:
 
 
 def _reads(reads: Sequence[Report]) -> str:
-    """`ReadVariableOp in function serve, signature serving_default`: which operations read, reached from where."""
-    lines = (f"{read['operation']} in {', '.join(read['endpoints']) or read['function']}" for read in reads)
+    """`ReadVariableOp: serve, serving_default`: which operations read, and the endpoints from which they are reached."""
+    lines = []
+    for read in reads:
+        names = dict.fromkeys(endpoint.rpartition(" ")[2] for endpoint in read["endpoints"])
+        lines.append(f"{read['operation']}: {', '.join(names) or read['function']}")
     return "\n".join(dict.fromkeys(lines))

@@ -9,7 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,6 +21,7 @@ SCHEMA_VERSION = 1
 # progress(stage, done, total): what is being done, how far it is, and out of how much.
 Progress = Callable[[str, int, int], None]
 
+_UNLIMITED_WIDTH = 10_000
 _LEVELS = {0: logging.WARNING, 1: logging.INFO}
 
 
@@ -68,11 +69,7 @@ class Terminal:
             text = json.dumps({"schema_version": SCHEMA_VERSION, **json_value(report)}, indent=2, ensure_ascii=False)
             self._stdout.write(text + "\n")
         elif not self._quiet:
-            from rich.console import Console
-
-            console = Console(file=self._stdout, soft_wrap=not self._stdout.isatty(), highlight=False)
-            for table in tables(report):
-                console.print(table)
+            _print(self._stdout, tables(report))
 
     def show_failure(
         self, report: Mapping[str, Any], tables: Callable[[Mapping[str, Any]], list[RenderableType]]
@@ -80,11 +77,7 @@ class Terminal:
         """Print the report of a failed check on stderr, for people; JSON holds it in the error object."""
         if self._as_json or not report:
             return
-        from rich.console import Console
-
-        console = Console(stderr=True, soft_wrap=not sys.stderr.isatty(), highlight=False)
-        for table in tables(report):
-            console.print(table)
+        _print(sys.stderr, tables(report))
 
     @contextlib.contextmanager
     def _progress(self) -> Iterator[Progress | None]:
@@ -103,6 +96,15 @@ class Terminal:
                 bars.update(tasks[stage], completed=done, total=total)
 
             yield advance
+
+
+def _print(stream: TextIO, tables: list[RenderableType]) -> None:
+    from rich.console import Console
+
+    # Only a terminal has a width to fit into; files and pipes get whole lines.
+    console = Console(file=stream, width=None if stream.isatty() else _UNLIMITED_WIDTH, highlight=False)
+    for table in tables:
+        console.print(table)
 
 
 def json_value(value: Any) -> Any:
