@@ -210,7 +210,7 @@ def _tensors(tensors: Sequence[Report]) -> str:
 
 
 def _reads(reads: Sequence[Report]) -> str:
-    """`ReadVariableOp: serve, serving_default`: which operations read, and the endpoints from which they are reached."""
+    """`ReadVariableOp: serve, serving_default`: which operations read, and the endpoints that reach them."""
     lines = []
     for read in reads:
         names = dict.fromkeys(endpoint.rpartition(" ")[2] for endpoint in read["endpoints"])
