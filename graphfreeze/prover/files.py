@@ -83,21 +83,26 @@ def _compare_fingerprint(original: Path, rewritten: Path) -> None:
             refuse(f"expected {FINGERPRINT} to keep {field} {before}, found {after}", file=FINGERPRINT, field=field)
 
 
-def compare_files(original: Path, rewritten: Path) -> dict[str, int | str]:
+def compare_files(original: Path, rewritten: Path) -> dict[str, int]:
     """Compare everything but the graph byte for byte: checkpoint shards, checkpoint index, assets.
 
-    `fingerprint.pb` may be regenerated or absent. `keras_metadata.pb`, which TensorFlow never reads, may be changed or
-    absent, so that loading the model back as Keras 2 layers cannot lose the freeze. Files of the product's own live in
-    `assets.extra/graphfreeze/`.
+    `fingerprint.pb` may be regenerated or absent. Files of the product's own live in `assets.extra/graphfreeze/`.
 
     Returns:
-        Evidence: how many files and bytes are identical, and what became of `keras_metadata.pb`.
+        Evidence: how many files and bytes are identical.
 
     Raises:
-        VerificationError: A file is missing, added, or differs.
+        VerificationError: A file is missing, added, or differs; or Keras 2 would build the model anew from its layers'
+            configuration, without the freeze.
     """
     before, after = _relative_files(original), _relative_files(rewritten)
-    free = {GRAPH, FINGERPRINT, KERAS_METADATA}
+    free = {GRAPH, FINGERPRINT}
+    if KERAS_METADATA in after:
+        refuse(
+            f"expected no {KERAS_METADATA} in a rewritten model, found one: Keras 2 would rebuild the "
+            "layers from it and lose the freeze",
+            file=KERAS_METADATA,
+        )
     for name in before:
         # The original may itself be an output of the product; its plan is replaced by the new one.
         if name not in after and name not in free and not name.startswith(OWN_FOLDER):
@@ -118,12 +123,4 @@ def compare_files(original: Path, rewritten: Path) -> dict[str, int | str]:
         size += before[name].stat().st_size
     if FINGERPRINT in before and FINGERPRINT in after:
         _compare_fingerprint(before[FINGERPRINT], after[FINGERPRINT])
-    evidence: dict[str, int | str] = {"identical": len(identical), "identical_bytes": size}
-    if KERAS_METADATA in before:
-        if KERAS_METADATA not in after:
-            evidence[KERAS_METADATA] = "removed"
-        elif _first_difference(before[KERAS_METADATA], after[KERAS_METADATA]) is None:
-            evidence[KERAS_METADATA] = "identical"
-        else:
-            evidence[KERAS_METADATA] = "changed"
-    return evidence
+    return {"identical": len(identical), "identical_bytes": size}

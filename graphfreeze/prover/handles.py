@@ -22,15 +22,6 @@ LOOPS = frozenset({"While", "StatelessWhile"})
 BRANCHES = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
 SAME = frozenset({"Identity", "RefIdentity", "IdentityN"})
 HARMLESS = frozenset({"VariableShape", "VarIsInitializedOp", "DisableCopyOnRead", "DestroyResourceOp"})
-WRITES = (
-    "AssignVariableOp",
-    "AssignAddVariableOp",
-    "AssignSubVariableOp",
-    "ResourceApply",
-    "ResourceSparseApply",
-    "ResourceScatter",
-    "ResourceStridedSliceAssign",
-)
 
 
 @dataclass

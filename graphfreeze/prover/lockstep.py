@@ -11,7 +11,7 @@ from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import GraphView
 from graphfreeze.prover.handles import Binding, Contexts
 from graphfreeze.prover.messages import differing_fields
-from graphfreeze.prover.pair import Pair, PairEvidence
+from graphfreeze.prover.pair import Consumer, Pair, PairEvidence
 from graphfreeze.prover.roots import Roots
 from graphfreeze.prover.targets import Target
 
@@ -36,7 +36,6 @@ class Lockstep:
         original: The original's meta graph.
         rewritten: The rewritten meta graph.
         targets: The targeted variables by object node.
-        only_in: The endpoints that the plan is limited to; empty means all.
     """
 
     def __init__(
@@ -44,7 +43,6 @@ class Lockstep:
         original: meta_graph_pb2.MetaGraphDef,
         rewritten: meta_graph_pb2.MetaGraphDef,
         targets: dict[int, Target],
-        only_in: tuple[str, ...] = (),
     ) -> None:
         self._before = original
         self._after = rewritten
@@ -52,7 +50,7 @@ class Lockstep:
         self._functions = _library(original)
         self._rewritten = _library(rewritten)
         self._contexts = Contexts(self._functions)
-        self._roots = Roots(original, targets, self._contexts, only_in)
+        self._roots = Roots(original, targets, self._contexts)
         self._proven: dict[Obligation, PairEvidence] = {}
         self._queue: deque[Obligation] = deque()
         self._captured = captured_tensors(original, rewritten)
@@ -66,20 +64,37 @@ class Lockstep:
         Raises:
             VerificationError: Some pair cannot be proven, or a function is missing or superfluous.
         """
-        self._check_captured_tensors()
         for name in self._roots.functions():
-            self._oblige(name, name, self._roots.binding(name))
+            self._oblige_root(name)
         self._prove_main_graph()
-        library = self._before.graph_def.library
-        concrete = self._before.object_graph_def.concrete_functions
-        # A gradient function that no concrete function wraps captures nothing.
-        by_name = {g.gradient_func for g in library.gradient} | {g.gradient_func for g in library.registered_gradients}
-        for name in sorted(by_name):
-            if name in self._functions and name not in concrete:
-                self._oblige(name, name, ())
+        self._oblige_gradients()
         self._prove_queue()
         self._prove_unreached()
         return self._proven
+
+    def _oblige_root(self, name: str) -> None:
+        binding = self._roots.binding(name)
+        for variable in self._contexts.returned(name, binding):
+            if variable is not None:
+                refuse(
+                    "expected handles to stay inside of the model, found a function that returns one",
+                    variable=self._targets[variable].name,
+                    function=name,
+                )
+        self._oblige(name, name, binding)
+
+    def _oblige_gradients(self) -> None:
+        library = self._before.graph_def.library
+        if library.gradient and self._targets:
+            refuse(
+                "expected no gradient functions by TensorFlow 1's rules: they are looked up by the name of a function, "
+                "which clones do not share",
+                function=library.gradient[0].function_name,
+            )
+        for name in sorted({gradient.gradient_func for gradient in library.registered_gradients}):
+            # One that no concrete function wraps captures nothing.
+            if name in self._functions and name not in self._before.object_graph_def.concrete_functions:
+                self._oblige(name, name, ())
 
     def _oblige(self, original: str, rewritten: str, binding: Binding) -> None:
         if rewritten not in self._rewritten:
@@ -91,15 +106,13 @@ class Lockstep:
     def _prove_queue(self) -> None:
         while self._queue:
             original, rewritten, binding = obligation = self._queue.popleft()
-            # Captured tensors belong to the body under its own name, in the context of its own captures.
-            own = original == rewritten and original in self._captured and binding == self._roots.binding(original)
             self._proven[obligation] = Pair(
                 self._contexts.of(original, binding),
                 self._rewritten[rewritten],
                 self._rewritten,
                 self._targets,
                 self._oblige,
-                self._captured[original] if own else (),
+                self._consumers(*obligation),
             ).prove()
 
     def _prove_main_graph(self) -> None:
@@ -113,15 +126,30 @@ class Lockstep:
             signature_outputs(self._before, self._after, self._roots.live_signatures),
         ).prove()
 
-    def _check_captured_tensors(self) -> None:
-        roots = set(self._roots.functions())
-        for function, consumers in self._captured.items():
-            for consumer in consumers:
-                if function not in roots and consumer.original != consumer.rewritten:
+    def _consumers(self, original: str, rewritten: str, binding: Binding) -> list[Consumer]:
+        """What custom gradients capture from a function. They name its tensors, so that it has to have one body only.
+
+        Raises:
+            VerificationError: The function runs in different contexts, or a handle is captured past the object graph.
+        """
+        captured = self._captured.get(original, [])
+        contexts = {(r, b) for o, r, b in self._proven if o == original}
+        if captured and contexts != {(original, binding)}:
+            refuse(
+                "expected one body of a function from which custom gradients capture tensors, found a clone",
+                function=rewritten,
+            )
+        if original not in self._before.object_graph_def.concrete_functions:
+            context = self._contexts.of(original, binding)
+            for consumer in captured:
+                variable = context.variable_of(consumer.original)
+                if variable is not None:
                     refuse(
-                        f"expected {consumer.label} to be {consumer.original!r}, found {consumer.rewritten!r}",
-                        function=function,
+                        f"expected {consumer.label} to be a value, found a handle",
+                        variable=self._targets[variable].name,
+                        function=rewritten,
                     )
+        return captured
 
     def _prove_unreached(self) -> None:
         """Functions that no root reaches have to be there, unchanged; and no function may be added without a use."""
@@ -129,6 +157,9 @@ class Lockstep:
         for name, view in self._rewritten.items():
             if name in reached:
                 continue
+            for consumer in self._captured.get(name, ()):
+                if consumer.original != consumer.rewritten:
+                    refuse(f"expected {consumer.label} to be {consumer.original!r}, found another", function=name)
             if name not in self._functions:
                 refuse(
                     "expected only functions that something calls, found an added one that nothing calls", function=name

@@ -274,6 +274,11 @@ class MaskedReads:
         """Prove that an added node holds nothing but its operation, data inputs, these dtypes, and its value."""
         self.accounted.add(node.name)
         free = {"value"} if node.op == "Const" else {"batch_dims"} if node.op == "GatherV2" else set()
+        if "_output_shapes" in node.attr and node.op in ("Mul", "AddV2", "SelectV2"):
+            # A note on the raw read's shape, which masking keeps.
+            shapes = raw.node.attr.get("_output_shapes")
+            if shapes == node.attr["_output_shapes"]:
+                free.add("_output_shapes")
         for name in node.attr:
             if name not in types and name not in free:
                 self._fail(f"expected a plain {node.op} in the masked read, found the attribute {name!r}", node, raw)

@@ -11,7 +11,7 @@ from tensorflow.core.framework import node_def_pb2
 from graphfreeze.prover.constants import decode
 from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import CallSlot, GraphView, Tensor, call_slots, data_inputs, integer_attr
-from graphfreeze.prover.handles import HARMLESS, READS, SAME, WRITES, Binding, Context
+from graphfreeze.prover.handles import HARMLESS, READS, SAME, Binding, Context
 from graphfreeze.prover.masked_read import MaskedReads, RawRead
 from graphfreeze.prover.messages import differing_fields
 from graphfreeze.prover.targets import Target
@@ -37,7 +37,6 @@ class PairEvidence:
     Attributes:
         masked: Of each raw tensor that is consumed masked: object node of the variable, node, operation.
         unread: Reads of targeted variables that nothing consumes.
-        writes: Operations that write a targeted variable's storage: object node of the variable, node, operation.
         nodes: How many nodes of the original were compared.
         identical: How many of them are the same bytes.
         added: How many nodes were added.
@@ -45,7 +44,6 @@ class PairEvidence:
 
     masked: list[tuple[int, str, str]] = field(default_factory=list)
     unread: int = 0
-    writes: list[tuple[int, str, str]] = field(default_factory=list)
     nodes: int = 0
     identical: int = 0
     added: int = 0
@@ -154,17 +152,17 @@ class Pair:
                 self._check_peephole(node)
 
     def _check_use(self, node: node_def_pb2.NodeDef, position: int, target: Target) -> None:
-        """A handle may be read, passed on, asked harmless things, or written to; nothing else is understood."""
+        """A handle may be read, passed on, or asked harmless things; nothing else is understood, and writes are not."""
         if node.op in READS and position == 0:
             dtype = node.attr["dtype"].type if "dtype" in node.attr else None
             if dtype != target.dtype:
                 self._fail("expected the read to have the variable's dtype, found another", node.name, target.name)
             self._raws[(node.name, 0)] = RawRead(self._rewritten.nodes[node.name], target)
-        elif node.op.startswith(WRITES):
-            self._evidence.writes.append((target.node_id, node.name, node.op))
-        elif node.op not in SAME and node.op not in HARMLESS and not self._context.is_call(node):
+        elif "_gradient_op_type" in node.attr or not (
+            node.op in SAME or node.op in HARMLESS or self._context.is_call(node)
+        ):
             self._fail(
-                f"expected the variable's handle to reach known operations only, found it in {node.op}",
+                f"expected the variable's handle to reach operations known to be safe only, found it in {node.op}",
                 node.name,
                 target.name,
             )

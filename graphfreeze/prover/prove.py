@@ -7,6 +7,7 @@ from typing import Any
 
 from graphfreeze.prover.constants import check_form
 from graphfreeze.prover.envelope import compare_envelopes
+from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.files import compare_files, read_saved_model
 from graphfreeze.prover.handles import Binding
 from graphfreeze.prover.lockstep import Lockstep
@@ -30,8 +31,8 @@ def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
         plan: What was to be frozen.
 
     Returns:
-        The evidence, JSON-ready: per variable its masked reads (`function`, `original_function`, `node`, `operation`)
-        and remaining writes to its storage; counts of functions, nodes and files compared.
+        The evidence, JSON-ready: per variable its form and masked reads (`function`, `original_function`, `node`,
+        `operation`); counts of functions, nodes and files compared.
 
     Raises:
         VerificationError: Something could not be proven. The message names variable, function and node.
@@ -41,10 +42,12 @@ def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
     after = read_saved_model(rewritten, original=False)
     files = compare_files(original, rewritten)
     compare_envelopes(before, after)
+    if plan.only_in:
+        refuse(f"expected a plan for all endpoints, found one for {', '.join(plan.only_in)} only")
     targets = find_targets(before.meta_graphs[0].object_graph_def, plan)
     for target in targets.values():
         check_form(target)
-    proven = Lockstep(before.meta_graphs[0], after.meta_graphs[0], targets, plan.only_in).prove()
+    proven = Lockstep(before.meta_graphs[0], after.meta_graphs[0], targets).prove()
     return {
         "schema_version": SCHEMA_VERSION,
         "proven": True,
@@ -56,11 +59,9 @@ def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
 
 def _variable_evidence(target: Target, proven: dict[tuple[str, str, Binding], PairEvidence]) -> dict[str, Any]:
     reads = []
-    writes = []
     for (original, rewritten, _), evidence in proven.items():
         place = {"function": rewritten, "original_function": original}
         reads += [{**place, "node": n, "operation": op} for v, n, op in evidence.masked if v == target.node_id]
-        writes += [{**place, "node": n, "operation": op} for v, n, op in evidence.writes if v == target.node_id]
     frozen = target.frozen
     order = ("function", "node", "operation")
     return {
@@ -70,7 +71,6 @@ def _variable_evidence(target: Target, proven: dict[tuple[str, str, Binding], Pa
         "elements": frozen.elements,
         "frozen_elements": frozen.frozen_elements,
         "masked_reads": sorted(reads, key=lambda read: [read[key] for key in order]),
-        "unmasked_writes": sorted(writes, key=lambda write: [write[key] for key in order]),
     }
 
 

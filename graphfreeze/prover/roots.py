@@ -24,7 +24,6 @@ class Roots:
         meta: The original's meta graph.
         targets: The targeted variables by object node.
         contexts: The contexts of the original's functions.
-        only_in: The endpoints that the plan is limited to; empty means all.
     """
 
     def __init__(
@@ -32,16 +31,13 @@ class Roots:
         meta: meta_graph_pb2.MetaGraphDef,
         targets: dict[int, Target],
         contexts: Contexts,
-        only_in: tuple[str, ...] = (),
     ) -> None:
         self._meta = meta
         self._objects = meta.object_graph_def
         self._targets = targets
         self._contexts = contexts
-        self._only_in = only_in
         self._bindings: dict[str, Binding | None] = {}
         self._bookkeeping = self._bookkeeping_functions()
-        self._selected = self._selected_functions()
 
     # The concrete functions.
 
@@ -60,7 +56,7 @@ class Roots:
         return known
 
     def _bind(self, function: str) -> Binding:
-        if function in self._bookkeeping or (self._selected is not None and function not in self._selected):
+        if function in self._bookkeeping:
             return ()
         captured = self._objects.concrete_functions[function].bound_inputs
         first = len(self._contexts.library[function].arguments) - len(captured)
@@ -108,37 +104,12 @@ class Roots:
                 found.add(main.attr["f"].func.name)
         return frozenset(found)
 
-    def _selected_functions(self) -> frozenset[str] | None:
-        """The concrete functions of the endpoints in `only_in`, with the gradient functions that capture from them."""
-        if not self._only_in:
-            return None
-        root = self._objects.nodes[0]
-        entries = list(root.children)
-        for child in root.children:
-            if child.local_name == "signatures":
-                entries.extend(self._objects.nodes[child.node_id].children)
-        found: set[str] = set()
-        for child in entries:
-            if child.local_name in self._only_in:
-                found.update(self._functions_of(child.node_id))
-        if not found:
-            refuse(f"expected the endpoints {', '.join(self._only_in)} of the plan, found none of them")
-        size = -1
-        while size != len(found):
-            size = len(found)
-            for name, concrete in self._objects.concrete_functions.items():
-                sources = (self._objects.nodes[node_id] for node_id in concrete.bound_inputs)
-                if any(s.captured_tensor.concrete_function in found for s in sources if s.HasField("captured_tensor")):
-                    found.add(name)
-        return frozenset(found)
-
     # The main graph.
 
     @property
     def live_signatures(self) -> frozenset[str]:
         """The signatures in which targeted variables are to be masked."""
-        names = set(self._meta.signature_def) - {INIT_SIGNATURE}
-        return frozenset(names & set(self._only_in) if self._only_in else names)
+        return frozenset(self._meta.signature_def) - {INIT_SIGNATURE}
 
     def main_context(self, view: GraphView) -> Context:
         """The main graph, with the handle of each targeted variable, live where a signature needs it.
@@ -147,24 +118,18 @@ class Roots:
             VerificationError: A handle cannot be told apart.
         """
         live = self._live_nodes(view)
-        sources: dict[tuple[str, int], int] = {}
         owners: dict[str, int] = {}
         for node in view.nodes.values():
             if node.name in live and node.op in CALLS:
                 self._align(view, node.attr["f"].func.name, data_inputs(node), owners)
-        names = {target.node_id: self._objects.nodes[target.node_id].variable.name for target in self._targets.values()}
-        aligned = set(owners.values())
         for node in view.nodes.values():
-            if node.name not in live or node.op != "VarHandleOp":
-                continue
-            if node.name not in owners and "shared_name" in node.attr:
-                shared = node.attr["shared_name"].s.decode()
-                same = [node_id for node_id, name in names.items() if name == shared and node_id not in aligned]
-                if len(same) > 1:
-                    refuse(f"expected one variable named {shared!r}, found {len(same)}", node=node.name)
-                owners.update({node.name: same[0]} if same else {})
-            if owners.get(node.name) in self._targets:
-                sources[(node.name, 0)] = owners[node.name]
+            if self._targets and node.op == "VarHandleOp" and node.name in live and node.name not in owners:
+                refuse(
+                    "expected every handle that a signature needs to be captured by its function, found another",
+                    function=view.name,
+                    node=node.name,
+                )
+        sources = {(name, 0): node_id for name, node_id in owners.items() if node_id in self._targets}
         return Context(view, sources, self._contexts, live)
 
     def _align(self, view: GraphView, function: str, inputs: list[str], owners: dict[str, int]) -> None:

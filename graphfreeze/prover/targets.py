@@ -58,7 +58,10 @@ class Target:
 
 
 def _resolve(graph: saved_object_graph_pb2.SavedObjectGraph, path: str) -> set[int]:
-    """All nodes that the path leads to from the root. Child names may themselves contain `/`."""
+    """All nodes that the path leads to from the root.
+
+    Child names may themselves contain `/`. An optimizer's slot variable is `OPTIMIZER/SLOT/VARIABLE`.
+    """
     found: set[int] = set()
     seen: set[tuple[int, str]] = set()
     work = [(0, path)]
@@ -73,6 +76,10 @@ def _resolve(graph: saved_object_graph_pb2.SavedObjectGraph, path: str) -> set[i
                 found.add(child.node_id)
             elif rest.startswith(f"{child.local_name}/"):
                 work.append((child.node_id, rest[len(child.local_name) + 1 :]))
+        for slot in graph.nodes[node_id].slot_variables:
+            name, _, variable = rest.partition("/")
+            if name == slot.slot_name and slot.original_variable_node_id in _resolve(graph, variable):
+                found.add(slot.slot_variable_node_id)
     return found
 
 
