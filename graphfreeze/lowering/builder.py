@@ -30,7 +30,7 @@ class Builder:
         self._nodes: list[list[ir.Node]] = [[]]
         self._equal: list[dict[Any, list[ir.Value]]] = [{}]
         self._floors = [0]
-        self._depths: dict[int, int] = {}
+        self._depths: dict[ir.Value, int] = {}
         self._names: dict[str, int] = {}
 
     # -- nodes
@@ -59,7 +59,7 @@ class Builder:
         made = list(node.outputs)
         for index, output in enumerate(made):
             output.name = name if index == 0 else f"{name}:{index}"
-            self._depths[id(output)] = depth
+            self._depths[output] = depth
         self._nodes[depth].append(node)
         if not has_body:
             self._equal[depth][key] = made
@@ -129,7 +129,11 @@ class Builder:
         self._equal.append({})
         self._floors.append(self._floors[-1] if hoist else self.depth)
         for value in inputs:
-            self._depths[id(value)] = self.depth
+            self.add_input(value, self.depth)
+
+    def add_input(self, value: ir.Value, depth: int) -> None:
+        """Note that the value is an input of the nested graph at that depth."""
+        self._depths[value] = depth
 
     def close(self) -> list[ir.Node]:
         """End the nested graph and return its nodes, unpruned."""
@@ -139,7 +143,7 @@ class Builder:
 
     def depth_of(self, value: ir.Value) -> int:
         """How many nested graphs the value's own graph is inside of."""
-        return self._depths.get(id(value), 0)
+        return self._depths.get(value, 0)
 
     @property
     def nodes(self) -> list[ir.Node]:
@@ -150,24 +154,3 @@ class Builder:
     def depth(self) -> int:
         """How many nested graphs are open."""
         return len(self._nodes) - 1
-
-
-def prune(nodes: Sequence[ir.Node], outputs: Sequence[ir.Value]) -> list[ir.Node]:
-    """The nodes that the outputs need, in the same order."""
-    needed = {id(value) for value in outputs}
-
-    def need(node: ir.Node) -> None:
-        needed.update(id(value) for value in node.inputs if value is not None)
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                body = attribute.as_graph()
-                needed.update(id(value) for value in body.outputs)
-                for inner in body:
-                    need(inner)
-
-    kept: list[ir.Node] = []
-    for node in reversed(nodes):
-        if any(id(value) in needed for value in node.outputs):
-            kept.append(node)
-            need(node)
-    return kept[::-1]

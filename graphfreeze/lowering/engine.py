@@ -12,6 +12,9 @@ from tensorflow.python.framework import tensor_util
 
 from graphfreeze.lowering.builder import Builder
 from graphfreeze.lowering.folding import Folding
+from graphfreeze.lowering.induction import fold_induction
+from graphfreeze.lowering.list_arithmetic import lower_list_arithmetic
+from graphfreeze.lowering.loop_body import ScanBody
 from graphfreeze.lowering.rule import RULES, CannotLower, Node
 from graphfreeze.lowering.shapes import ShapeInference, numpy_dtype
 from graphfreeze.lowering.tensor import Dim, Layout, Tensor
@@ -31,6 +34,7 @@ class Lowering:
         builder: What collects the nodes.
         batch: The graph input and axis that give the batch size at run time.
         reasons: Why an operation that has a rule could not be lowered.
+        loops: The loops with a known number of iterations whose bodies are being lowered, outermost first.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class Lowering:
         self.builder = Builder(opset)
         self.batch: tuple[ir.Value, int] | None = None
         self.reasons: dict[Operation, str] = {}
+        self.loops: list[ScanBody] = []
         self.shape_inference = shape_inference or ShapeInference()
         self.folding = folding or Folding()
 
@@ -66,6 +71,9 @@ class Lowering:
         missing = frozenset().union(*(tensor.missing for tensor in inputs))
         outputs: list[Tensor] = []
         try:
+            made = fold_induction(operation, inputs) or lower_list_arithmetic(self, operation, inputs)
+            if made is not None:
+                return made
             if found is not None and found.is_special:
                 return self._apply(operation, inputs, [])
             try:
@@ -80,15 +88,15 @@ class Lowering:
             if self.folding.can_fold(operation, inputs, outputs) and self.folding.fold(operation, inputs, outputs):
                 return outputs
             if found is None:
-                return self._missing(operation, outputs, missing | {operation})
+                return self.missing(operation, missing | {operation}, outputs)
             if missing:
-                return self._missing(operation, outputs, missing)
+                return self.missing(operation, missing, outputs)
             return self._apply(operation, inputs, outputs)
         except CannotLower as reason:
             if missing:
-                return self._missing(operation, outputs, missing)
+                return self.missing(operation, missing, outputs)
             self.reasons[operation] = str(reason)
-            return self._missing(operation, outputs, frozenset({operation}))
+            return self.missing(operation, frozenset({operation}), outputs)
 
     def _apply(self, operation: Operation, inputs: list[Tensor], outputs: list[Tensor]) -> list[Tensor]:
         outer, self.builder.scope = self.builder.scope, operation.name
@@ -98,7 +106,10 @@ class Lowering:
             self.builder.scope = outer
         return made
 
-    def _missing(self, operation: Operation, outputs: list[Tensor], missing: frozenset[Operation]) -> list[Tensor]:
+    def missing(
+        self, operation: Operation, missing: frozenset[Operation], outputs: list[Tensor] | None = None
+    ) -> list[Tensor]:
+        """The operation's outputs, where those operations are in the way of lowering it."""
         if not outputs:
             samples = len(self.samples)
             outputs = [

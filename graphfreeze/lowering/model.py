@@ -12,9 +12,9 @@ import onnx_ir as ir
 
 import graphfreeze.lowering.rules  # noqa: F401 - fills the table of rules
 from graphfreeze.errors import UnsupportedError, UnsupportedOperationError
-from graphfreeze.lowering.builder import prune
 from graphfreeze.lowering.engine import SAMPLE_BATCH_SIZES, Lowering
 from graphfreeze.lowering.folding import Folding
+from graphfreeze.lowering.pruning import prune
 from graphfreeze.lowering.shapes import ShapeInference, numpy_dtype
 from graphfreeze.lowering.tensor import Dim, Layout, Tensor
 from graphfreeze.training.functionalise import NamedGraph

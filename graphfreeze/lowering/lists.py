@@ -1,0 +1,344 @@
+"""Operations on TensorLists: reading, changing, adding, and carrying out the changes where the items are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from graphfreeze.lowering.rule import CannotLower
+from graphfreeze.lowering.tensor import Dim, Induction, Tensor
+from graphfreeze.lowering.tensor_list import Change, ChangeKind, ItemShape, MustCarry, TensorList
+
+if TYPE_CHECKING:
+    from graphfreeze.lowering.engine import Lowering
+
+__all__ = [
+    "add_lists",
+    "changed",
+    "get_item",
+    "item_shape",
+    "place",
+    "pop_back",
+    "push_back",
+    "repeated",
+    "resize",
+    "same_index",
+    "set_item",
+    "stack",
+    "unset_like",
+]
+
+_LARGEST_CONSTANT = 4096  # elements; larger stacks of equal items are made at run time
+
+
+# -- what a list is made of
+
+
+def changed(base: TensorList, kind: ChangeKind, **parts: Tensor | None) -> TensorList:
+    """The list with a change that is carried out on demand."""
+    item = parts.get("item")
+    return TensorList(
+        base.dtype if item is None else item.dtype,
+        base.length,
+        item.shapes if item is not None else base.shape,
+        base.declared,
+        change=Change(kind, base, parts.get("index"), item),
+    )
+
+
+def unset_like(like: TensorList) -> TensorList:
+    """A list of as many zeros of the same shape."""
+    return TensorList(like.dtype, like.length, item_shape(like), like.declared)
+
+
+def item_shape(of: TensorList) -> ItemShape | None:
+    """The items' shape, from wherever it is known."""
+    if of.shape is not None:
+        return of.shape
+    if of.variable is not None:
+        return item_shape(of.variable.initial)
+    if of.change is not None:
+        return item_shape(of.change.base)
+    known = of.declared.known if of.declared is not None else None
+    if known is not None and all(array.ndim == 1 and (array >= 0).all() for array in known):
+        return tuple(tuple(int(size) for size in array) for array in known)
+    return None
+
+
+def same_index(left: Tensor, right: Tensor) -> bool | None:
+    """Whether two indices are equal in every iteration (True), in none (False), or it cannot be told (None)."""
+    if left is right:
+        return True
+    if left.constant is not None and right.constant is not None:
+        return int(left.constant) == int(right.constant)
+    one, two = left.induction, right.induction
+    if one is not None and two is not None and one.iteration is two.iteration and one.scale == two.scale:
+        return one.offset == two.offset
+    return None
+
+
+# -- reading
+
+
+def get_item(lowering: Lowering, of: TensorList, index: Tensor, declared: Tensor | None = None) -> Tensor:
+    """The item at an index; zeros where none was written.
+
+    Raises:
+        CannotLower: Nothing tells the shape of an unset item.
+        MustCarry: The list of a loop was changed at an index that may be this one.
+    """
+    current = of
+    while current.change is not None:
+        change = current.change
+        current, before = change.base, current
+        if change.kind in (ChangeKind.SET, ChangeKind.ADD) and change.index is not None:
+            same = same_index(index, change.index)
+            if same is True and change.kind is ChangeKind.SET and change.item is not None:
+                return change.item
+            if same is False:
+                continue
+        elif change.kind is ChangeKind.RESIZE and index.constant is not None and current.length is not None:
+            if int(index.constant) >= current.length:
+                return _zeros(lowering, before, declared)
+            continue
+        current = _carried_out(lowering, before)
+    if current.variable is not None:
+        current.variable.reads.append(index)
+        return get_item(lowering, current.variable.initial, index, declared)
+    if current.item is not None:
+        return current.item
+    if current.stack is not None:
+        return _row(lowering, current.stack, index)
+    return _zeros(lowering, current, declared)
+
+
+def _zeros(lowering: Lowering, of: TensorList, declared: Tensor | None) -> Tensor:
+    shape = item_shape(of)
+    if shape is None and declared is not None and declared.known is not None:
+        shape = item_shape(TensorList(of.dtype, 0, declared=declared))
+    if shape is None:
+        raise CannotLower("the shape of a TensorList's unset items is not determined")
+    zero = Tensor(of.dtype, shape)
+    value = lowering.builder.emit("Expand", np.zeros((1,) * zero.rank, of.dtype), lowering.shape(zero.dims))
+    zero.values.update(lowering.tensor(value, of.dtype, zero.dims).values)
+    return zero
+
+
+def _row(lowering: Lowering, rows: Tensor, index: Tensor) -> Tensor:
+    if rows.constant is not None and index.constant is not None:
+        return lowering.constant(rows.constant[int(index.constant)])
+    if index.induction is not None:
+        sequence = _affine(rows)
+        induction = index.induction
+        if sequence is not None:
+            scale, offset = sequence
+            made = Induction(scale * induction.scale, scale * induction.offset + offset, induction.iteration)
+            return Tensor(rows.dtype, tuple(shape[1:] for shape in rows.shapes), induction=made)
+        value = lowering.value(rows)
+        for loop in lowering.loops:
+            if loop.iteration is induction.iteration and lowering.builder.depth_of(value) < loop.depth:
+                item = loop.read(rows, induction)
+                if item is not None:
+                    return lowering.tensor(item, rows.dtype, rows.dims[1:])
+    value = lowering.builder.emit("Gather", lowering.value(rows), lowering.value(index), axis=0)
+    return lowering.tensor(value, rows.dtype, rows.dims[1:])
+
+
+def _affine(rows: Tensor) -> tuple[int, int] | None:
+    """Scale and offset where the items are known integers `scale * index + offset`."""
+    numbers = rows.constant
+    if numbers is None or numbers.ndim != 1 or numbers.dtype.kind != "i" or not numbers.size:
+        return None
+    scale = int(numbers[1] - numbers[0]) if numbers.size > 1 else 0
+    offset = int(numbers[0])
+    return (scale, offset) if np.array_equal(numbers, np.arange(numbers.size) * scale + offset) else None
+
+
+# -- changing
+
+
+def set_item(to: TensorList, index: Tensor, item: Tensor) -> TensorList:
+    """The list with another item at an index."""
+    return changed(to, ChangeKind.SET, index=index, item=item)
+
+
+def push_back(lowering: Lowering, to: TensorList, item: Tensor) -> TensorList:
+    """The list with one more item at its end."""
+    if to.root_variable is not None:
+        made = changed(to, ChangeKind.PUSH, item=item)
+        made.length = None
+        return made
+    if to.length is None:
+        raise CannotLower("a TensorList of unknown length grows")
+    return set_item(_resized(to, to.length + 1), lowering.constant(np.int32(to.length)), item)
+
+
+def pop_back(lowering: Lowering, of: TensorList, declared: Tensor | None) -> tuple[TensorList, Tensor]:
+    """The list without its last item, and that item."""
+    variable = of.variable
+    if variable is not None:
+        if variable.last_index is None:
+            raise MustCarry(variable, item_shape(of))
+        made = changed(of, ChangeKind.POP)
+        made.length = None
+        return made, get_item(lowering, variable.initial, variable.last_index, declared)
+    if of.root_variable is not None:
+        raise MustCarry(of.root_variable, item_shape(of))
+    if not of.length:
+        raise CannotLower("TensorListPopBack of a list whose length is unknown or zero")
+    last = lowering.constant(np.int32(of.length - 1))
+    return _resized(of, of.length - 1), get_item(lowering, of, last, declared)
+
+
+def _resized(of: TensorList, length: int) -> TensorList:
+    made = unset_like(of) if of.is_unset else changed(of, ChangeKind.RESIZE)
+    made.length = length
+    return made
+
+
+def resize(of: TensorList, length: int) -> TensorList:
+    """The list cut off at a length, or filled up to it with unset items."""
+    if of.root_variable is not None:
+        raise MustCarry(of.root_variable, item_shape(of))
+    return _resized(of, length)
+
+
+def add_lists(lowering: Lowering, lists: Sequence[TensorList]) -> TensorList:
+    """The sum of lists, item by item. Unset items add nothing."""
+    total, *others = [one for one in lists if not one.is_unset] or [lists[0]]
+    for other in others:
+        total = _add(lowering, total, other)
+    return total
+
+
+def _add(lowering: Lowering, left: TensorList, right: TensorList) -> TensorList:
+    for one, other in ((left, right), (right, left)):
+        change = other.change
+        if change is not None and change.kind is ChangeKind.SET and change.base.is_unset:
+            return changed(one, ChangeKind.ADD, index=change.index, item=change.item)
+    rows = [stack(lowering, one) for one in (left, right)]
+    value = lowering.builder.emit("Add", *(lowering.value(row) for row in rows))
+    total = lowering.tensor(value, rows[0].dtype, rows[0].dims)
+    return TensorList(total.dtype, left.length, item_shape(left), left.declared, stack=total)
+
+
+# -- carrying changes out
+
+
+def stack(lowering: Lowering, of: TensorList, declared: Tensor | None = None) -> Tensor:
+    """All items along a new first axis.
+
+    Raises:
+        CannotLower: The list's length, or the shape of its unset items, is not determined.
+        MustCarry: It is a list that a loop is changing.
+    """
+    done = _carried_out(lowering, of)
+    if done.stack is not None:
+        return done.stack
+    if done.length is None:
+        raise CannotLower("the length of a TensorList is not determined")
+    item = done.item if done.item is not None else _zeros(lowering, done, declared)
+    return repeated(lowering, item, done.length)
+
+
+def repeated(lowering: Lowering, item: Tensor, times: int) -> Tensor:
+    """The item that many times, along a new first axis."""
+    if item.constant is not None and item.size * times <= _LARGEST_CONSTANT:
+        return lowering.constant(np.repeat(item.constant[None], times, axis=0))
+    dims: list[Dim | int] = [times, *item.dims]
+    row = lowering.reshape(lowering.value(item), [1, *item.dims])
+    return lowering.tensor(lowering.builder.emit("Expand", row, lowering.shape(dims)), item.dtype, dims)
+
+
+def _carried_out(lowering: Lowering, of: TensorList) -> TensorList:
+    """The same list with its changes done: unset, one repeated item, or a stack."""
+    if of.root_variable is not None:
+        raise MustCarry(of.root_variable, item_shape(of))
+    change = of.change
+    if change is None:
+        return of
+    made = _from_items(lowering, of)
+    if made is not None:
+        return made
+    if change.kind is ChangeKind.RESIZE:
+        rows = _resized_stack(lowering, stack(lowering, change.base), of.length or 0)
+    else:
+        assert change.index is not None and change.item is not None
+        before = TensorList(of.dtype, of.length, of.shape) if change.base.is_unset else change.base
+        index = lowering.reshape(lowering.builder.cast(lowering.value(change.index), np.dtype(np.int64)), [1, 1])
+        row = lowering.reshape(lowering.value(change.item), [1, *change.item.dims])
+        options = {"reduction": "add"} if change.kind is ChangeKind.ADD else {}
+        rows = stack(lowering, before)
+        value = lowering.builder.emit("ScatterND", lowering.value(rows), index, row, **options)
+        rows = lowering.tensor(value, rows.dtype, rows.dims)
+    return TensorList(rows.dtype, of.length, of.shape, of.declared, stack=rows)
+
+
+def _from_items(lowering: Lowering, of: TensorList) -> TensorList | None:
+    """The list from its items, where all of them were set at indices known now."""
+    items: dict[int, Tensor] = {}
+    current = of
+    while current.change is not None and current.change.kind in (ChangeKind.SET, ChangeKind.RESIZE):
+        change = current.change
+        if change.kind is ChangeKind.SET:
+            if change.index is None or change.index.constant is None or change.item is None:
+                return None
+            items.setdefault(int(change.index.constant), change.item)
+        current = change.base
+    if of.length is None or not of.length or any(index not in items for index in range(of.length)):
+        return None
+    chosen = [items[index] for index in range(of.length)]
+    if all(item is chosen[0] for item in chosen):
+        return TensorList(of.dtype, of.length, of.shape, of.declared, item=chosen[0])
+    constants = [item.constant for item in chosen if item.constant is not None]
+    if len(constants) == len(chosen):
+        rows = lowering.constant(np.stack(constants))
+    else:
+        values = [lowering.reshape(lowering.value(item), [1, *item.dims]) for item in chosen]
+        value = lowering.builder.emit("Concat", *values, axis=0)
+        rows = lowering.tensor(value, of.dtype, [of.length, *chosen[0].dims])
+    return TensorList(of.dtype, of.length, of.shape, of.declared, stack=rows)
+
+
+def _resized_stack(lowering: Lowering, rows: Tensor, length: int) -> Tensor:
+    before = rows.shapes[0][0]
+    dims: list[Dim | int] = [length, *rows.dims[1:]]
+    if length <= before:
+        return lowering.tensor(_slice(lowering, lowering.value(rows), 0, length), rows.dtype, dims)
+    zeros = _unset_rows(lowering, rows, length - before)
+    return lowering.tensor(lowering.builder.emit("Concat", lowering.value(rows), zeros, axis=0), rows.dtype, dims)
+
+
+def _slice(lowering: Lowering, rows: ir.Value, start: int, end: int) -> ir.Value:
+    int64 = lowering.builder.int64
+    return lowering.builder.emit("Slice", rows, int64([start]), int64([end]), int64([0]))
+
+
+def _unset_rows(lowering: Lowering, like: Tensor, count: int) -> ir.Value:
+    zero = np.zeros((1,) * like.rank, like.dtype)
+    return lowering.builder.emit("Expand", zero, lowering.shape([count, *like.dims[1:]]))
+
+
+def place(lowering: Lowering, initial: TensorList, rows: Tensor, start: int, length: int) -> Tensor:
+    """The stack of the list, that many items long, with these rows from index `start` on."""
+    count = rows.shapes[0][0]
+    if start == 0 and count == length:
+        return rows
+    value = lowering.value(rows)
+    parts = [value]
+    if initial.is_unset:
+        if start:
+            parts.insert(0, _unset_rows(lowering, rows, start))
+        if start + count < length:
+            parts.append(_unset_rows(lowering, rows, length - start - count))
+    else:
+        around = lowering.value(stack(lowering, initial))
+        if start:
+            parts.insert(0, _slice(lowering, around, 0, start))
+        if start + count < length:
+            parts.append(_slice(lowering, around, start + count, length))
+    placed = lowering.builder.emit("Concat", *parts, axis=0)
+    return lowering.tensor(placed, rows.dtype, [length, *rows.dims[1:]])

@@ -1,0 +1,199 @@
+"""The body of an ONNX loop while it is built: a Scan where the number of iterations is known, otherwise a Loop.
+
+A Scan takes items of its inputs, and stacks those of its outputs, in place and in either direction; a Loop would need
+a Gather per item, and joins its outputs afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from graphfreeze.lowering.tensor import Dim, Induction, Tensor
+
+if TYPE_CHECKING:
+    from graphfreeze.lowering.engine import Lowering
+
+__all__ = ["LoopBody", "ScanBody"]
+
+
+class LoopBody:
+    """Collects the states of a loop. It is open, in the builder, from its making until `finish` or `abandon`.
+
+    Attributes:
+        depth: How deep its values are nested.
+        iteration: The number of the iteration, int64, rank 0.
+    """
+
+    def __init__(self, lowering: Lowering) -> None:
+        self.lowering = lowering
+        self.builder = lowering.builder
+        self.iteration = self._input("iteration", np.dtype(np.int64), [])
+        self.builder.open([self.iteration])
+        self.depth = self.builder.depth
+        self._initial: list[ir.Value] = []
+        self._before: list[ir.Value] = []
+        self._outputs: list[ir.Value] = []
+
+    def _input(self, what: str, dtype: np.dtype[Any], dims: Sequence[Dim]) -> ir.Value:
+        value = ir.Value(name=self.builder.unique(f"{self.builder.scope}/{what}"))
+        self._describe(value, dtype, dims)
+        return value
+
+    def _describe(self, value: ir.Value, dtype: np.dtype[Any], dims: Sequence[Dim]) -> None:
+        value.type = ir.TensorType(ir.DataType.from_numpy(dtype))
+        value.shape = ir.Shape([dim[0] if len(set(dim)) == 1 else None for dim in dims])
+
+    def state(self, initial: ir.Value, like: Tensor) -> Tensor:
+        """One more state: the tensor that the body gets from the iteration before."""
+        value = self._input("state", like.dtype, like.dims)
+        self.builder.add_input(value, self.depth)
+        self._initial.append(initial)
+        self._before.append(value)
+        return self.lowering.tensor(value, like.dtype, like.dims)
+
+    def _output(self, value: ir.Value, what: str, dtype: np.dtype[Any], dims: Sequence[Dim]) -> ir.Value:
+        """The value as an output of the body, which must be made in it and must be no other output."""
+        made = value.producer() is not None and self.builder.depth_of(value) == self.depth
+        if not made or any(value is output for output in self._outputs):
+            name = self.builder.unique(f"{self.builder.scope}/{what}")
+            node = ir.node("Identity", [value], name=name)
+            (value,) = node.outputs
+            value.name = name
+            self.builder.add_input(value, self.depth)
+            self.builder.nodes.append(node)
+        self._describe(value, dtype, dims)
+        self._outputs.append(value)
+        return value
+
+    def abandon(self) -> None:
+        """Forget the body."""
+        self.builder.close()
+
+    def finish_loop(
+        self, condition: ir.Value, goes_on: ir.Value, after: Sequence[tuple[ir.Value, Tensor]]
+    ) -> list[ir.Value]:
+        """Emit a Loop that runs while the condition holds.
+
+        Args:
+            condition: Whether there is a first iteration.
+            goes_on: Computed in the body: whether there is another one.
+            after: The states after an iteration.
+
+        Returns:
+            The states after the loop.
+        """
+        flag = self._input("condition", np.dtype(np.bool_), [])
+        outputs = [self._output(goes_on, "goes_on", np.dtype(np.bool_), [])]
+        outputs += [self._output(value, "next_state", like.dtype, like.dims) for value, like in after]
+        nodes = self.builder.close()
+        graph = ir.Graph([self.iteration, flag, *self._before], outputs, nodes=nodes, name=f"{self.builder.scope}/body")
+        made = self.builder.emit_many("Loop", None, condition, *self._initial, outputs=len(after), body=graph)
+        for value in made:
+            value.name = self.builder.unique(f"{self.builder.scope}/final_state")
+        return made
+
+
+class ScanBody(LoopBody):
+    """The body of a loop whose number of iterations is known."""
+
+    def __init__(self, lowering: Lowering, trips: int) -> None:
+        super().__init__(lowering)
+        self.trips = trips
+        self._items: list[tuple[ir.Value, bool, ir.Value]] = [
+            (self.builder.constant(np.arange(trips)), False, self.iteration)
+        ]
+        self._reads: dict[tuple[int, int, int], ir.Value] = {}
+        self._sources: dict[ir.Value, tuple[Tensor, Induction]] = {}
+        self._collected: list[tuple[ir.Value, bool, Tensor]] = []
+        lowering.loops.append(self)
+
+    def abandon(self) -> None:
+        """Forget the body."""
+        super().abandon()
+        self.lowering.loops.remove(self)
+
+    def read(self, rows: Tensor, at: Induction) -> ir.Value | None:
+        """The row that the iteration needs, as an item of the Scan; None where that does not walk row by row."""
+        span = self.span(at)
+        if span is None or span[0] < 0 or span[1] > rows.shapes[0][0]:
+            return None
+        value = self.lowering.value(rows)
+        key = (id(value), at.scale, at.offset)
+        if key not in self._reads:
+            item = self._input("item", rows.dtype, rows.dims[1:])
+            self.builder.add_input(item, self.depth)
+            self._items.append((self._rows(value, span, rows.shapes[0][0]), at.scale < 0, item))
+            self._reads[key] = item
+            self._sources[item] = (rows, at)
+        return self._reads[key]
+
+    def span(self, at: Induction) -> tuple[int, int] | None:
+        """First and last (exclusive) index that the iterations reach, where they walk one by one."""
+        if at.iteration is not self.iteration or abs(at.scale) != 1:
+            return None
+        ends = (at.offset, at.offset + at.scale * (self.trips - 1))
+        return min(ends), max(ends) + 1
+
+    def _rows(self, value: ir.Value, span: tuple[int, int], length: int) -> ir.Value:
+        if span == (0, length):
+            return value
+        int64 = self.builder.int64
+        return self.builder.emit("Slice", value, int64([span[0]]), int64([span[1]]), int64([0]))
+
+    def rows_of(self, item: ir.Value, at: Induction) -> ir.Value | None:
+        """The rows that items read from a stack make when they are written one by one, if this is such an item."""
+        if item not in self._sources:
+            return None
+        rows, read = self._sources[item]
+        span = self.span(read)
+        assert span is not None
+        value = self._rows(self.lowering.value(rows), span, rows.shapes[0][0])
+        if read.scale == at.scale:
+            return value
+        int64 = self.builder.int64
+        return self.builder.emit("Slice", value, int64([-1]), int64([-(2**31)]), int64([0]), int64([-1]))
+
+    def collect(self, value: ir.Value, like: Tensor, *, backwards: bool) -> int:
+        """Stack this value of every iteration; returns which of the collected stacks it is."""
+        for index, (other, direction, _) in enumerate(self._collected):
+            if other is value and direction is backwards:
+                return index
+        self._collected.append((value, backwards, like))
+        return len(self._collected) - 1
+
+    def finish(self, after: Sequence[tuple[ir.Value, Tensor]]) -> tuple[list[ir.Value], list[ir.Value]]:
+        """Emit the Scan.
+
+        Args:
+            after: The states after an iteration.
+
+        Returns:
+            The states after the loop, and the stacks of what was collected.
+        """
+        outputs = [self._output(value, "next_state", like.dtype, like.dims) for value, like in after]
+        outputs += [self._output(value, "collected", like.dtype, like.dims) for value, _, like in self._collected]
+        nodes = self.builder.close()
+        self.lowering.loops.remove(self)
+        if not outputs:
+            return [], []
+        inputs = [*self._before, *(item for _, _, item in self._items)]
+        made = self.builder.emit_many(
+            "Scan",
+            *self._initial,
+            *(rows for rows, _, _ in self._items),
+            outputs=len(outputs),
+            body=ir.Graph(inputs, outputs, nodes=nodes, name=f"{self.builder.scope}/body"),
+            num_scan_inputs=len(self._items),
+            scan_input_directions=[int(backwards) for _, backwards, _ in self._items],
+            scan_output_directions=[int(backwards) for _, backwards, _ in self._collected],
+        )
+        states, stacks = made[: len(after)], made[len(after) :]
+        for value in states:
+            value.name = self.builder.unique(f"{self.builder.scope}/final_state")
+        for value in stacks:
+            value.name = self.builder.unique(f"{self.builder.scope}/stacked")
+        return states, stacks
