@@ -36,6 +36,8 @@ _BROADCAST = frozenset(
     }
 )
 # fmt: on
+_OPEN_SHAPES = {("FusedBatchNormV3", 5): (0,)}
+"""Shapes that TensorFlow leaves to the device's kernel: its CPU kernels have nothing to hand to the gradient."""
 _LARGEST_CONSTANT = 4096  # elements; shape functions look only into small inputs: shapes, axes, paddings
 
 
@@ -80,6 +82,8 @@ class ShapeInference:
             shapes = []
             for inferred in per_sample:
                 shape = inferred[index][1]
+                if shape is None:
+                    shape = _OPEN_SHAPES.get((operation.type, index))
                 if shape is None:
                     raise CannotLower("its output's shape depends on values that are known only at run time")
                 shapes.append(shape)
