@@ -161,18 +161,16 @@ def place_taps(node: Node, values: Sequence[ir.Value], window: Window, batch: Di
     residue, are then interleaved.
     """
     steps = list(zip(window.dilations, window.strides, strict=True))
-    reach = [(k - 1) * d // s for k, (d, s) in zip(window.kernel, steps, strict=True)]
-    length = [o + r for o, r in zip(window.output, reach, strict=True)]
+    ends = [before + size for before, size in zip(window.before, window.size, strict=True)]
+    length = [-(-end // stride) for end, stride in zip(ends, window.strides, strict=True)]
     planes: dict[Sizes, ir.Value] = {}
     for tap, value in zip(window.taps, values, strict=True):
         residue = tuple(t * d % s for t, (d, s) in zip(tap, steps, strict=True))
-        shift = [t * d // s for t, (d, s) in zip(tap, steps, strict=True)]
-        if any(reach):
-            back = [r - q for r, q in zip(reach, shift, strict=True)]
-            value = node.emit("Pad", value, node.int64([0, 0, *shift, 0, 0, *back]))
+        shift = [-(t * d // s) for t, (d, s) in zip(tap, steps, strict=True)]
+        value = crop(node, value, window.output, shift, length)
         planes[residue] = node.emit("Add", planes[residue], value) if residue in planes else value
     everywhere = _interleave(node, planes, window.strides, [batch, channels, *length])
-    covered = [r * s for r, s in zip(length, window.strides, strict=True)]
+    covered = [n * s for n, s in zip(length, window.strides, strict=True)]
     return crop(node, everywhere, covered, window.before, window.size)
 
 

@@ -1,0 +1,107 @@
+"""Max and average pooling of images and volumes, and their gradients, without MaxPool's optional indices."""
+
+from __future__ import annotations
+
+import itertools
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from graphfreeze.lowering.convolution_geometry import Window, image_dims, operation_window, place_taps, slice_taps
+from graphfreeze.lowering.rule import IMAGES, UNUSED, CannotLower, Node, rule
+from graphfreeze.lowering.tensor import Layout, Tensor
+
+FEW_TAPS = 4
+"""Up to here max pooling's gradient visits all taps at once, beyond it axis by axis."""
+
+
+@rule("MaxPool", "MaxPool3D", inputs=(IMAGES,), outputs=(IMAGES,))
+def max_pool(node: Node, x: ir.Value) -> ir.Value:
+    """The largest element of each window."""
+    window = _window(node, node.inputs[0], node.outputs[0])
+    return node.emit("MaxPool", x, **_attributes(window))
+
+
+@rule("MaxPoolGrad", "MaxPool3DGrad", inputs=(IMAGES,), outputs=(IMAGES,))
+def max_pool_gradient(node: Node, x: ir.Value, y: ir.Value, dy: ir.Value) -> ir.Value:
+    """Each window's gradient goes to its first largest element in row-major order."""
+    window = _window(node, node.inputs[0], node.inputs[1])
+    if prod(window.kernel) <= FEW_TAPS:
+        return _to_first_largest(node, window, x, y, dy)
+    # Axis by axis there are fewer taps: the largest of each row first, then the first of the rows.
+    steps = [window.along(axis) for axis in range(len(window.size))]
+    pooled = [x]
+    for step in reversed(steps[1:]):
+        taps = slice_taps(node, pooled[0], step, fill=-np.inf)
+        pooled.insert(0, node.emit("Max", *taps) if len(taps) > 1 else taps[0])
+    largest = y
+    for step, values in zip(steps, pooled, strict=True):
+        dy = _to_first_largest(node, step, values, largest, dy)
+        largest = values
+    return dy
+
+
+def _to_first_largest(node: Node, window: Window, x: ir.Value, y: ir.Value, dy: ir.Value) -> ir.Value:
+    batch, channels, _ = image_dims(node, node.inputs[0])
+    zero, left = node.scalar(0), dy
+    parts = []
+    for tap in slice_taps(node, x, window, fill=-np.inf)[:-1]:
+        is_largest = node.emit("Equal", tap, y)
+        parts.append(node.emit("Where", is_largest, left, zero))
+        left = node.emit("Where", is_largest, zero, left)
+    return place_taps(node, [*parts, left], window, batch, channels)
+
+
+@rule("AvgPool", "AvgPool3D", inputs=(IMAGES,), outputs=(IMAGES,))
+def average_pool(node: Node, x: ir.Value) -> ir.Value:
+    """The mean of each window's elements; padding does not count."""
+    window = _window(node, node.inputs[0], node.outputs[0])
+    if node.dtype != np.float64:
+        return node.emit("AveragePool", x, count_include_pad=0, **_attributes(window))
+    # onnxruntime has no float64 AveragePool on CPUs.
+    first, *others = slice_taps(node, x, window)
+    for tap in others:
+        first = node.emit("Add", first, tap)
+    return node.emit("Mul", first, _shares(node, window))
+
+
+@rule("AvgPoolGrad", "AvgPool3DGrad", inputs=(UNUSED, IMAGES), outputs=(IMAGES,))
+def average_pool_gradient(node: Node, dy: ir.Value) -> ir.Value:
+    """Each window's gradient in equal shares to its elements."""
+    window = _window(node, node.outputs[0], node.inputs[1])
+    batch, channels, _ = image_dims(node, node.outputs[0])
+    value = node.emit("Mul", dy, _shares(node, window))
+    for axis, taps in enumerate(window.kernel):
+        value = place_taps(node, [value] * taps, window.along(axis), batch, channels)
+    return value
+
+
+def _window(node: Node, image: Tensor, output: Tensor) -> Window:
+    sizes = node.attribute("ksize")
+    first = 2 if node.image_layout is Layout.PLAIN else 1
+    kernel = sizes[first : first + image.rank - 2]
+    if prod(sizes) != prod(kernel):
+        raise CannotLower("it pools over channels or the batch; pooling over spatial axes would be covered")
+    window = operation_window(node, image, output, kernel)
+    if any(max(pads) >= taps for *pads, taps in zip(window.before, window.after, kernel, strict=True)):
+        raise CannotLower("a window lies wholly in the padding; padding smaller than the window would be covered")
+    return window
+
+
+def _attributes(window: Window) -> dict[str, list[int]]:
+    after = [max(size, 0) for size in window.after]
+    return {"kernel_shape": list(window.kernel), "strides": list(window.strides), "pads": [*window.before, *after]}
+
+
+def _shares(node: Node, window: Window) -> npt.NDArray[np.generic]:
+    """One over the number of elements that each window covers: [1, 1, *output]."""
+    counts = []
+    for size, output, stride, extent, before in zip(
+        window.size, window.output, window.strides, window.extent, window.before, strict=True
+    ):
+        starts = [position * stride - before for position in range(output)]
+        counts.append([min(start + extent, size) - max(start, 0) for start in starts])
+    covered = [prod(sizes) for sizes in itertools.product(*counts)]
+    return np.reshape(1 / np.asarray(covered, np.float64), (1, 1, *window.output)).astype(node.dtype)

@@ -1,0 +1,85 @@
+"""Blocks of space moved to the batch or to the channels, and back."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy.typing as npt
+import onnx_ir as ir
+
+from graphfreeze.lowering.convolution_geometry import crop
+from graphfreeze.lowering.rule import CHANNELS_FIRST, IMAGES, KNOWN, CannotLower, Node, rule
+from graphfreeze.lowering.tensor import Dim, Tensor
+
+Numbers = npt.NDArray[Any]
+
+
+@rule("SpaceToBatchND", inputs=(CHANNELS_FIRST, KNOWN, KNOWN), outputs=(CHANNELS_FIRST,))
+def space_to_batch(node: Node, x: ir.Value, block: Numbers, paddings: Numbers) -> ir.Value:
+    """Each position within a block of the padded space becomes a batch of its own."""
+    blocks = _blocks(node, block)
+    count = len(blocks)
+    if paddings.any():
+        rest = [0] * (node.outputs[0].rank - 2 - count)
+        x = node.emit("Pad", x, node.int64([0, 0, *paddings[:, 0], *rest, 0, 0, *paddings[:, 1], *rest]))
+    batch, channels, *_ = _channels_first(node.inputs[0])
+    _, _, *sizes = _channels_first(node.outputs[0])
+    split = [part for axis in range(count) for part in (sizes[axis], blocks[axis])]
+    x = node.reshape(x, [batch, channels, *split, *sizes[count:]])
+    within, across = range(3, 3 + 2 * count, 2), range(2, 2 + 2 * count, 2)
+    x = node.transpose(x, [*within, 0, 1, *across, *range(2 + 2 * count, 2 + count + len(sizes))])
+    return node.reshape(x, _channels_first(node.outputs[0]))
+
+
+@rule("BatchToSpaceND", inputs=(CHANNELS_FIRST, KNOWN, KNOWN), outputs=(CHANNELS_FIRST,))
+def batch_to_space(node: Node, x: ir.Value, block: Numbers, crops: Numbers) -> ir.Value:
+    """The opposite of SpaceToBatchND: batches become positions within blocks, then the borders are cut off."""
+    blocks = _blocks(node, block)
+    count = len(blocks)
+    _, channels, *sizes = _channels_first(node.inputs[0])
+    batch, _, *reached = _channels_first(node.outputs[0])
+    x = node.reshape(x, [*blocks, batch, channels, *sizes])
+    across = [axis for pair in zip(range(count + 2, 2 * count + 2), range(count), strict=True) for axis in pair]
+    x = node.transpose(x, [count, count + 1, *across, *range(2 * count + 2, count + 2 + len(sizes))])
+    grown = [tuple(part * factor for part in size) for size, factor in zip(sizes, blocks, strict=False)]
+    x = node.reshape(x, [batch, channels, *grown, *sizes[count:]])
+    if not crops.any():
+        return x
+    start, length = [int(cut) for cut in crops[:, 0]], [size[0] for size in reached[:count]]
+    return crop(node, x, [size[0] for size in grown], start, length)
+
+
+@rule("SpaceToDepth", inputs=(IMAGES,), outputs=(IMAGES,))
+def space_to_depth(node: Node, x: ir.Value) -> ir.Value:
+    """Blocks of space become channels."""
+    return node.emit("SpaceToDepth", x, blocksize=_block_size(node))
+
+
+@rule("DepthToSpace", inputs=(IMAGES,), outputs=(IMAGES,))
+def depth_to_space(node: Node, x: ir.Value) -> ir.Value:
+    """Channels become blocks of space."""
+    return node.emit("DepthToSpace", x, blocksize=_block_size(node), mode="DCR")
+
+
+def _blocks(node: Node, block: Numbers) -> list[int]:
+    spatial = node.inputs[0].rank - 2
+    if not 0 < len(block) <= spatial:
+        raise CannotLower(
+            f"its blocks have {len(block)} axes; blocks of the axes between batch and channels are covered"
+        )
+    sizes = node.inputs[0].dims[1 : 1 + len(block)]
+    if prod(len(set(size)) for size in sizes) != 1:
+        raise CannotLower("the axes of its blocks follow the batch size; fixed sizes would be covered")
+    return [int(size) for size in block]
+
+
+def _channels_first(tensor: Tensor) -> list[Dim]:
+    batch, *sizes, channels = tensor.dims
+    return [batch, channels, *sizes]
+
+
+def _block_size(node: Node) -> int:
+    if node.inputs[0].rank != 4:
+        raise CannotLower("its data format is vectorised; NHWC and NCHW are covered")
+    return int(node.attribute("block_size"))
