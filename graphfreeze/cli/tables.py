@@ -114,9 +114,9 @@ def validation(report: Report) -> list[RenderableType]:
         (
             "ok" if p["passed"] and not p["stuck"] else "FAILED",
             p["name"],
-            _cell(p["error"]),
-            _cell(p["allowed"]),
-            _cell(p["scale"]),
+            f"{p['error']:.2g}",
+            f"{p['allowed']:.2g}",
+            f"{p['scale']:.2g}",
             p["rule"],
             f"{p['moved']:,} of {p['trainable_elements']:,}",
             f"{p['frozen_elements'] - p['frozen_not_zero']:,} of {p['frozen_elements']:,}"
