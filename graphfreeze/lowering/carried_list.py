@@ -12,8 +12,9 @@ from graphfreeze.lowering.tensor_list import ItemShape, TensorList
 __all__ = ["CarriedList"]
 
 _GROWS = (
-    "a TensorList grows or shrinks in a loop whose number of iterations is known only at run time, or otherwise than "
-    "item by item from its end (the gradient of such a loop does so); lists of a fixed length are covered"
+    "a TensorList grows or shrinks in a loop whose number of iterations is known only at run time or follows the "
+    "batch (the gradient of such a loop makes one), or otherwise than item by item from its end; lists of a fixed "
+    "length are covered"
 )
 
 

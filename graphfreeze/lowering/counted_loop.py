@@ -55,6 +55,10 @@ def lower_counted(node: Node, trips: int, unchanged: set[int], steps: Mapping[in
     raise CannotLower("the roles of its variables cannot be settled")
 
 
+def _no_rows(finals: list[ir.Value], stacks: list[ir.Value]) -> Tensor:
+    raise CannotLower("a loop fills only a part of a list of lists")
+
+
 class _Attempt:
     """One run through the body."""
 
@@ -193,20 +197,17 @@ class _Attempt:
             position = self.states.index(index)
             if index in self.carried:
                 carried = self.carried[index]
-                return lambda finals, stacks: self._as_tensor(
-                    carried.list_of(self._of(finals[position], carried.before))
+                return lambda finals, stacks: lists.as_tensor(
+                    self.lowering, carried.list_of(self._of(finals[position], carried.before))
                 )
             return lambda finals, stacks: self._of(finals[position], tensor)
         if result.tensor_list is None or argument.tensor_list is None:
             raise CannotLower("a loop variable that is a list becomes something else")
         made = self._finish_list(body, self.variables[index], argument.tensor_list, result.tensor_list)
-        return lambda finals, stacks: self._as_tensor(made(finals, stacks))
+        return lambda finals, stacks: lists.as_tensor(self.lowering, made(finals, stacks))
 
     def _of(self, value: ir.Value, like: Tensor) -> Tensor:
         return self.lowering.tensor(value, like.dtype, like.dims)
-
-    def _as_tensor(self, made: TensorList) -> Tensor:
-        return Tensor(np.dtype(object), ((),) * len(self.lowering.samples), tensor_list=made)
 
     # -- lists
 
@@ -247,36 +248,52 @@ class _Attempt:
         span = None if index.induction is None else body.span(index.induction)
         if index.induction is None or span is None or span[0] < 0 or span[1] > length:
             raise must_carry
+        inner, item = self._without_inner(body, item)
         rows = self._rows(body, item, index.induction)
         adds = change.kind is ChangeKind.ADD and not initial.is_unset
 
         def finish(finals: list[ir.Value], stacks: list[ir.Value]) -> TensorList:
+            if repeats and (span[0], span[1]) == (0, length) and not adds:
+                return TensorList(item.dtype, length, item.shapes, initial.declared, item=item)
             made = rows(finals, stacks)
             if adds:
                 made = lists.place(self.lowering, lists.unset_like(initial), made, span[0], length)
                 added = TensorList(made.dtype, length, item.shapes, stack=made)
                 return lists.add_lists(self.lowering, [initial, added])
             shape = item.shapes
-            if (span[0], span[1]) == (0, length) and repeats:
-                return TensorList(item.dtype, length, shape, initial.declared, item=item)
+            if inner is not None and (span[0], span[1]) != (0, length):
+                raise CannotLower("a loop fills only a part of a list of lists")
             placed = lists.place(self.lowering, initial, made, span[0], length)
-            return TensorList(item.dtype, length, shape, initial.declared, stack=placed)
+            return TensorList(item.dtype, length, shape, initial.declared, stack=placed, inner=inner)
 
         repeats = self._is_same_everywhere(body, item)
         return finish
+
+    def _without_inner(self, body: ScanBody, item: Tensor) -> tuple[TensorList | None, Tensor]:
+        """For an item that is a list itself: what such lists have in common, and the item's own items as a stack."""
+        if item.tensor_list is None:
+            return None, item
+        inner = lists.settled(self.lowering, item.tensor_list)
+        settled = lists.as_tensor(self.lowering, inner)
+        if self._is_same_everywhere(body, settled):
+            return None, settled
+        return inner, lists.stack(self.lowering, inner)
 
     def _is_same_everywhere(self, body: ScanBody, item: Tensor) -> bool:
         """Whether the item does not change from iteration to iteration."""
         if item.known is not None:
             return True
-        if item.tensor_list is not None or item.induction is not None:
+        if item.induction is not None:
             return False
+        if item.tensor_list is not None:
+            parts = [part for part in (item.tensor_list.item, item.tensor_list.stack) if part is not None]
+            return item.tensor_list.change is None and all(self._is_same_everywhere(body, part) for part in parts)
         return self.lowering.builder.depth_of(self.lowering.value(item)) < body.depth
 
     def _rows(self, body: ScanBody, item: Tensor, at: Induction) -> Callable[[list[ir.Value], list[ir.Value]], Tensor]:
         """The items of all iterations along a new first axis, in the list's order."""
         if item.tensor_list is not None:
-            raise CannotLower("a list holds lists; lists of tensors are covered")
+            return _no_rows
         if item.induction is not None and item.induction.iteration is body.iteration:
             numbers = item.induction.offset + item.induction.scale * np.arange(self.trips)
             known = self.lowering.constant(numbers[:: at.scale].astype(item.dtype))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_lists",
+    "as_tensor",
     "changed",
     "get_item",
     "item_shape",
@@ -27,8 +28,10 @@ __all__ = [
     "resize",
     "same_index",
     "set_item",
+    "settled",
     "stack",
     "unset_like",
+    "with_stack",
 ]
 
 _LARGEST_CONSTANT = 4096  # elements; larger stacks of equal items are made at run time
@@ -83,6 +86,17 @@ def same_index(left: Tensor, right: Tensor) -> bool | None:
 # -- reading
 
 
+def as_tensor(lowering: Lowering, of: TensorList) -> Tensor:
+    """The variant tensor that the list is."""
+    return Tensor(np.dtype(object), ((),) * len(lowering.samples), tensor_list=of)
+
+
+def with_stack(like: TensorList, rows: Tensor) -> TensorList:
+    """A list of these items."""
+    shape = tuple(sizes[1:] for sizes in rows.shapes)
+    return TensorList(like.dtype, rows.shapes[0][0], shape, like.declared, stack=rows)
+
+
 def get_item(lowering: Lowering, of: TensorList, index: Tensor, declared: Tensor | None = None) -> Tensor:
     """The item at an index; zeros where none was written.
 
@@ -104,14 +118,15 @@ def get_item(lowering: Lowering, of: TensorList, index: Tensor, declared: Tensor
             if int(index.constant) >= current.length:
                 return _zeros(lowering, before, declared)
             continue
-        current = _carried_out(lowering, before)
+        current = settled(lowering, before)
     if current.variable is not None:
         current.variable.reads.append(index)
         return get_item(lowering, current.variable.initial, index, declared)
     if current.item is not None:
         return current.item
     if current.stack is not None:
-        return _row(lowering, current.stack, index)
+        row = _row(lowering, current.stack, index)
+        return row if current.inner is None else as_tensor(lowering, with_stack(current.inner, row))
     return _zeros(lowering, current, declared)
 
 
@@ -235,7 +250,9 @@ def stack(lowering: Lowering, of: TensorList, declared: Tensor | None = None) ->
         CannotLower: The list's length, or the shape of its unset items, is not determined.
         MustCarry: It is a list that a loop is changing.
     """
-    done = _carried_out(lowering, of)
+    done = settled(lowering, of)
+    if done.inner is not None:
+        raise CannotLower("a list of lists is used otherwise than item by item from its end")
     if done.stack is not None:
         return done.stack
     if done.length is None:
@@ -253,7 +270,7 @@ def repeated(lowering: Lowering, item: Tensor, times: int) -> Tensor:
     return lowering.tensor(lowering.builder.emit("Expand", row, lowering.shape(dims)), item.dtype, dims)
 
 
-def _carried_out(lowering: Lowering, of: TensorList) -> TensorList:
+def settled(lowering: Lowering, of: TensorList) -> TensorList:
     """The same list with its changes done: unset, one repeated item, or a stack."""
     if of.root_variable is not None:
         raise MustCarry(of.root_variable, item_shape(of))
@@ -335,10 +352,18 @@ def place(lowering: Lowering, initial: TensorList, rows: Tensor, start: int, len
         if start + count < length:
             parts.append(_unset_rows(lowering, rows, length - start - count))
     else:
-        around = lowering.value(stack(lowering, initial))
-        if start:
-            parts.insert(0, _slice(lowering, around, 0, start))
-        if start + count < length:
-            parts.append(_slice(lowering, around, start + count, length))
+        parts = [
+            *_kept_rows(lowering, initial, 0, start),
+            value,
+            *_kept_rows(lowering, initial, start + count, length),
+        ]
     placed = lowering.builder.emit("Concat", *parts, axis=0)
     return lowering.tensor(placed, rows.dtype, [length, *rows.dims[1:]])
+
+
+def _kept_rows(lowering: Lowering, of: TensorList, start: int, end: int) -> list[ir.Value]:
+    """Items of a list as rows: one by one where they are few, since most lists start with one item set by hand."""
+    if end - start <= 2:
+        items = [get_item(lowering, of, lowering.constant(np.int32(index))) for index in range(start, end)]
+        return [lowering.reshape(lowering.value(item), [1, *item.dims]) for item in items]
+    return [_slice(lowering, lowering.value(stack(lowering, of)), start, end)]

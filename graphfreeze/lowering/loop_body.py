@@ -188,8 +188,8 @@ class ScanBody(LoopBody):
             outputs=len(outputs),
             body=ir.Graph(inputs, outputs, nodes=nodes, name=f"{self.builder.scope}/body"),
             num_scan_inputs=len(self._items),
-            scan_input_directions=[int(backwards) for _, backwards, _ in self._items],
-            scan_output_directions=[int(backwards) for _, backwards, _ in self._collected],
+            **_directions("scan_input_directions", [backwards for _, backwards, _ in self._items]),
+            **_directions("scan_output_directions", [backwards for _, backwards, _ in self._collected]),
         )
         states, stacks = made[: len(after)], made[len(after) :]
         for value in states:
@@ -197,3 +197,7 @@ class ScanBody(LoopBody):
         for value in stacks:
             value.name = self.builder.unique(f"{self.builder.scope}/stacked")
         return states, stacks
+
+
+def _directions(name: str, backwards: Sequence[bool]) -> dict[str, Any]:
+    return {name: ir.AttrInt64s(name, [int(flag) for flag in backwards])}

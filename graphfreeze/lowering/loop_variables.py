@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,6 @@ from graphfreeze.lowering.rule import CannotLower
 from graphfreeze.lowering.shapes import numpy_dtype
 from graphfreeze.lowering.tensor import Tensor
 from graphfreeze.training.graph import Edge, Graph, Operation
-
-if TYPE_CHECKING:
-    from graphfreeze.lowering.engine import Lowering
 
 __all__ = ["counters", "invariants", "trip_count"]
 
@@ -74,19 +71,17 @@ def _known(edge: Edge, body: Graph, unchanged: set[int], inputs: Sequence[Tensor
 
 
 def trip_count(
-    lowering: Lowering, operation: Operation, inputs: Sequence[Tensor], unchanged: set[int], steps: Mapping[int, int]
+    operation: Operation, inputs: Sequence[Tensor], unchanged: set[int], steps: Mapping[int, int]
 ) -> int | None:
-    """How many iterations the loop makes; None where only run time knows.
+    """How many iterations the loop makes; None where data or the batch size decide.
 
     Raises:
-        CannotLower: The number follows the batch.
+        CannotLower: There are more than anyone can mean.
     """
     cond = operation.bodies["cond"]
     live = _live_inputs(cond)
-    if not all(index in steps or (index in unchanged and inputs[index].known is not None) for index in live):
+    if not all(index in steps or (index in unchanged and inputs[index].constant is not None) for index in live):
         return None
-    if any(inputs[index].constant is None for index in live):
-        raise CannotLower("the number of iterations follows the batch size; a fixed or data-dependent one is covered")
     for first in range(0, _LONGEST, _CHUNK):
         numbers = np.arange(first, first + _CHUNK)
         columns: dict[int, npt.NDArray[Any]] = {}

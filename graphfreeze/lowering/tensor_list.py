@@ -78,6 +78,7 @@ class TensorList:
         item: The one tensor that every item equals.
         change: How it differs from another list.
         variable: Set where it is the argument of a loop's body.
+        inner: Where the items are lists (a loop in a loop): what those have in common. `stack` stacks their stacks.
     """
 
     dtype: np.dtype[Any]
@@ -88,6 +89,7 @@ class TensorList:
     item: Tensor | None = None
     change: Change | None = None
     variable: ListVariable | None = None
+    inner: TensorList | None = None
 
     @property
     def is_unset(self) -> bool:

@@ -20,7 +20,7 @@ def _while(node: Node) -> list[Tensor]:
     """A loop: a Scan where the number of iterations is known (its body alone for one), else a Loop."""
     unchanged = invariants(node.operation)
     steps = counters(node.operation, node.inputs)
-    trips = trip_count(node.lowering, node.operation, node.inputs, unchanged, steps)
+    trips = trip_count(node.operation, node.inputs, unchanged, steps)
     if trips is None:
         return lower_conditional(node, unchanged)
     if trips == 0:
