@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from graphfreeze.selection.plan import FreezePlan, FrozenVariable
 from graphfreeze.selection.variable import Variable
 from graphfreeze.training.arguments import Configured
 from graphfreeze.training.endpoint import Endpoint, TensorEntry, choose_endpoint
-from graphfreeze.training.functionalise import NamedGraph, VariableSlot, functionalise
+from graphfreeze.training.functionalise import NamedGraph, VariableSlot, compose, functionalise
 from graphfreeze.training.losses import make_loss, target_spec
 from graphfreeze.training.optimizers import OptimizerVariable, build_optimizer
 
@@ -64,8 +64,8 @@ class TracedStep:
         parameters: The model's variables that the step uses, in the order of the SavedModel.
         optimizer_variables: The optimizer's variables.
         graphs: The functional graphs `train_step`, `gradients`, `apply_gradients` and `forward`.
-        functions: The `ConcreteFunction`s that they were made of, kept alive: TensorFlow forgets the gradient
-            functions of loops when the first trace of them is collected.
+        functions: The `ConcreteFunction`s `gradients`, `apply_gradients` and `forward` that they were made of; the
+            training step is the first two, one after the other.
     """
 
     endpoint: Endpoint
@@ -129,27 +129,21 @@ def trace_step(
     target = TensorEntry(TARGET, *target_spec(loss, output.shape, output.dtype))
     parameters = _parameters(loaded, variables, plan, trained_endpoint)
     tracer = _Tracer(trained_endpoint, inference_endpoint, target, make_loss(loss), parameters)
-    unconnected = tracer.unconnected()
-    parameters = [
-        Parameter(p.name, p.variable, p.resource, p.frozen, p.trains and p.name not in unconnected) for p in parameters
-    ]
-    if not any(p.trains for p in parameters):
+    tracer.trace_gradients()
+    if not tracer.trained:
         raise UsageError(
             f"nothing is left to train: no variable that {trained_endpoint.name!r} differentiates is unfrozen; "
             "freeze less, or rewrite with --no-onnx"
         )
-    tracer.parameters = parameters
-    tracer.optimizer, optimizer_variables = build_optimizer(
-        optimizer, [(p.name, p.resource) for p in parameters if p.trains]
-    )
-    graphs, functions = tracer.trace(optimizer_variables)
+    tracer.optimizer, optimizer_variables = build_optimizer(optimizer, [(p.name, p.resource) for p in tracer.trained])
+    graphs, functions = tracer.finish(optimizer_variables)
     return TracedStep(
         trained_endpoint,
         inference_endpoint,
         loss,
         optimizer,
         target,
-        tuple(parameters),
+        tuple(tracer.parameters),
         tuple(optimizer_variables),
         graphs,
         functions,
@@ -198,93 +192,76 @@ class _Tracer:
         self.loss = loss
         self.parameters = parameters
         self.optimizer: Any = None
+        self.functions: dict[str, Any] = {}
 
     @property
     def trained(self) -> list[Parameter]:
         return [p for p in self.parameters if p.trains]
 
-    def loss_and_gradients(self, batch: Mapping[str, Any]) -> tuple[Any, list[Any]]:
-        resources = [p.resource for p in self.trained]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(resources)
-            loss = self.loss(batch[TARGET], self.endpoint(batch)[0])
-        return loss, tape.gradient(loss, resources)
+    def trace_gradients(self) -> None:
+        """Trace loss and gradients; a parameter that the loss does not depend on turns out not to train."""
+        connected: list[bool] = []
 
-    def unconnected(self) -> set[str]:
-        """The parameters that the loss does not depend on."""
-        found: set[str] = set()
-
-        def probe(*flat: Any) -> Any:
-            loss, gradients = self.loss_and_gradients(dict(zip(self.batch_names, flat, strict=True)))
-            found.update(p.name for p, g in zip(self.trained, gradients, strict=True) if g is None)
-            return loss
+        def gradients(*flat: Any) -> list[Any]:
+            batch = dict(zip(self.batch_names, flat, strict=True))
+            resources = [p.resource for p in self.trained]
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(resources)
+                loss = self.loss(batch[TARGET], self.endpoint(batch)[0])
+            found = tape.gradient(loss, resources)
+            connected[:] = [gradient is not None for gradient in found]
+            return [loss, *(tf.convert_to_tensor(gradient) for gradient in found if gradient is not None)]
 
         try:
-            self._probe = tf.function(probe, autograph=False).get_concrete_function(*self.batch_specs)
+            self.functions["gradients"] = _trace(gradients, self.batch_specs)
         except ValueError as error:
             raise UsageError(
                 f"the loss does not fit the output of {self.endpoint.name!r}, of shape "
                 f"{self.endpoint.outputs[0].shape}: {error}"
             ) from error
-        return found
+        trains = {p.name: c for p, c in zip(self.trained, connected, strict=True)}
+        self.parameters = [replace(p, trains=trains.get(p.name, False)) for p in self.parameters]
 
-    def trace(self, optimizer_variables: Sequence[OptimizerVariable]) -> tuple[dict[str, NamedGraph], dict[str, Any]]:
-        self.slots = {
+    def finish(self, optimizer_variables: Sequence[OptimizerVariable]) -> tuple[dict[str, NamedGraph], dict[str, Any]]:
+        """Trace the rest, and make the functional graphs."""
+        slots = {
             id(p.resource.handle): VariableSlot(p.name, p.resource.dtype, tuple(p.resource.shape))
             for p in self.parameters
         }
-        self.slots |= {
+        slots |= {
             id(v.variable.handle): VariableSlot(v.name, v.variable.dtype, tuple(v.variable.shape))
             for v in optimizer_variables
         }
-        gradient_names = [f"gradient/{p.name}" for p in self.trained]
-        gradient_specs = [
-            tf.TensorSpec(p.resource.shape, p.resource.dtype, name=f"gradient_{i}") for i, p in enumerate(self.trained)
+        specs = [
+            tf.TensorSpec(p.resource.shape, p.resource.dtype, name=f"gradient_{index}")
+            for index, p in enumerate(self.trained)
         ]
-        forward_names = [entry.name for entry in self.forward.inputs]
-        plans: dict[str, tuple[Any, list[str], list[Any], list[str]]] = {
-            "train_step": (self.train_step, self.batch_names, self.batch_specs, ["loss"]),
-            "gradients": (self.gradients, self.batch_names, self.batch_specs, ["loss", *gradient_names]),
-            "apply_gradients": (self.apply_gradients, gradient_names, gradient_specs, []),
-            "forward": (
-                self.run_forward,
-                forward_names,
-                [_spec(entry) for entry in self.forward.inputs],
-                [f"output/{entry.name}" for entry in self.forward.outputs],
-            ),
+        self.functions["apply_gradients"] = _trace(self._apply_gradients, specs)
+        self.functions["forward"] = _trace(self._forward, [_spec(entry) for entry in self.forward.inputs])
+        names = [f"gradient/{p.name}" for p in self.trained]
+        inputs = [entry.name for entry in self.forward.inputs]
+        outputs = [f"output/{entry.name}" for entry in self.forward.outputs]
+        gradients = functionalise(self.functions["gradients"], self.batch_names, ["loss", *names], slots)
+        apply_gradients = functionalise(self.functions["apply_gradients"], names, [], slots)
+        graphs = {
+            "train_step": compose(gradients, apply_gradients),
+            "gradients": gradients,
+            "apply_gradients": apply_gradients,
+            "forward": functionalise(self.functions["forward"], inputs, outputs, slots),
         }
-        graphs: dict[str, NamedGraph] = {}
-        functions: dict[str, Any] = {"probe": self._probe}
-        for name, (function, arguments, specs, results) in plans.items():
-            functions[name] = tf.function(function, autograph=False).get_concrete_function(*specs)
-            graphs[name] = functionalise(functions[name], arguments, results, self.slots)
-        return graphs, functions
+        return graphs, self.functions
 
-    # -- the four functions
-
-    def train_step(self, *flat: Any) -> list[Any]:
-        loss, gradients = self.loss_and_gradients(dict(zip(self.batch_names, flat, strict=True)))
-        self._apply(gradients)
-        return [loss]
-
-    def gradients(self, *flat: Any) -> list[Any]:
-        loss, gradients = self.loss_and_gradients(dict(zip(self.batch_names, flat, strict=True)))
-        return [loss, *(tf.convert_to_tensor(gradient) for gradient in gradients)]
-
-    def apply_gradients(self, *gradients: Any) -> list[Any]:
-        self._apply(list(gradients))
-        return []
-
-    def run_forward(self, *flat: Any) -> list[Any]:
-        names = [entry.name for entry in self.forward.inputs]
-        return self.forward(dict(zip(names, flat, strict=True)))
-
-    def _apply(self, gradients: list[Any]) -> None:
+    def _apply_gradients(self, *gradients: Any) -> list[Any]:
         """One optimizer step, after which every frozen element is written back: its storage keeps its bits too."""
-        self.optimizer.apply(gradients, [p.resource for p in self.trained])
+        self.optimizer.apply(list(gradients), [p.resource for p in self.trained])
         for p in self.trained:
             if p.frozen is not None:
                 p.resource.assign(tf.where(tf.constant(p.frozen.mask), p.resource, tf.constant(p.frozen.value)))
+        return []
+
+    def _forward(self, *flat: Any) -> list[Any]:
+        names = [entry.name for entry in self.forward.inputs]
+        return self.forward(dict(zip(names, flat, strict=True)))
 
     @property
     def batch_names(self) -> list[str]:
@@ -297,3 +274,7 @@ class _Tracer:
 
 def _spec(entry: TensorEntry) -> Any:
     return tf.TensorSpec(entry.shape, entry.dtype, name=entry.name)
+
+
+def _trace(function: Any, specs: Sequence[Any]) -> Any:
+    return tf.function(function, autograph=False).get_concrete_function(*specs)
