@@ -11,13 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from graphfreeze import Trainer
+from graphfreeze.tensorflow_loader import load_tensorflow
 
 WORK = Path("demo_output")
 MODEL, OUT, DEPLOY = WORK / "model", WORK / "rewritten", WORK / "deploy"
@@ -40,8 +39,9 @@ def main() -> None:
     train, test = slice(0, 1300), slice(1300, None)
 
     say("1. Somebody trains a small CNN on scikit-learn's 8x8 digits, and exports it with Keras.")
+    load_tensorflow()
     export_model(images[train], labels[train])
-    original = tf.saved_model.load(MODEL)
+    original = load(MODEL)
     print(f"   accuracy on test images: {accuracy(original, images[test], labels[test]):.1%}")
 
     say("2. All that we get is the exported SavedModel. What is in it?")
@@ -69,7 +69,7 @@ def main() -> None:
 
     say("6. Fold: back to a plain SavedModel, the original graph with the new weights.")
     graphfreeze("fold", OUT, DEPLOY)
-    deployed = tf.saved_model.load(DEPLOY)
+    deployed = load(DEPLOY)
     print(f"   accuracy on shifted test images after:  {accuracy(deployed, shifted[test], labels[test]):.1%}")
 
     say("7. Has every frozen element kept its bits?")
@@ -89,6 +89,8 @@ def digits() -> tuple[Images, Labels]:
 
 def export_model(images: Images, labels: Labels) -> None:
     """Train the CNN and export it."""
+    import keras
+
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -104,6 +106,13 @@ def export_model(images: Images, labels: Labels) -> None:
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(images, labels, epochs=12, batch_size=32, verbose=0)
     model.export(MODEL, verbose=False)
+
+
+def load(path: Path) -> Any:
+    """Load a SavedModel in TensorFlow."""
+    import tensorflow as tf
+
+    return tf.saved_model.load(path)
 
 
 def graphfreeze(*arguments: str | Path) -> None:

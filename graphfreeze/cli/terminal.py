@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import math
@@ -101,10 +102,17 @@ class Terminal:
 def _print(stream: TextIO, tables: list[RenderableType]) -> None:
     from rich.console import Console
 
-    # Only a terminal has a width to fit into; files and pipes get whole lines.
-    console = Console(file=stream, width=None if stream.isatty() else _UNLIMITED_WIDTH, highlight=False)
+    if stream.isatty():
+        console = Console(file=stream, highlight=False)
+        for table in tables:
+            console.print(table)
+        return
+    # Only a terminal has a width to fit into; files and pipes get whole lines, without padding.
+    text = io.StringIO()
+    console = Console(file=text, width=_UNLIMITED_WIDTH, highlight=False)
     for table in tables:
         console.print(table)
+    stream.writelines(line.rstrip() + "\n" for line in text.getvalue().splitlines())
 
 
 def json_value(value: Any) -> Any:
