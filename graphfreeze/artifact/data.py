@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ __all__ = ["DataSource", "Dataset", "describe_entries", "load_data"]
 
 DataSource = str | Path | Mapping[str, npt.ArrayLike]
 """An `.npz`, a directory of `.npy` files, or the arrays themselves."""
+
+_EXPECTED = "Expected an .npz with one array per input and y, or a directory of .npy files."
 
 
 @dataclass(frozen=True)
@@ -96,14 +99,14 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
     if path.is_dir():
         files = sorted(path.rglob("*.npy"))
         return {file.relative_to(path).as_posix().removesuffix(".npy"): _load_npy(file) for file in files}
+    if not path.exists():
+        raise DataError(f"The data {path} does not exist. {_EXPECTED}")
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"The data {path} is not an .npz. {_EXPECTED}")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(
-                    f"{path} is one array. Expected an .npz with named arrays, or a directory of .npy files."
-                )
-            return {key: _load_member(archive, key, path) for key in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+            return {key: np.asarray(archive[key]) for key in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise _unreadable(path, error) from error
 
 
@@ -116,18 +119,11 @@ def _load_npy(path: Path) -> npt.NDArray[Any]:
     return array
 
 
-def _load_member(archive: Any, key: str, path: Path) -> npt.NDArray[Any]:
-    try:
-        return np.asarray(archive[key])
-    except ValueError as error:
-        raise _unreadable(Path(f"{path}[{key}]"), error) from error
-
-
 def _unreadable(path: Path, error: Exception) -> DataError:
-    if isinstance(error, FileNotFoundError):
-        return DataError(f"The data {path} does not exist. Expected an .npz or a directory of .npy files.")
-    pickled = " Pickled objects are never loaded: save plain arrays of numbers." if "allow_pickle" in str(error) else ""
-    return DataError(f"{path} is not readable as .npz or .npy: {str(error).rstrip('.')}.{pickled}")
+    # numpy says "allow_pickle" where a file holds objects, and of a mapped one that it holds Python objects.
+    pickled = any(hint in str(error) for hint in ("allow_pickle", "Python objects"))
+    hint = "Pickled objects are never loaded: save plain arrays of numbers." if pickled else _EXPECTED
+    return DataError(f"{path} cannot be read: {str(error).rstrip('.')}. {hint}")
 
 
 def _check_keys(arrays: Mapping[str, npt.NDArray[Any]], entries: Sequence[BatchEntry]) -> None:

@@ -12,15 +12,16 @@ import numpy.typing as npt
 from graphfreeze.artifact.layout import to_stored
 from graphfreeze.artifact.manifest import StateEntry
 from graphfreeze.artifact.reader import Artifact
-from graphfreeze.artifact.tensors import TensorFile
 from graphfreeze.errors import ArtifactReadError
+from graphfreeze.selection.plan import FrozenVariable
+from graphfreeze.selection.plan_files import load_plan
 
 __all__ = ["FrozenElements", "FrozenParameter", "differing_bits", "read_frozen_elements"]
 
 
 @dataclass(frozen=True)
 class FrozenParameter:
-    """A parameter of which some elements are frozen.
+    """A parameter (or a model state) of which some elements are frozen.
 
     Attributes:
         entry: The parameter.
@@ -69,42 +70,41 @@ def read_frozen_elements(artifact: Artifact) -> FrozenElements | None:
         ArtifactReadError: The plan is corrupt, or says something else than the manifest.
     """
     manifest = artifact.manifest
-    masked = [entry for entry in manifest.parameters if entry.frozen_elements]
+    masked = [entry for entry in manifest.state if entry.frozen_elements]
     if not masked and not manifest.frozen:
         return FrozenElements({}, {})
-    if not artifact.masks_path.is_file():
+    if not artifact.plan_directory.is_dir():
         return None
-    tensors = TensorFile(artifact.masks_path)
+    plan = load_plan(artifact.plan_directory)
 
-    def read(kind: str, object_path: str | None) -> npt.NDArray[Any]:
-        name = f"{kind}/{object_path}"
-        if name not in tensors:
-            raise ArtifactReadError(
-                f"{artifact.masks_path} lacks {name}, which {artifact.directory / 'manifest.json'} says is frozen. "
-                "Both must come from one `graphfreeze rewrite`."
-            )
-        return tensors[name]
+    def find(name: str, object_path: str | None) -> FrozenVariable:
+        found = plan.find(object_path or "")
+        if found is None:
+            raise _contradiction(artifact, f"{name} is frozen in the manifest and not in the plan")
+        return found
 
     partly = {}
     for entry in masked:
-        mask, value = read("mask", entry.object_path), read("value", entry.object_path)
-        try:
-            frozen = np.broadcast_to(~to_stored(mask.astype(np.bool_), entry), entry.stored_shape)
-            value = np.broadcast_to(to_stored(value, entry), entry.stored_shape)
-        except ValueError as error:
-            raise ArtifactReadError(
-                f"{artifact.masks_path}: the mask of {entry.name} does not fit: {error}."
-            ) from error
-        count = int(np.count_nonzero(frozen))
-        if count != entry.frozen_elements or value.dtype.name != entry.dtype:
-            raise ArtifactReadError(
-                f"{artifact.masks_path} freezes {count} elements of {entry.name} at {value.dtype.name} values, "
-                f"the manifest says {entry.frozen_elements} of {entry.dtype}. "
-                "Both must come from one `graphfreeze rewrite`."
+        variable = find(entry.name, entry.object_path)
+        if (variable.variable.shape, variable.variable.dtype) != (entry.shape, entry.dtype):
+            raise _contradiction(artifact, f"{entry.name} has another shape or dtype in the plan")
+        if variable.frozen_elements != entry.frozen_elements:
+            raise _contradiction(
+                artifact,
+                f"{entry.name} has {variable.frozen_elements} frozen elements in the plan, {entry.frozen_elements} in "
+                "the manifest",
             )
-        partly[entry.name] = FrozenParameter(entry, frozen, value)
-    wholly = {entry.name: read("value", entry.object_path) for entry in manifest.frozen}
+        frozen = np.broadcast_to(to_stored(~variable.mask, entry), entry.stored_shape)
+        partly[entry.name] = FrozenParameter(entry, frozen, to_stored(variable.value, entry))
+    wholly = {entry.name: find(entry.name, entry.object_path).value for entry in manifest.frozen}
     return FrozenElements(partly, wholly)
+
+
+def _contradiction(artifact: Artifact, what: str) -> ArtifactReadError:
+    return ArtifactReadError(
+        f"{artifact.plan_directory} does not belong to {artifact.directory}: {what}. "
+        "Both must come from one `graphfreeze rewrite`."
+    )
 
 
 def differing_bits(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

@@ -55,7 +55,7 @@ def inspect_artifact(out: str | Path | Artifact) -> dict[str, Any]:
         "files": {name: _size(artifact.directory / name) for name in manifest.files},
         "hyperparameters": {entry.name: artifact.state[entry.name].tolist() for entry in hyperparameters},
         "elements": sum(entry.elements or 0 for entry in manifest.parameters) + wholly_frozen,
-        "frozen_elements": sum(entry.frozen_elements or 0 for entry in manifest.parameters) + wholly_frozen,
+        "frozen_elements": sum(entry.frozen_elements or 0 for entry in manifest.state) + wholly_frozen,
     }
 
 

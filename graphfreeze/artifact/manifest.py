@@ -74,9 +74,9 @@ class StateEntry:
         object_path: The variable's path in the SavedModel, for parameters and model state.
         parameter: The parameter that an optimizer state belongs to, where it belongs to one.
         trainable: Of a parameter: whether `gradients` yields `gradient/NAME`.
-        elements: Of a parameter: how many elements it has.
-        frozen_elements: Of a parameter: how many of them are frozen.
-        form: Of a parameter with frozen elements: the form of the masked read.
+        elements: How many elements it has; of every parameter, and of a model state with frozen elements.
+        frozen_elements: How many of them are frozen.
+        form: The form of the masked read, where elements are frozen.
     """
 
     name: str

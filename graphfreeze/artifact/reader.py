@@ -19,8 +19,6 @@ from graphfreeze.errors import ArtifactReadError
 
 __all__ = ["Artifact", "read_artifact"]
 
-MASKS_FILE = "masks.safetensors"
-
 
 @dataclass(frozen=True)
 class Artifact:
@@ -57,9 +55,9 @@ class Artifact:
         return reference
 
     @property
-    def masks_path(self) -> Path:
-        """Where the freeze plan's masks lie, when the artifact is still in the OUT of its rewrite."""
-        return self.directory.parent / "plan" / MASKS_FILE
+    def plan_directory(self) -> Path:
+        """Where the freeze plan lies, when the artifact is still in the OUT of its rewrite."""
+        return self.directory.parent / "plan"
 
     def graph_path(self, name: str) -> Path:
         """The ONNX file of a graph (`train_step`, `gradients`, `apply_gradients`, `forward`)."""

@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from graphfreeze.artifact.consistency import check_graphs, check_reference, check_state
-from graphfreeze.artifact.constants import externalised
+from graphfreeze.artifact.constants import CONSTANTS_FILE, externalised
 from graphfreeze.artifact.manifest import GRAPH_NAMES, Manifest
 from graphfreeze.artifact.manifest_json import to_json
 from graphfreeze.artifact.tensors import write_tensors
@@ -70,7 +70,8 @@ def write_artifact(
                 (directory / manifest.graphs[name].file).write_bytes(proto.SerializeToString(deterministic=True))
         write_tensors(directory / STATE_FILE, state)
         write_tensors(directory / REFERENCE_FILE, reference)
-        files = {path.name: sha256_of_file(path) for path in sorted(directory.iterdir()) if path.name != MANIFEST_FILE}
+        names = [CONSTANTS_FILE, STATE_FILE, REFERENCE_FILE, *(manifest.graphs[name].file for name in models)]
+        files = {name: sha256_of_file(directory / name) for name in names if (directory / name).is_file()}
         manifest = dataclasses.replace(manifest, files=files)
         (directory / MANIFEST_FILE).write_text(to_json(manifest), encoding="utf-8", newline="\n")
     except OSError as error:

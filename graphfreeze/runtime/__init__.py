@@ -5,6 +5,7 @@ trainer.py        Trainer: steps, epochs, gradients, predictions, states
 train.py          the command
 step_bindings.py  the training step's bindings, used in turn
 device_state.py   the state on the device, twice
+saved_state.py    a state to start from
 device_tensor.py  arrays to the device and back
 graph_runner.py   any graph of the artifact, once
 session.py        sessions

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from graphfreeze.artifact.consistency import check_state
 from graphfreeze.artifact.data import Dataset, DataSource, load_data
 from graphfreeze.artifact.frozen import FrozenElements, read_frozen_elements
 from graphfreeze.artifact.layout import to_tensorflow
 from graphfreeze.artifact.reader import Artifact, read_artifact
-from graphfreeze.artifact.tensors import TensorFile, write_tensors
-from graphfreeze.errors import ArtifactReadError, DataError, UsageError
+from graphfreeze.artifact.tensors import write_tensors
+from graphfreeze.errors import DataError, UsageError
 from graphfreeze.output import atomic_file
 from graphfreeze.runtime.device import Device, choose_device
 from graphfreeze.runtime.device_state import DeviceState
 from graphfreeze.runtime.device_tensor import element_dtype
 from graphfreeze.runtime.graph_runner import GraphRunner
+from graphfreeze.runtime.saved_state import StateSource, read_state
 from graphfreeze.runtime.session import create_session
 from graphfreeze.runtime.step_bindings import StepBindings
 
@@ -72,14 +72,15 @@ class Trainer:
         out: str | Path | Artifact,
         *,
         device: str | Device = "auto",
-        state: str | Path | Mapping[str, npt.NDArray[Any]] | None = None,
+        state: StateSource | None = None,
     ) -> None:
         self.artifact = out if isinstance(out, Artifact) else read_artifact(out)
         self.device = choose_device(device)
         self.steps = 0
         self._manifest = self.artifact.manifest
         self._entries = {entry.name: entry for entry in self._manifest.state}
-        self._state = DeviceState(self._manifest.state, self._checked_state(state), self.device)
+        values = self.artifact.state if state is None else read_state(self.artifact, self.frozen, state)
+        self._state = DeviceState(self._manifest.state, values, self.device)
         session = create_session(self.artifact.graph_path("train_step"), self.device)
         self._bindings = StepBindings(session, self._manifest.graphs["train_step"], self._state, self.device)
 
@@ -233,7 +234,7 @@ class Trainer:
         Raises:
             ArtifactReadError: The file is missing, corrupt, or of another artifact. The state is then unchanged.
         """
-        values = self._checked_state(path)
+        values = read_state(self.artifact, self.frozen, path)
         for name in self._entries:
             self._state.write(name, values[name])
 
@@ -246,22 +247,6 @@ class Trainer:
 
     def _as_batch(self, batch: Mapping[str, npt.ArrayLike]) -> dict[str, npt.NDArray[Any]]:
         return load_data(batch, self._manifest.batch).batch(slice(None))
-
-    def _checked_state(
-        self, state: str | Path | Mapping[str, npt.NDArray[Any]] | None
-    ) -> Mapping[str, npt.NDArray[Any]]:
-        if state is None:
-            return self.artifact.state
-        values = TensorFile(Path(state)) if isinstance(state, str | Path) else state
-        where = str(state) if isinstance(state, str | Path) else "The state"
-        if problems := check_state(self._manifest, values):
-            raise ArtifactReadError(f"{where} is not a state of {self.artifact.directory}: {problems[0]}.")
-        if self.frozen is not None and (changed := self.frozen.changed(values)):
-            name, count = next(iter(changed.items()))
-            raise ArtifactReadError(
-                f"{where} is not a state of {self.artifact.directory}: {count} frozen elements of {name} differ."
-            )
-        return values
 
     def _require_learning_rate(self) -> None:
         if LEARNING_RATE not in self._entries:

@@ -59,7 +59,7 @@ def validate(
     frozen = read_frozen_elements(artifact)
     if frozen is None:
         raise ArtifactReadError(
-            f"{artifact.masks_path} is missing, which says what is frozen. Validate the whole OUT of the rewrite."
+            f"{artifact.plan_directory} is missing, which says what is frozen. Validate the whole OUT of the rewrite."
         )
     expected = artifact.reference if reference is None else reference
     if reference is not None and (problems := check_reference(manifest, reference)):

@@ -28,10 +28,13 @@ from graphfreeze.artifact.manifest import (
     Manifest,
     StateEntry,
 )
-from graphfreeze.artifact.tensors import write_tensors
 from graphfreeze.artifact.writer import write_artifact
+from graphfreeze.selection.plan import FreezePlan, FrozenVariable
+from graphfreeze.selection.plan_files import save_plan
+from graphfreeze.selection.variable import Variable
 
 Arrays = dict[str, npt.NDArray[Any]]
+Mask = npt.NDArray[np.bool_]
 
 PERMUTATION = (3, 2, 0, 1)
 OUTPUTS = 128
@@ -100,10 +103,9 @@ def expected_step(state: Mapping[str, npt.NDArray[Any]], batch: Mapping[str, npt
 
 
 def build_manifest() -> Manifest:
-    conv = {"object_path": "variables/0", "permutation": PERMUTATION}
     state = (
         StateEntry("conv/kernel", "parameter", (2, 2, 2, 3), "float32", True, trainable=True, elements=24,
-                   frozen_elements=9, form="blend", **conv),
+                   frozen_elements=9, form="blend", object_path="variables/0", permutation=PERMUTATION),
         StateEntry("conv/bias", "parameter", (3,), "float32", True, object_path="variables/1", trainable=True,
                    elements=3, frozen_elements=0),
         StateEntry("conv/offset", "parameter", (3,), "float32", False, object_path="variables/2", trainable=False,
@@ -169,28 +171,33 @@ def write_toy(
     out: Path,
     *,
     graphs: Mapping[str, onnx.ModelProto] | None = None,
-    mask: npt.NDArray[np.bool_] = MASK,
+    mask: Mask = MASK,
     reference: Arrays | None = None,
+    state: Arrays = STATE,
 ) -> Path:
     """Write OUT with its plan and its training step, and return it."""
     write_artifact(
         out / "training",
         build_manifest(),
         graphs or build_graphs(),
-        stored(STATE),
+        stored(state),
         reference or build_reference(random_batch(6)),
     )
-    (out / "plan").mkdir()
-    write_tensors(
-        out / "plan" / "masks.safetensors",
-        {
-            "mask/variables/0": mask,
-            "value/variables/0": np.where(mask, np.float32(0), KERNEL),
-            "mask/variables/5": np.zeros((1, 1), np.bool_),
-            "value/variables/5": PROJECTION,
-        },
-    )
+    write_plan(out, mask)
     return out
+
+
+def write_plan(out: Path, mask: Mask = MASK) -> None:
+    kernel = Variable("conv/kernel", "variables/0", KERNEL.shape, "float32", True)
+    projection = Variable("head/projection", "variables/5", PROJECTION.shape, "float32", True)
+    plan = FreezePlan(
+        (
+            FrozenVariable(kernel, mask, np.where(mask, np.float32(0), KERNEL), "blend"),
+            FrozenVariable(projection, np.zeros((1, 1), np.bool_), PROJECTION, "blend"),
+        )
+    )
+    (out / "plan").mkdir(exist_ok=True)
+    save_plan(plan, out / "plan")
 
 
 # -- the graphs
@@ -222,7 +229,7 @@ class _Graph:
 
 
 def _info(name: str) -> onnx.ValueInfoProto:
-    fixed = {
+    fixed: dict[str, tuple[np.dtype[Any], list[int | str]]] = {
         "image": (np.dtype(np.float32), ["batch", 2, 2, 2]),
         "y": (np.dtype(np.float32), ["batch", OUTPUTS]),
         "output/prediction": (np.dtype(np.float32), ["batch", OUTPUTS]),
@@ -233,7 +240,8 @@ def _info(name: str) -> onnx.ValueInfoProto:
     else:
         value = STATE[name.removeprefix("new/").removeprefix("gradient/")]
         permuted = value.ndim == 4
-        dtype, shape = value.dtype, [value.shape[axis] for axis in PERMUTATION] if permuted else list(value.shape)
+        dtype = value.dtype
+        shape = [value.shape[axis] for axis in PERMUTATION] if permuted else list(value.shape)
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), shape)
 
 
@@ -247,7 +255,7 @@ def _predict(g: _Graph, prediction: str | None = None) -> tuple[str, str, str]:
     return flat, projection, g("MatMul", z, projection, output=prediction)
 
 
-def _loss_and_gradients(g: _Graph, kernel_gradient: str, bias_gradient: str) -> None:
+def _loss_and_gradients(g: _Graph, mask: Mask, kernel_gradient: str, bias_gradient: str) -> None:
     flat, projection, prediction = _predict(g)
     residual = g("Sub", prediction, "y")
     g("ReduceMean", g("Mul", residual, residual), output="loss", keepdims=0)
@@ -255,7 +263,7 @@ def _loss_and_gradients(g: _Graph, kernel_gradient: str, bias_gradient: str) -> 
     upstream = g("Div", g("Mul", residual, g.constant(2.0)), count)
     dz = g("MatMul", upstream, g("Transpose", projection, perm=[1, 0]))
     dense = g("Reshape", g("Gemm", dz, flat, transA=1), g.constant([3, 2, 2, 2], np.int64))
-    g("Mul", dense, g.constant(np.transpose(MASK, PERMUTATION)), output=kernel_gradient)
+    g("Mul", dense, g.constant(np.transpose(mask, PERMUTATION)), output=kernel_gradient)
     g("ReduceSum", dz, g.constant([0], np.int64), output=bias_gradient, keepdims=0)
 
 
@@ -271,18 +279,18 @@ def _model_state(g: _Graph) -> None:
     g("Cast", wide, output="new/seed", to=TensorProto.UINT32)
 
 
-def _apply(g: _Graph, kernel_gradient: str, bias_gradient: str) -> None:
+def _apply(g: _Graph, mask: Mask, kernel_gradient: str, bias_gradient: str) -> None:
     for name, gradient in (("conv/kernel", kernel_gradient), ("conv/bias", bias_gradient)):
         decayed = g("Mul", f"momentum/{name}", g.constant(0.9))
         momentum = g("Sub", decayed, g("Mul", gradient, "learning_rate"), output=f"new/momentum/{name}")
         moved = g("Add", name, momentum, output="new/conv/bias" if name == "conv/bias" else None)
         if name == "conv/kernel":
-            mask = g.constant(np.transpose(MASK, PERMUTATION), np.bool_)
-            g("Where", mask, moved, g.constant(np.transpose(KERNEL, PERMUTATION)), output="new/conv/kernel")
+            keep = g.constant(np.transpose(mask, PERMUTATION), np.bool_)
+            g("Where", keep, moved, g.constant(np.transpose(KERNEL, PERMUTATION)), output="new/conv/kernel")
     g("Add", "iteration", g.constant(1, np.int64), output="new/iteration")
 
 
-def build_graphs() -> dict[str, onnx.ModelProto]:
+def build_graphs(*, gradient_mask: Mask = MASK, update_mask: Mask = MASK) -> dict[str, onnx.ModelProto]:
     model_parts = ["conv/kernel", "conv/bias", "conv/offset"]
     model_state = ["conv/moving_mean", "seed"]
     slots = ["momentum/conv/kernel", "momentum/conv/bias", "iteration"]
@@ -291,12 +299,12 @@ def build_graphs() -> dict[str, onnx.ModelProto]:
     gradient_names = ["gradient/conv/kernel", "gradient/conv/bias"]
 
     step, gradients, apply, forward = _Graph(), _Graph(), _Graph(), _Graph()
-    _loss_and_gradients(step, "kernel_gradient", "bias_gradient")
+    _loss_and_gradients(step, gradient_mask, "kernel_gradient", "bias_gradient")
     _model_state(step)
-    _apply(step, "kernel_gradient", "bias_gradient")
-    _loss_and_gradients(gradients, "gradient/conv/kernel", "gradient/conv/bias")
+    _apply(step, update_mask, "kernel_gradient", "bias_gradient")
+    _loss_and_gradients(gradients, gradient_mask, "gradient/conv/kernel", "gradient/conv/bias")
     _model_state(gradients)
-    _apply(apply, "gradient/conv/kernel", "gradient/conv/bias")
+    _apply(apply, update_mask, "gradient/conv/kernel", "gradient/conv/bias")
     _predict(forward, "output/prediction")
     return {
         "train_step": step.model(

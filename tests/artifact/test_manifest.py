@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graphfreeze.artifact.manifest_json import from_json, to_json
+from graphfreeze.errors import ArtifactReadError
+from tests.artifact.toy import build_manifest
+
+DOCUMENT: dict[str, Any] = json.loads(to_json(build_manifest()))
+
+
+def test_what_is_written_is_read_back() -> None:
+    assert from_json(to_json(build_manifest())) == build_manifest()
+
+
+def test_equal_manifests_give_equal_text_whatever_the_order_of_mappings() -> None:
+    text = to_json(build_manifest())
+    document = json.loads(text)
+    document["versions"] = dict(reversed(document["versions"].items()))
+    assert to_json(from_json(json.dumps(document))) == text
+
+
+def test_keys_are_those_of_the_documented_format() -> None:
+    """The example in docs/architecture.md has the same keys at every level."""
+    text = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    block = re.search(r"```json\n(.*?)```", text, re.DOTALL)
+    assert block is not None
+    documented = json.loads(block[1])
+    assert set(documented) == set(DOCUMENT)
+    assert set(documented["batch"][0]) == set(DOCUMENT["batch"][0])
+    assert set(documented["frozen"][0]) == set(DOCUMENT["frozen"][0])
+    assert set(documented["graphs"]) == set(DOCUMENT["graphs"])
+    assert set(documented["graphs"]["train_step"]) == set(DOCUMENT["graphs"]["train_step"])
+    ours = {entry["role"]: entry for entry in reversed(DOCUMENT["state"])}
+    for entry in documented["state"]:
+        assert set(entry) == set(ours[entry["role"]])
+
+
+def _set(document: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    target: Any = document
+    for key in parents:
+        target = target[int(key)] if isinstance(target, list) else target[key]
+    if value is DELETED:
+        del target[last]
+    else:
+        target[last] = value
+
+
+DELETED = object()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("schema_version", 2, "schema_version 2; this version of graphfreeze reads 1"),
+        ("schema_version", DELETED, "schema_version None"),
+        ("opset", DELETED, "lacks the key 'opset'"),
+        ("opset", "18", "'opset' should be an integer, found '18'"),
+        ("opset", True, "'opset' should be an integer, found True"),
+        ("author", "x", "unknown key 'author'"),
+        ("batch.0.shape", ["batch", 2.5], "a list of integers and names"),
+        ("batch.0.role", "label", "one of input, target, sample_weight"),
+        ("state.0.permutation", [0, 1, 2, 2], "a permutation of 4 axes"),
+        ("state.0.permutation", DELETED, "lacks the key 'permutation'"),
+        ("state.0.frozen_elements", DELETED, "lacks the key 'frozen_elements'"),
+        ("state.1.trainable", 1, "'trainable' should be true or false"),
+        ("state.1.momentum", 1, r"state\[1\] has the unknown key 'momentum'"),
+        ("graphs.forward", DELETED, "lacks the key 'forward'"),
+        ("graphs.forward.file", "../forward.onnx", "a file name without a directory"),
+        ("graphs.forward.file", "..", "a file name without a directory"),
+        ("graphs.forward.inputs", "image", "a list of strings"),
+        ("files", {"a": 1}, "an object of strings"),
+        ("loss", "mse", "'loss' should be an object"),
+    ],
+)
+def test_anything_else_is_refused_by_name(path: str, value: Any, message: str) -> None:
+    document = copy.deepcopy(DOCUMENT)
+    _set(document, path, value)
+    with pytest.raises(ArtifactReadError, match=message):
+        from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null"])
+def test_text_that_is_no_manifest_is_refused(text: str) -> None:
+    with pytest.raises(ArtifactReadError, match=r"manifest\.json"):
+        from_json(text)
