@@ -95,9 +95,8 @@ def test_a_gradient_that_is_one_percent_off_is_named_with_its_error(tmp_path: Pa
     scaled(graphs, "gradient/conv/bias", 1.01, ["gradients"])
     message, failed = failed_checks(write_toy(tmp_path / "out", graphs=graphs))
     assert set(failed) == {"gradients equal TensorFlow's", "train_step equals gradients and apply_gradients"}
-    found = re.match(
-        r"conv/bias differs by ([\d.e-]+) where ([\d.e-]+) is allowed", failed["gradients equal TensorFlow's"]
-    )
+    difference = failed["gradients equal TensorFlow's"]
+    found = re.match(r"conv/bias differs by ([\d.e-]+) where ([\d.e-]+) is allowed", difference)
     assert found is not None
     bias = expected_gradients(STATE, random_batch(6))["conv/bias"]
     assert float(found[1]) == pytest.approx(0.01 * np.abs(bias).max(), rel=1e-2)
