@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import re
@@ -36,6 +37,9 @@ _INTERRUPTED = 130
 
 def main() -> NoReturn:
     """Run the command line of this process, and exit."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # The lines of tables, and names of variables, need not be in the encoding of a pipe or a terminal.
+        sys.stdout.reconfigure(errors="replace")
     sys.exit(run(sys.argv[1:]))
 
 
@@ -78,7 +82,7 @@ def _print_error(error: GraphfreezeError, as_json: bool) -> None:
 def _print_error_object(kind: str, message: str, exit_code: int, details: dict[str, Any]) -> None:
     """One line on stderr, always the last one; stdout stays empty."""
     value = {"type": kind, "message": message, "exit_code": exit_code, "details": json_value(details)}
-    click.echo(json.dumps({"schema_version": SCHEMA_VERSION, "error": value}, ensure_ascii=False), err=True)
+    click.echo(json.dumps({"schema_version": SCHEMA_VERSION, "error": value}), err=True)
 
 
 def _report_defect(error: Exception, arguments: Sequence[str], as_json: bool) -> int:

@@ -67,7 +67,7 @@ class Terminal:
             tables: Makes the tables of that kind of report.
         """
         if self._as_json:
-            text = json.dumps({"schema_version": SCHEMA_VERSION, **json_value(report)}, indent=2, ensure_ascii=False)
+            text = json.dumps({"schema_version": SCHEMA_VERSION, **json_value(report)}, indent=2)
             self._stdout.write(text + "\n")
         elif not self._quiet:
             _print(self._stdout, tables(report))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import subprocess
@@ -157,6 +158,14 @@ def test_stdout_without_a_reader_is_no_defect(model: Path) -> None:
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert result.returncode in (0, 1)
     assert "Traceback" not in result.stderr
+
+
+def test_an_encoding_without_the_lines_of_tables_is_no_defect(model: Path) -> None:
+    command = [sys.executable, "-m", "graphfreeze", "inspect", str(model)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert "dense/kernel" in result.stdout
 
 
 def test_nothing_is_selected(capsys: pytest.CaptureFixture[str]) -> None:
