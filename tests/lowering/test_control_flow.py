@@ -1,0 +1,209 @@
+"""Loops and branches written by hand: forward and gradients against TensorFlow, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import onnx
+import pytest
+import tensorflow as tf
+
+from graphfreeze.errors import UnsupportedOperationError
+from tests.lowering.conversion import Argument, check, gradients
+
+X = {"x": Argument((None, 3))}
+SERIES = {"x": Argument((None, 4, 3))}
+
+
+def _operators(graph: onnx.GraphProto) -> set[str]:
+    found = {node.op_type for node in graph.node}
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                found |= _operators(attribute.g)
+    return found
+
+
+def _power(x: Any, times: int = 5) -> Any:
+    return tf.while_loop(lambda i, a: i < times, lambda i, a: (i + 1, tf.tanh(a) * x), (0, x))[1]
+
+
+def _two_exits(x: Any) -> Any:
+    return tf.while_loop(
+        lambda i, a: i < 9, lambda i, a: (i + 2, a * tf.cast(i, a.dtype) + x), (1, x), maximum_iterations=3
+    )
+
+
+def _counts_down(x: Any) -> Any:
+    return tf.while_loop(lambda i, a: i > 0, lambda i, a: (i - 1, tf.sin(a + x)), (4, x))[1]
+
+
+def _uses_the_counter(x: Any) -> Any:
+    def body(i: Any, a: Any) -> Any:
+        column = tf.gather(x, i, axis=1)[:, None]
+        return i + 1, a * 0.5 + column * tf.cast(2 * i + 1, x.dtype)
+
+    return tf.while_loop(lambda i, a: i < 3, body, (0, x))[1]
+
+
+def _swaps(x: Any) -> Any:
+    return tf.while_loop(lambda i, a, b: i < 3, lambda i, a, b: (i + 1, b * 1.5, a + b), (0, x, tf.cos(x)))[1:]
+
+
+def _loop_in_loop(x: Any) -> Any:
+    def inner(v: Any) -> Any:
+        return tf.while_loop(lambda j, a: j < 3, lambda j, a: (j + 1, tf.tanh(a * v) + 0.1 * a), (0, v))[1]
+
+    return tf.while_loop(lambda i, a: i < 4, lambda i, a: (i + 1, inner(a)), (0, x))[1]
+
+
+def _scan(x: Any) -> Any:
+    return tf.scan(lambda a, b: tf.tanh(a * 0.5 + b), tf.transpose(x, [1, 0, 2]))
+
+
+def _scan_backwards(x: Any) -> Any:
+    start = tf.zeros_like(x[:, 0])
+    return tf.scan(lambda a, b: tf.tanh(a * 0.5 + b), tf.transpose(x, [1, 0, 2]), start, reverse=True)
+
+
+def _map(x: Any) -> Any:
+    rows = tf.transpose(x, [1, 0, 2])
+    signature = (x.dtype, x.dtype)
+    return tf.map_fn(lambda p: (p[0] * p[1], tf.exp(p[0])), (rows, tf.range(4, dtype=x.dtype)), signature)
+
+
+def _scan_in_scan(x: Any) -> Any:
+    def step(a: Any, b: Any) -> Any:
+        inner = tf.scan(lambda c, d: tf.tanh(c + d), tf.transpose(b * a))
+        return inner[-1][:, None] * 0.1 + a
+
+    return tf.scan(step, tf.transpose(x, [1, 0, 2]), tf.ones_like(x[:, 0]))
+
+
+def _branch_in_loop(x: Any) -> Any:
+    def body(i: Any, a: Any) -> Any:
+        return i + 1, tf.cond(tf.equal(i % 2, 0), lambda: tf.tanh(a), lambda: a * x)
+
+    return tf.while_loop(lambda i, a: i < 5, body, (0, x))[1]
+
+
+def _branch(x: Any) -> Any:
+    return tf.cond(tf.reduce_sum(x) > 0.0, lambda: tf.tanh(x) * 2.0, lambda: tf.exp(x) + tf.reduce_sum(x))
+
+
+def _branch_with_two_results(x: Any) -> Any:
+    y = tf.sin(x)
+    return tf.cond(tf.reduce_mean(x) > 0.1, lambda: (x, y), lambda: (y * y, x))
+
+
+def _nested_branch(x: Any) -> Any:
+    inner = lambda: tf.cond(tf.reduce_max(x) > 1.0, lambda: x * 2.0, lambda: x * x)  # noqa: E731
+    return tf.cond(tf.reduce_sum(x) > 0.0, inner, lambda: tf.zeros_like(x))
+
+
+def _loop_in_branch(x: Any) -> Any:
+    return tf.cond(tf.reduce_sum(x) > 0.0, lambda: _power(x), lambda: x + 1.0)
+
+
+WITH_GRADIENTS: dict[str, tuple[Callable[..., Any], dict[str, Argument]]] = {
+    "power": (_power, X),
+    "two exits": (_two_exits, X),
+    "counts down": (_counts_down, X),
+    "uses the counter": (_uses_the_counter, X),
+    "swaps": (_swaps, X),
+    "loop in loop": (_loop_in_loop, X),
+    "scan": (_scan, SERIES),
+    "scan backwards": (_scan_backwards, SERIES),
+    "map": (_map, SERIES),
+    "scan in scan": (_scan_in_scan, SERIES),
+    "branch in loop": (_branch_in_loop, X),
+    "branch": (_branch, X),
+    "branch with two results": (_branch_with_two_results, X),
+    "nested branch": (_nested_branch, X),
+}
+
+
+@pytest.mark.parametrize("name", WITH_GRADIENTS)
+def test_with_gradients(name: str) -> None:
+    function, arguments = WITH_GRADIENTS[name]
+    check(gradients(function), arguments, tolerance={"float32": 5e-6, "float64": 1e-12})
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_either_branch(seed: int) -> None:
+    """Random inputs of four seeds take both branches."""
+    check(gradients(_branch), X, precisions=["float64"], seed=seed)
+
+
+def test_known_loops_are_scans_and_unrolled_ones_nothing() -> None:
+    assert "Scan" in _operators(check(lambda x: [_power(x)], X).graph)
+    assert not _operators(check(lambda x: [_power(x, 1)], X).graph) & {"Scan", "Loop"}
+    assert not _operators(check(lambda x: [_power(x, 0)], X).graph) & {"Scan", "Loop"}
+
+
+def test_a_known_predicate_leaves_no_branch() -> None:
+    proto = check(lambda x: [tf.cond(tf.constant(True), lambda: x * 2.0, lambda: x * 3.0)], X)
+    assert _operators(proto.graph) == {"Mul"}
+
+
+def test_what_does_not_change_is_computed_before_the_loop() -> None:
+    def function(x: Any) -> list[Any]:
+        body = lambda i, a: (i + 1, a * tf.exp(tf.sin(x)))  # noqa: E731
+        return [tf.while_loop(lambda i, a: i < 4, body, (0, x))[1]]
+
+    (body,) = [a.g for n in check(function, X).graph.node for a in n.attribute if a.HasField("g")]
+    assert [node.op_type for node in body.node] == ["Mul"]
+
+
+def _until_small(x: Any) -> list[Any]:
+    return list(tf.while_loop(lambda i, a: tf.reduce_sum(tf.abs(a)) > 1.0, lambda i, a: (i + 1, a * 0.7), (0, x)))
+
+
+def _as_often_as_samples(x: Any) -> list[Any]:
+    return [tf.while_loop(lambda i, a: i < tf.shape(x)[0], lambda i, a: (i + 1, a * 0.5 + x), (0, x))[1]]
+
+
+def _writes_until_small(x: Any) -> list[Any]:
+    def body(i: Any, a: Any, t: Any) -> Any:
+        return i + 1, a * 0.7, t.write(i, a)
+
+    array = tf.TensorArray(x.dtype, 8, element_shape=x.shape)
+    going_on = lambda i, a, t: tf.logical_and(i < 8, tf.reduce_sum(tf.abs(a)) > 1.0)  # noqa: E731
+    count, _, array = tf.while_loop(going_on, body, (0, x, array))
+    return [count, array.stack()]
+
+
+def _reads_until_small(x: Any) -> list[Any]:
+    rows = tf.TensorArray(x.dtype, 3).unstack(tf.transpose(x))
+    going_on = lambda i, a: tf.logical_and(i < 3, tf.reduce_sum(tf.abs(a)) < 4.0)  # noqa: E731
+    return list(tf.while_loop(going_on, lambda i, a: (i + 1, a + rows.read(i)), (0, x[:, 0])))
+
+
+@pytest.mark.parametrize("function", [_until_small, _as_often_as_samples, _writes_until_small, _reads_until_small])
+def test_loops_that_data_end(function: Callable[..., Any]) -> None:
+    assert "Loop" in _operators(check(function, X, tolerance={"float64": 1e-12}).graph)
+
+
+def test_a_loop_in_a_branch() -> None:
+    check(lambda x: [_loop_in_branch(x)], X)
+
+
+def test_the_gradient_of_a_loop_that_data_end_is_refused_by_name() -> None:
+    with pytest.raises(UnsupportedOperationError, match=r"While .*known only at run time.*: while"):
+        check(gradients(lambda x: _until_small(x)[1]), X)
+
+
+def test_branches_of_different_shapes_are_refused_by_name() -> None:
+    with pytest.raises(UnsupportedOperationError, match="branches give different shapes"):
+        check(lambda x: [tf.cond(tf.reduce_sum(x) > 0.0, lambda: x, lambda: x[:, :1])], X)
+
+
+def test_a_variable_that_changes_its_shape_is_refused_by_name() -> None:
+    def grows(x: Any) -> list[Any]:
+        shapes = (tf.TensorShape([]), tf.TensorShape([None, None]))
+        body = lambda i, a: (i + 1, tf.concat([a, x], 1))  # noqa: E731
+        return [tf.while_loop(lambda i, a: i < 3, body, (0, x), shapes)[1]]
+
+    with pytest.raises(UnsupportedOperationError, match="changes its shape"):
+        check(grows, X)
