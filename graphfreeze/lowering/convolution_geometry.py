@@ -166,8 +166,10 @@ def place_taps(node: Node, values: Sequence[ir.Value], window: Window, batch: Di
     planes: dict[Sizes, ir.Value] = {}
     for tap, value in zip(window.taps, values, strict=True):
         residue = tuple(t * d % s for t, (d, s) in zip(tap, steps, strict=True))
-        shift = [-(t * d // s) for t, (d, s) in zip(tap, steps, strict=True)]
-        value = crop(node, value, window.output, shift, length)
+        shift = [t * d // s for t, (d, s) in zip(tap, steps, strict=True)]
+        if any(q >= n for q, n in zip(shift, length, strict=True)):
+            continue  # it only ever meets padding
+        value = crop(node, value, window.output, [-q for q in shift], length)
         planes[residue] = node.emit("Add", planes[residue], value) if residue in planes else value
     everywhere = _interleave(node, planes, window.strides, [batch, channels, *length])
     covered = [n * s for n, s in zip(length, window.strides, strict=True)]
