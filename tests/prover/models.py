@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-__all__ = ["BUILDERS"]
+__all__ = ["BUILDERS", "typed"]
 
 ROWS = tf.TensorSpec([None, 2])
 
@@ -94,6 +94,12 @@ def dataset(path: Path) -> Path:
         return scaled.reduce(0.0, lambda total, value: total + value)
 
     return _save(path, serve, tf.TensorSpec([None]), w=w)
+
+
+def typed(path: Path, value: Any) -> Path:
+    """One variable of any dtype, given back as it is."""
+    w = tf.Variable(value, name="w")
+    return _save(path, lambda: tf.identity(w), w=w)
 
 
 def counter(path: Path) -> Path:
