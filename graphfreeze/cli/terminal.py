@@ -48,6 +48,7 @@ class Terminal:
         os.environ["KERAS_BACKEND"] = "tensorflow"
         if not self._verbose:
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+            logging.getLogger("tensorflow").setLevel(logging.ERROR)
         logger = logging.getLogger("graphfreeze")
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
