@@ -36,11 +36,11 @@ def check_manifest(manifest: Manifest) -> list[str]:
         "gradients": {"loss", *gradients, *new},
         "apply_gradients": set(new),
     }
-    new_model_state = {f"new/{e.name}" for e in manifest.state if e.updated and e.role == "model_state"}
+    # What the forward pass assigns comes out of `gradients`, the rest out of `apply_gradients`.
     required_outputs = {
         "train_step": {"loss", *new},
-        "gradients": {"loss", *gradients, *new_model_state},
-        "apply_gradients": {*new} - new_model_state,
+        "gradients": {"loss", *gradients},
+        "apply_gradients": {*new} - set(manifest.graphs["gradients"].outputs),
     }
     for name, expected in expected_inputs.items():
         graph = manifest.graphs[name]

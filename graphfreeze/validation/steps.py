@@ -140,7 +140,9 @@ def check_movement(movements: list[Movement], initial: Tensors) -> Check:
     moved = sum(item.moved for item in movements)
     total = sum(item.trainable for item in movements)
     still = [item.name for item in movements if not item.moved]
-    found = f"{moved} of {total} elements moved; the others have a gradient of zero or an update below rounding"
+    found = f"{moved} of {total} elements moved"
+    if moved < total:
+        found += "; the others have a gradient of zero or an update below rounding"
     return conclude(name, problems, found + (f"; nothing of {', '.join(still)} moved" if still else ""))
 
 

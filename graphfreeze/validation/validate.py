@@ -44,7 +44,7 @@ def validate(
         steps: How many optimizer steps to watch.
 
     Returns:
-        A JSON-ready report: facts, `parameters` (a record for each), `checks`, `placement` (what ran where).
+        A JSON-ready report: `passed` and `message`, facts, `parameters` (a record for each), `checks`, `placement` (what ran where).
 
     Raises:
         ArtifactReadError: The artifact or its plan is missing or corrupt.
@@ -97,6 +97,8 @@ def validate(
     report = {
         "schema_version": SCHEMA_VERSION,
         "passed": not failed,
+        "message": f"{len(checks) - len(failed)} of {len(checks)} checks passed on {chosen.kind}, over "
+        f"{len(records)} gradients and {steps} steps",
         "device": chosen.kind,
         "device_reason": chosen.reason,
         "reference": "stored" if reference is None else "given",

@@ -69,6 +69,7 @@ def test_a_right_artifact_passes_with_evidence(out: Path) -> None:
     assert json.loads(json.dumps(report)) == report
     assert report["schema_version"] == 1
     assert report["passed"] is True
+    assert report["message"] == "7 of 7 checks passed on cpu, over 2 gradients and 3 steps"
     assert [check["name"] for check in report["checks"]] == CHECKS
     assert all(check["passed"] for check in report["checks"])
     assert (report["device"], report["device_reason"], report["reference"]) == ("cpu", "requested", "stored")
