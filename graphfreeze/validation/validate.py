@@ -44,7 +44,8 @@ def validate(
         steps: How many optimizer steps to watch.
 
     Returns:
-        A JSON-ready report: `passed` and `message`, facts, `parameters` (a record for each), `checks`, `placement` (what ran where).
+        A JSON-ready report: `passed` and `message`, facts, `parameters` (a record for each), `checks`, and `placement`:
+        what ran where.
 
     Raises:
         ArtifactReadError: The artifact or its plan is missing or corrupt.
