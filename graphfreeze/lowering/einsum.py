@@ -22,13 +22,13 @@ class Einsum:
         operands: The labels of each operand's axes.
         result: The labels of the result's axes.
         dims: The size of each label; of those that broadcast, the larger one.
-        broadcasts: Whether an axis of size 1 stands where another operand's axis is longer.
+        broadcasts: The labels whose axis is of size 1 in one operand and longer in the other.
     """
 
     operands: tuple[str, ...]
     result: str
     dims: dict[str, Dim]
-    broadcasts: bool
+    broadcasts: frozenset[str]
 
     @classmethod
     def parse(cls, node: Node) -> Einsum:
@@ -50,17 +50,18 @@ class Einsum:
         operands = [spell(o, tensor.rank) for o, tensor in zip(operands, node.inputs, strict=True)]
         result = spell(result, node.outputs[0].rank)
         dims: dict[str, Dim] = {}
-        broadcasts = False
+        broadcasts: set[str] = set()
         for labels, tensor in zip(operands, node.inputs, strict=True):
             for label, dim in zip(labels, tensor.dims, strict=True):
-                broadcasts |= label in dims and dims[label] != dim
+                if dims.get(label, dim) != dim:
+                    broadcasts.add(label)
                 dims[label] = max(dims.get(label, dim), dim)
-        return cls(tuple(operands), result, dims, broadcasts)
+        return cls(tuple(operands), result, dims, frozenset(broadcasts))
 
     def lower(self, node: Node) -> ir.Value:
         """Emit the result."""
         values = node.values()
-        if any(len(set(labels)) < len(labels) for labels in (*self.operands, self.result)) or len(values) > 2:
+        if any(len(set(labels)) < len(labels) for labels in (*self.operands, self.result)):
             return self._fall_back(node, values)
         if len(values) == 1:
             value, labels = self._sum_out(node, values[0], self.operands[0], self.result)
@@ -69,8 +70,8 @@ class Einsum:
         left, a = self._sum_out(node, values[0], a, b + self.result)
         right, b = self._sum_out(node, values[1], b, a + self.result)
         shared = [label for label in a if label in b]
-        if self.broadcasts and any(label not in self.result for label in shared):
-            return self._fall_back(node, values)
+        if not self.broadcasts <= set(self.result):
+            raise CannotLower("a sum over an axis that broadcasts; broadcasting axes that the result keeps are covered")
         return self._multiply(node, (left, a), (right, b), [label for label in shared if label in self.result])
 
     def _multiply(self, node: Node, a: tuple[ir.Value, str], b: tuple[ir.Value, str], batch: list[str]) -> ir.Value:

@@ -1,0 +1,90 @@
+"""Matrix products against TensorFlow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import tensorflow as tf
+
+from tests.lowering.conversion import Argument, check, gradients
+
+
+@pytest.mark.parametrize(("transpose_a", "transpose_b"), [(False, False), (True, False), (False, True), (True, True)])
+def test_mat_mul_with_gradients(transpose_a: bool, transpose_b: bool) -> None:
+    def function(x: Any, y: Any) -> list[Any]:
+        y = tf.transpose(y) if transpose_b else y
+        return [tf.matmul(x, y, transpose_a=transpose_a, transpose_b=transpose_b)]
+
+    y = Argument((None, 4) if transpose_a else (3, 4))
+    check(gradients(function), {"x": Argument((None, 3)), "y": y})
+
+
+def test_batch_mat_mul_with_gradients() -> None:
+    def function(x: Any, y: Any, z: Any) -> list[Any]:
+        products = [tf.matmul(x, y), tf.matmul(x, y, transpose_a=True, transpose_b=True)]
+        return [*products, tf.matmul(x, x, transpose_b=True), tf.matmul(x, z), tf.matmul(x[:, None], z), x @ z]
+
+    operands = {"x": Argument((None, 3, 3)), "y": Argument((None, 3, 3)), "z": Argument((3, 3))}
+    check(gradients(function), operands)
+
+
+def test_integer_mat_mul() -> None:
+    def function(x: Any, y: Any) -> list[Any]:
+        return [tf.matmul(x, y), tf.matmul(x, y, transpose_b=True), tf.matmul(x, x, transpose_a=True)]
+
+    check(
+        function,
+        {"x": Argument((None, 3), "int32", high=9), "y": Argument((3, 3), "int32", high=9)},
+        precisions=["float32"],
+    )
+
+
+EQUATIONS = [
+    ("abc,cd->abd", (None, 2, 3), (3, 4)),
+    ("abc,cde->abde", (None, 2, 3), (3, 2, 4)),
+    ("abcd,cde->abe", (None, 2, 3, 4), (3, 4, 2)),
+    ("aecd,abcd->acbe", (None, 3, 2, 4), (None, 5, 2, 4)),
+    ("acbe,aecd->abcd", (None, 2, 5, 3), (None, 3, 2, 4)),
+    ("btnh,bsnh->bnts", (None, 3, 2, 4), (None, 5, 2, 4)),
+    ("...a,ab->...b", (None, 2, 3), (3, 4)),
+    ("...ab,...bc->...ac", (None, 2, 2, 3), (3, 4)),
+    ("...ab,...cb->...ac", (None, 1, 2, 3), (None, 4, 5, 3)),
+    ("ab,ab->ab", (None, 3), (None, 3)),
+    ("ab,ab->a", (None, 3), (None, 3)),
+    ("ab,ab->", (None, 3), (None, 3)),
+    ("a,b->ab", (None,), (3,)),
+    ("ab,cd->ac", (None, 3), (2, 4)),
+    ("abc,b->ca", (None, 3, 2), (3,)),
+]
+
+
+@pytest.mark.parametrize(("equation", "left", "right"), EQUATIONS, ids=[case[0] for case in EQUATIONS])
+def test_einsum_of_two(equation: str, left: tuple[int | None, ...], right: tuple[int | None, ...]) -> None:
+    model = check(
+        gradients(lambda x, y: tf.einsum(equation, x, y)),
+        {"x": Argument(left), "y": Argument(right)},
+    )
+    assert not any(node.op_type == "Einsum" for node in model.graph.node)
+
+
+@pytest.mark.parametrize("equation", ["abc->cab", "abc->ac", "abc->", "a...->...a", "...c->..."])
+def test_einsum_of_one(equation: str) -> None:
+    check(gradients(lambda x: tf.einsum(equation, x)), {"x": Argument((None, 3, 4))})
+
+
+def test_einsum_of_a_diagonal_is_onnx_s() -> None:
+    model: onnx.ModelProto = check(
+        lambda x: tf.raw_ops.Einsum(inputs=[x], equation="abb->a"), {"x": Argument((None, 3, 3))}
+    )
+    assert sum(node.op_type == "Einsum" for node in model.graph.node) == 1
+
+
+def test_a_product_over_the_batch_needs_no_known_size() -> None:
+    check(gradients(lambda x, y: tf.einsum("ab,ac->bc", x, y)), {"x": Argument((None, 3)), "y": Argument((None, 2))})
+    check(
+        lambda x: tf.tensordot(x, np.ones((4, 3, 2), "float64").astype(x.dtype.name), [[2, 1], [0, 1]]),
+        {"x": Argument((None, 3, 4))},
+    )

@@ -1,0 +1,77 @@
+"""Random numbers: the same bits as TensorFlow's for the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.lowering.conversion import Argument, check
+
+SEED = {"seed": Argument((2,), "int32", high=2**31 - 1), "x": Argument((None, 3))}
+EXACT = {"float32": 0.0, "float64": 0.0}
+
+
+def _shape(x: Any) -> Any:
+    return tf.shape(x)
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.float32, tf.float64], ids=lambda dtype: dtype.name)
+def test_uniform_numbers_are_the_same_bits(dtype: Any) -> None:
+    def function(seed: Any, x: Any) -> list[Any]:
+        shapes = [_shape(x), [5], [2, 3, 4], [1]]
+        return [tf.random.stateless_uniform(shape, seed, dtype=dtype) for shape in shapes]
+
+    check(function, SEED, precisions=["float32"], tolerance=EXACT)
+
+
+@pytest.mark.parametrize("dtype", [tf.int32, tf.int64, tf.uint32, tf.uint64], ids=lambda dtype: dtype.name)
+def test_integers_are_the_same(dtype: Any) -> None:
+    def function(seed: Any, x: Any) -> list[Any]:
+        full = tf.random.stateless_uniform(_shape(x), seed, minval=None, maxval=None, dtype=dtype)
+        ranges = [(0, 10), (5, 2**31 - 1)] if dtype.name[0] == "u" else [(0, 10), (-7, 2**31 - 1), (-3, -1)]
+        if dtype.name[0] == "u":
+            return [full]
+        return [full, *(tf.random.stateless_uniform([7], seed, low, high, dtype) for low, high in ranges)]
+
+    check(function, SEED, precisions=["float32"])
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64], ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize("draw", [tf.random.stateless_normal, tf.random.stateless_truncated_normal])
+def test_normal_numbers_are_the_same(draw: Callable[..., Any], dtype: Any) -> None:
+    def function(seed: Any, x: Any) -> list[Any]:
+        return [draw(_shape(x), seed, dtype=dtype), draw([97], seed, mean=1.0, stddev=2.0, dtype=dtype)]
+
+    # The bits are the same; their logarithm, sine and cosine are rounded by each library in its own way.
+    check(function, SEED, precisions=["float32"], tolerance={"float32": 1e-6 if dtype == tf.float32 else 1e-14})
+
+
+def test_dropout_masks_are_the_same() -> None:
+    def function(seed: Any, x: Any) -> Any:
+        return tf.nn.experimental.stateless_dropout(x, 0.4, seed, rng_alg="auto_select")
+
+    check(function, SEED)
+
+
+def test_generators_of_older_models() -> None:
+    def function(seed: Any, x: Any) -> list[Any]:
+        shape = _shape(x)
+        uniform = tf.raw_ops.StatelessRandomUniform(shape=shape, seed=seed)
+        integers = tf.raw_ops.StatelessRandomUniformInt(shape=shape, seed=seed, minval=-3, maxval=9)
+        full = tf.raw_ops.StatelessRandomUniformFullInt(shape=shape, seed=seed, dtype=tf.int32)
+        return [uniform, integers, full]
+
+    check(function, SEED, precisions=["float32"], tolerance=EXACT)
+
+
+def test_seeds_may_be_wide_or_negative() -> None:
+    def function(seed: Any) -> list[Any]:
+        return [tf.random.stateless_uniform([4], seed), tf.random.stateless_uniform([4], tf.cast(seed, tf.int32))]
+
+    wide = Argument((2,), "int64", make=lambda rng, shape: rng.integers(-(2**60), 2**60, shape))
+    check(function, {"seed": wide}, precisions=["float32"], tolerance=EXACT)
+    assert np.iinfo(np.int64).max > 2**60
