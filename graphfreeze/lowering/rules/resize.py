@@ -1,0 +1,115 @@
+"""Resizing of images and its gradients. Sizes are known, hence so is where each element comes from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from graphfreeze.lowering.convolution_geometry import image_dims
+from graphfreeze.lowering.rule import CHANNELS_FIRST, UNUSED, Node, rule
+
+
+@rule("ResizeBilinear", inputs=(CHANNELS_FIRST, UNUSED), outputs=(CHANNELS_FIRST,))
+def resize_bilinear(node: Node, x: ir.Value) -> ir.Value:
+    """Bilinear interpolation with any alignment of the corners."""
+    *_, size = image_dims(node, node.inputs[0])
+    batch, channels, reached = image_dims(node, node.outputs[0])
+    x = x if node.inputs[0].dtype == np.float32 else node.cast(x, np.float32)
+    if size == reached:
+        return x
+    mode = "asymmetric"
+    if node.attribute("half_pixel_centers", False):
+        mode = "half_pixel"
+    elif node.attribute("align_corners", False):
+        mode = "align_corners"
+    sizes = node.vector([batch, channels, *reached])
+    return node.emit("Resize", x, None, None, sizes, mode="linear", coordinate_transformation_mode=mode)
+
+
+@rule("ResizeBilinearGrad", inputs=(CHANNELS_FIRST, UNUSED), outputs=(CHANNELS_FIRST,))
+def resize_bilinear_gradient(node: Node, dy: ir.Value) -> ir.Value:
+    """The gradient of bilinear interpolation: products with the interpolation matrices of both axes."""
+    *_, size = image_dims(node, node.outputs[0])
+    *_, reached = image_dims(node, node.inputs[0])
+    weights = [_linear_weights(node, *axis) for axis in zip(size, reached, strict=True)]
+    return _to_output_dtype(node, _reduce(node, dy, weights))
+
+
+@rule("ResizeNearestNeighbor", inputs=(CHANNELS_FIRST, UNUSED), outputs=(CHANNELS_FIRST,))
+def resize_nearest(node: Node, x: ir.Value) -> ir.Value:
+    """The nearest element, with any alignment of the corners."""
+    *_, size = image_dims(node, node.inputs[0])
+    *_, reached = image_dims(node, node.outputs[0])
+    for axis, sizes in enumerate(zip(size, reached, strict=True)):
+        sources = _nearest(node, *sizes)
+        if sources.tolist() != list(range(sizes[0])):
+            x = node.emit("Gather", x, sources, axis=axis + 2)
+    return x
+
+
+@rule("ResizeNearestNeighborGrad", inputs=(CHANNELS_FIRST, UNUSED), outputs=(CHANNELS_FIRST,))
+def resize_nearest_gradient(node: Node, dy: ir.Value) -> ir.Value:
+    """Each element's gradient is the sum over the elements that it became."""
+    batch, channels, size = image_dims(node, node.outputs[0])
+    *_, reached = image_dims(node, node.inputs[0])
+    sources = [_nearest(node, *axis) for axis in zip(size, reached, strict=True)]
+    factors = [end // start for start, end in zip(size, reached, strict=True)]
+    repeats = [np.repeat(np.arange(n), factor) for n, factor in zip(size, factors, strict=True)]
+    if all(np.array_equal(*pair) for pair in zip(sources, repeats, strict=True)):
+        blocks = node.reshape(dy, [batch, channels, size[0], factors[0], size[1], factors[1]])
+        return node.emit("ReduceSum", blocks, node.int64([3, 5]), keepdims=0)
+    weights = [np.eye(n, dtype=node.dtype)[found] for found, n in zip(sources, size, strict=True)]
+    return _reduce(node, dy, weights)
+
+
+def _scale(node: Node, size: int, reached: int) -> np.float32:
+    if node.attribute("align_corners", False) and reached > 1:
+        return np.float32(size - 1) / np.float32(reached - 1)
+    return np.float32(size) / np.float32(reached)
+
+
+def _linear_weights(node: Node, size: int, reached: int) -> npt.NDArray[Any]:
+    """The interpolation of one axis as a matrix [reached, size]."""
+    positions = np.arange(reached, dtype=np.float32)
+    scale = _scale(node, size, reached)
+    if node.attribute("half_pixel_centers", False):
+        sources = (positions + np.float32(0.5)) * scale - np.float32(0.5)
+    else:
+        sources = positions * scale
+    below = np.floor(sources)
+    share = sources - below
+    weights = np.zeros((reached, size), np.float32)
+    rows = np.arange(reached)
+    np.add.at(weights, (rows, np.maximum(below, 0).astype(np.int64)), 1 - share)
+    np.add.at(weights, (rows, np.minimum(below + 1, size - 1).astype(np.int64)), share)
+    return weights
+
+
+def _nearest(node: Node, size: int, reached: int) -> npt.NDArray[np.int64]:
+    """For each position the one it is taken from."""
+    positions = np.arange(reached, dtype=np.float32)
+    if node.attribute("half_pixel_centers", False):
+        positions = positions + np.float32(0.5)
+    sources = positions * _scale(node, size, reached)
+    # Not numpy's rounding of halves to even, but away from zero as in C.
+    rounded = np.floor(sources + np.float32(0.5)) if node.attribute("align_corners", False) else np.floor(sources)
+    found: npt.NDArray[np.int64] = np.minimum(rounded, size - 1).astype(np.int64)
+    return found
+
+
+def _reduce(node: Node, dy: ir.Value, weights: list[npt.NDArray[Any]]) -> ir.Value:
+    rows, columns = weights
+    if not _is_identity(rows):
+        dy = node.emit("MatMul", np.ascontiguousarray(rows.T), dy)
+    return dy if _is_identity(columns) else node.emit("MatMul", dy, columns)
+
+
+def _is_identity(weights: npt.NDArray[Any]) -> bool:
+    return np.array_equal(weights, np.eye(len(weights)))
+
+
+def _to_output_dtype(node: Node, value: ir.Value) -> ir.Value:
+    return value if node.dtype == np.float32 else node.cast(value, node.dtype)
