@@ -64,7 +64,7 @@ class Checkpoint:
         """
         try:
             value = self._reader.get_tensor(key)
-        except (tf.errors.OpError, RuntimeError) as error:
+        except (tf.errors.OpError, RuntimeError, LookupError, ValueError) as error:
             raise ModelReadError(
                 f"{self.prefix} cannot yield the value {key!r}: {_first_line(error)} Export the model again."
             ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,9 +43,9 @@ def test_a_function_is_cloned_per_context(saved: Saved) -> None:
     assert len(added_functions(saved, "control_flow", ("a",))) == 1
 
 
-@pytest.mark.parametrize("targets", [("a",), ("b",), ("c",), ("a", "c"), ("a", "b", "c")])
+@pytest.mark.parametrize("targets", [("a",), ("c",), ("a", "b", "c")])
 def test_only_targets_change(saved: Saved, tmp_path: Path, targets: tuple[str, ...]) -> None:
-    sample = MODELS["control_flow"]
+    sample = dataclasses.replace(MODELS["control_flow"], signatures={})
     model = SavedModel.load(saved("control_flow"))
     plan = make_plan(model, targets, "select")
     write(freeze_reads(model, plan), tmp_path / "out")

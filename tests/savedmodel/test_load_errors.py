@@ -1,0 +1,119 @@
+"""Every input that is no whole SavedModel gets one line that says what it is and what to do."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from graphfreeze.errors import ModelReadError, UnsupportedError
+from graphfreeze.savedmodel.model import SavedModel
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("whole") / "model"
+    module = tf.Module()
+    module.v = tf.Variable([1.0, 2.0], name="v")
+    tf.saved_model.save(module, str(path))
+    return path
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "copy"))
+
+
+def message_of(path: Path, error: type[Exception] = ModelReadError) -> str:
+    with pytest.raises(error) as caught:
+        SavedModel.load(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("m.keras", "a Keras 3 file"), ("m.h5", "a Keras HDF5 file")])
+def test_keras_files(tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / name).write_bytes(b"PK")
+    message = message_of(tmp_path / name)
+    assert f"is {kind}, not a SavedModel" in message
+    assert ".export(DIR)" in message
+
+
+def test_other_files(copy: Path) -> None:
+    assert "is a file" in message_of(copy / "saved_model.pb")
+
+
+def test_missing_and_empty_directories(tmp_path: Path) -> None:
+    assert "does not exist" in message_of(tmp_path / "missing")
+    (tmp_path / "empty").mkdir()
+    assert "is empty" in message_of(tmp_path / "empty")
+
+
+def test_directories_of_something_else(copy: Path) -> None:
+    assert "holds no saved_model.pb, only variables.data" in message_of(copy / "variables")
+    message = message_of(copy.parent)
+    assert f"{copy} is. Give that path." in message
+
+
+@pytest.mark.parametrize(
+    ("name", "way_out"), [("saved_model.pbtxt", "tf.saved_model.save"), ("saved_model.cpb", "Save")]
+)
+def test_other_formats(tmp_path: Path, name: str, way_out: str) -> None:
+    (tmp_path / name).touch()
+    assert way_out in message_of(tmp_path, UnsupportedError)
+
+
+def test_truncated_graph(copy: Path) -> None:
+    content = (copy / "saved_model.pb").read_bytes()
+    for size in (0, 1, len(content) // 2, len(content) - 1):
+        (copy / "saved_model.pb").write_bytes(content[:size])
+        assert "Export the model again" in message_of(copy)
+
+
+def test_missing_variables(copy: Path) -> None:
+    (copy / "variables" / "variables.data-00000-of-00001").rename(copy / "variables" / "variables.data-00001-of-00002")
+    assert "lacks variables.data-00000-of-00002" in message_of(copy)
+    (copy / "variables" / "variables.data-00001-of-00002").unlink()
+    assert "lacks variables.data-00000-of-00001" in message_of(copy)
+    (copy / "variables" / "variables.index").unlink()
+    assert "variables.index is missing" in message_of(copy)
+    shutil.rmtree(copy / "variables")
+    assert "variables.index is missing" in message_of(copy)
+
+
+@pytest.mark.parametrize("name", ["variables.index", "variables.data-00000-of-00001"])
+def test_truncated_variables(copy: Path, name: str) -> None:
+    file = copy / "variables" / name
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 3])
+    model = SavedModel.load(copy)
+    with pytest.raises(ModelReadError, match=r"cannot (be read|yield)") as caught:
+        model.read(model.variables[0])
+    assert "\n" not in str(caught.value)
+
+
+def test_models_without_variables_need_no_checkpoint(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.f = tf.function(lambda x: x + 1, input_signature=[tf.TensorSpec([], tf.float32)])
+    tf.saved_model.save(module, str(tmp_path / "model"))
+    shutil.rmtree(tmp_path / "model" / "variables")
+    model = SavedModel.load(tmp_path / "model")
+    assert model.variables == ()
+    assert [endpoint.label for endpoint in model.endpoints] == ["function f", "signature serving_default"]
+
+
+def test_tensorflow_1_models(tmp_path: Path) -> None:
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        builder = tf.compat.v1.saved_model.Builder(str(tmp_path / "model"))
+        builder.add_meta_graph_and_variables(session, ["serve"])
+        builder.save()
+    assert "TensorFlow 1" in message_of(tmp_path / "model", UnsupportedError)
+
+
+def test_several_graphs(copy: Path) -> None:
+    proto = SavedModel.load(copy).proto
+    proto.meta_graphs.add().CopyFrom(proto.meta_graphs[0])
+    (copy / "saved_model.pb").write_bytes(proto.SerializeToString())
+    assert "holds 2 graphs" in message_of(copy, UnsupportedError)
