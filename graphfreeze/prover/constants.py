@@ -48,10 +48,11 @@ def decode(tensor: tensor_pb2.TensorProto) -> Array | None:
     if min(shape, default=0) < 0:
         return None
     size = int(np.prod(shape, dtype=np.int64))
-    if tensor.tensor_content:
-        if len(tensor.tensor_content) != size * dtype.itemsize:
+    content = tensor.tensor_content  # each access copies
+    if content:
+        if len(content) != size * dtype.itemsize:
             return None
-        return np.frombuffer(tensor.tensor_content, dtype).reshape(shape)
+        return np.frombuffer(content, dtype).reshape(shape)
     field = _FIELDS.get(name, "int_val")
     listed = getattr(tensor, field)
     if field == "half_val":
@@ -69,7 +70,8 @@ def decode(tensor: tensor_pb2.TensorProto) -> Array | None:
 
 def _bits(array: Array) -> Array:
     """The array's bits as integers, so that -0.0 is not 0.0 and NaN is itself; complex gets an axis of two."""
-    contiguous = array.copy(order="C")
+    # Not ascontiguousarray, which turns a scalar into a vector.
+    contiguous = array if array.flags.c_contiguous else array.copy(order="C")
     if contiguous.dtype.itemsize <= 8 and contiguous.dtype.kind != "c":
         return contiguous.view(f"u{contiguous.dtype.itemsize}")
     half = contiguous.dtype.itemsize // 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphfreeze.passes.freeze_reads import freeze_reads
+from graphfreeze.passes.write import write
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection.plan import Form, FreezePlan, FrozenVariable
 from graphfreeze.selection.variable import numpy_dtype
@@ -39,8 +39,6 @@ def freeze_plan(
 
 
 def rewrite(original: Path, rewritten: Path, plan: FreezePlan) -> Path:
-    """Apply the freeze pass and write what it yields beside a copy of the other files."""
-    result = freeze_reads(SavedModel.load(original), plan)
-    shutil.copytree(original, rewritten)
-    (rewritten / "saved_model.pb").write_bytes(result.proto.SerializeToString(deterministic=True))
+    """Apply the freeze pass, and write what it yields."""
+    write(freeze_reads(SavedModel.load(original), plan), rewritten)
     return rewritten

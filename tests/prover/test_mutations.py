@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tensorflow.core.framework import node_def_pb2, types_pb2
+from tensorflow.core.protobuf import fingerprint_pb2
 
 from graphfreeze.selection.plan import Form
 from tests.prover.mutant import Masked, Mutant
@@ -443,6 +444,23 @@ def test_missing_and_added_files(mutant: Make, form: Form) -> None:
     model.failure("found the added file variables/another")
     added.unlink()
     model.failure("byte-identical")
+
+
+def test_the_fingerprint(mutant: Make, form: Form) -> None:
+    model = mutant("shared", form)
+    path = model.rewritten / "fingerprint.pb"
+    fingerprint = fingerprint_pb2.FingerprintDef.FromString(path.read_bytes())
+    fingerprint.checkpoint_hash += 1
+    path.write_bytes(fingerprint.SerializeToString())
+    assert model.failure("expected fingerprint.pb to keep checkpoint_hash")["field"] == "checkpoint_hash"
+    path.write_bytes(b"\xff")
+    model.failure("expected a FingerprintDef")
+    # Older versions of TensorFlow hash otherwise, or not at all.
+    fingerprint.version.producer += 1
+    path.write_bytes(fingerprint.SerializeToString())
+    assert model.evidence()["proven"]
+    (model.original / "fingerprint.pb").unlink()
+    assert model.evidence()["proven"]
 
 
 def test_keras_metadata_would_lose_the_freeze(mutant: Make, form: Form) -> None:
