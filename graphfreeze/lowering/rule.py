@@ -149,7 +149,7 @@ class Rule:
         family: The file that holds it.
         apply: Takes the node with materialised inputs ready to ask for, returns the output tensors.
         description: The first line of the rule's docstring.
-        onnx: The ONNX operators named in the rule's declaration, for the documentation.
+        is_special: Whether it is declared with `@special`.
     """
 
     operation: str

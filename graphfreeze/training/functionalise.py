@@ -19,7 +19,7 @@ from tensorflow.python.framework import function_def_to_graph, op_def_registry
 from graphfreeze.errors import UnsupportedError
 from graphfreeze.training.graph import Edge, Graph, Operation
 
-__all__ = ["NamedGraph", "VariableSlot", "compose", "functionalise"]
+__all__ = ["VARIABLE_USES", "NamedGraph", "VariableSlot", "compose", "functionalise"]
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _WHILES = frozenset({"While", "StatelessWhile"})
@@ -299,13 +299,13 @@ class _Functionaliser:
         return self.add(graph, "Const", name, [], {"value": value, "dtype": dtype}).outputs[0]
 
     def use_variable(self, graph: Graph, node: Any, inputs: Sequence[_Item], state: _State) -> list[_Item]:
-        use = _VARIABLE_USES.get(node.op)
+        use = VARIABLE_USES.get(node.op)
         handle, *rest = inputs
         if use is None or not isinstance(handle, _Handle):
             named = next(item.slot.name for item in inputs if isinstance(item, _Handle))
             raise UnsupportedError(
                 f"the operation {node.op} ({node.name!r}) uses the variable {named!r} in a way that has no functional "
-                f"form yet; known uses are {', '.join(sorted(_VARIABLE_USES))}"
+                f"form yet; known uses are {', '.join(sorted(VARIABLE_USES))}"
             )
         return use(_Use(self, graph, node, handle, [item for item in rest if isinstance(item, Edge)], state))
 
@@ -396,7 +396,7 @@ def _is_initialized(use: _Use) -> list[_Item]:
     return [use.number(np.bool_(True), "initialized")]
 
 
-_VARIABLE_USES: dict[str, Callable[[_Use], list[_Item]]] = {
+VARIABLE_USES: dict[str, Callable[[_Use], list[_Item]]] = {
     "AssignAddVariableOp": _assign_by("AddV2"),
     "AssignSubVariableOp": _assign_by("Sub"),
     "AssignVariableOp": _assign,

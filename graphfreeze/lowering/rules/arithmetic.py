@@ -1,4 +1,4 @@
-"""Arithmetic: elementwise, broadcasting, in integers and floats."""
+"""Elementwise arithmetic, broadcasting, in integers and floats."""
 
 from __future__ import annotations
 
