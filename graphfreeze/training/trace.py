@@ -19,6 +19,7 @@ from graphfreeze.training.arguments import Configured
 from graphfreeze.training.endpoint import Endpoint, TensorEntry, choose_endpoint
 from graphfreeze.training.functionalise import NamedGraph, VariableSlot, compose, functionalise
 from graphfreeze.training.losses import make_loss, target_spec
+from graphfreeze.training.masked_reads import read_state_directly
 from graphfreeze.training.optimizers import OptimizerVariable, build_optimizer
 
 __all__ = ["TARGET", "Parameter", "TracedStep", "trace_step"]
@@ -241,22 +242,30 @@ class _Tracer:
         names = [f"gradient/{p.name}" for p in self.trained]
         inputs = [entry.name for entry in self.forward.inputs]
         outputs = [f"output/{entry.name}" for entry in self.forward.outputs]
+        frozen = {p.name: p.frozen for p in self.parameters if p.frozen is not None and not p.is_constant}
         gradients = functionalise(self.functions["gradients"], self.batch_names, ["loss", *names], slots)
         apply_gradients = functionalise(self.functions["apply_gradients"], names, [], slots)
+        forward = functionalise(self.functions["forward"], inputs, outputs, slots)
+        for graph in (gradients, forward):
+            read_state_directly(graph, frozen)
         graphs = {
             "train_step": compose(gradients, apply_gradients),
             "gradients": gradients,
             "apply_gradients": apply_gradients,
-            "forward": functionalise(self.functions["forward"], inputs, outputs, slots),
+            "forward": forward,
         }
         return graphs, self.functions
 
     def _apply_gradients(self, *gradients: Any) -> list[Any]:
-        """One optimizer step, after which every frozen element is written back: its storage keeps its bits too."""
+        """One optimizer step, after which every frozen element is written back: its storage keeps its bits too.
+
+        The bits come from before the step, where the state holds the frozen values: no constant is needed for them.
+        """
+        before = {p.name: p.resource.read_value() for p in self.trained if p.frozen is not None}
         self.optimizer.apply(list(gradients), [p.resource for p in self.trained])
         for p in self.trained:
             if p.frozen is not None:
-                p.resource.assign(tf.where(tf.constant(p.frozen.mask), p.resource, tf.constant(p.frozen.value)))
+                p.resource.assign(tf.where(tf.constant(p.frozen.mask), p.resource, before[p.name]))
         return []
 
     def _forward(self, *flat: Any) -> list[Any]:
