@@ -122,6 +122,8 @@ def assemble(step: TracedStep, *, opset: int, seed: int) -> Assembly:
 
 def _of_parameter(parameter: Parameter, filters: set[str], updated: set[str]) -> StateEntry:
     variable, frozen = parameter.variable, parameter.frozen
+    # Frozen elements of a statistic count too; what has none and does not train says nothing of elements.
+    counted = variable.trainable or frozen is not None
     return StateEntry(
         parameter.name,
         "parameter" if variable.trainable else "model_state",
@@ -131,8 +133,8 @@ def _of_parameter(parameter: Parameter, filters: set[str], updated: set[str]) ->
         _permutation(parameter.name, filters, len(variable.shape)),
         object_path=variable.object_path,
         trainable=parameter.trains if variable.trainable else None,
-        elements=int(np.prod(variable.shape, dtype=np.int64)) if variable.trainable else None,
-        frozen_elements=(frozen.frozen_elements if frozen is not None else 0) if variable.trainable else None,
+        elements=int(np.prod(variable.shape, dtype=np.int64)) if counted else None,
+        frozen_elements=(frozen.frozen_elements if frozen is not None else 0) if counted else None,
         form=frozen.form if frozen is not None else None,
     )
 

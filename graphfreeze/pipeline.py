@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,7 +33,7 @@ __all__ = ["fold", "inspect", "rewrite", "validate", "verify"]
 SCHEMA_VERSION = 1
 REFERENCE_BATCH_SIZE = 8
 
-StrPath = str | PathLike[str]
+StrPath = str | Path
 Progress = Callable[[str, int, int], None]
 Report = dict[str, Any]
 Batch = Mapping[str, npt.NDArray[Any]]
@@ -361,7 +360,8 @@ def _write_saved_model(source: SavedModel, plan: FreezePlan, directory: Path, op
     save_plan(plan, directory / "plan")
     shutil.copyfile(source.directory / "saved_model.pb", directory / "plan" / "original_saved_model.pb")
     # The rewritten SavedModel can stand alone: it carries the plan that it was made by.
-    shutil.copytree(directory / "plan", directory / "saved_model" / "assets.extra" / "graphfreeze")
+    own_copy = directory / "saved_model" / "assets.extra" / "graphfreeze"
+    shutil.copytree(directory / "plan", own_copy, dirs_exist_ok=True)
 
 
 def _prove(original: Path, rewritten: Path, plan: FreezePlan) -> Report:
@@ -425,7 +425,10 @@ def _write_training(
 
         stages.start("checking it")
         _check_behaviour(source, plan, directory, options, report, batch if options.data is not None else None)
-        report["checks"].append(check_float64(step.graphs["gradients"], batch, assembly.state, step.constants))
+        state = {p.name: p.resource.numpy() for p in step.parameters if not p.is_constant}
+        report["checks"].append(
+            check_float64(step.graphs["gradients"], batch, state, step.constants, opset=options.opset)
+        )
         report["checks"].append(check_single_steps(step, batch, directory / "training"))
         validation = validate_artifact(directory, device=options.device)
         report["checks"].append(

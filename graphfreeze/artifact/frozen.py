@@ -114,8 +114,10 @@ def differing_bits(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> npt.NDA
             f"expected equal shapes and dtypes, found {first.dtype}{first.shape}, {second.dtype}{second.shape}"
         )
 
-    def octets(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-        return np.frombuffer(array.tobytes(), np.uint8).reshape(array.size, array.dtype.itemsize)
-
-    different: npt.NDArray[np.bool_] = (octets(first) != octets(second)).any(axis=1).reshape(first.shape)
-    return different
+    unsigned = np.dtype(f"u{first.dtype.itemsize}") if first.dtype.itemsize in (1, 2, 4, 8) else None
+    if unsigned is None:  # complex128: its two halves
+        halves = (np.ascontiguousarray(array).view(np.uint64).reshape(*array.shape, -1) for array in (first, second))
+        return np.asarray(np.any(np.not_equal(*halves), axis=-1))
+    # ascontiguousarray makes rank 0 rank 1, hence the last reshape.
+    bits = (np.ascontiguousarray(array).view(unsigned) for array in (first, second))
+    return np.asarray(np.not_equal(*bits)).reshape(first.shape)

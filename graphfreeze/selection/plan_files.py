@@ -1,6 +1,7 @@
 """The freeze plan on disk: `plan.json` says what is frozen, `masks.safetensors` holds the masks and frozen values.
 
-safetensors keeps `mask/OBJECT_PATH` (bool, in the smallest broadcastable shape) and `value/OBJECT_PATH`. numpy has no
+safetensors keeps `mask/OBJECT_PATH` (bool, in the smallest broadcastable shape) and `value/OBJECT_PATH`: the values of
+the frozen elements alone, in row-major order. numpy has no
 bfloat16 of its own and not every safetensors holds complex numbers, so a bfloat16 value is stored as uint16 with the
 same bits, and a complex one as floats with a last axis of 2: real part, imaginary part. `plan.json` has the dtype.
 """
@@ -40,7 +41,8 @@ def save_plan(plan: FreezePlan, directory: Path) -> None:
     for frozen in plan.variables:
         path = frozen.variable.object_path
         tensors[_mask_key(path)] = frozen.mask
-        tensors[_value_key(path)] = _to_storage(frozen.value)
+        kept = frozen.value.reshape(-1) if frozen.wholly_frozen else frozen.value[~frozen.full_mask]
+        tensors[_value_key(path)] = _to_storage(kept)
     # safetensors reads the memory as it lies, whatever the strides; asarray, unlike ascontiguousarray, keeps 0-d.
     contiguous = {key: np.asarray(tensors[key], order="C") for key in sorted(tensors)}
     save_file(contiguous, directory / _MASKS_FILE)
@@ -99,18 +101,24 @@ def _restore(entry: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]], 
         trainable=entry["trainable"],
     )
     mask = tensors[_mask_key(variable.object_path)]
-    value = _from_storage(tensors[_value_key(variable.object_path)], variable)
+    kept = _from_storage(tensors[_value_key(variable.object_path)], variable)
     if entry["form"] not in ("blend", "select"):
         raise ValueError(f"form {entry['form']!r}")
-    frozen = FrozenVariable(variable, mask, value, entry["form"], tuple(entry["selectors"]))
     fits = mask.ndim == len(variable.shape) and all(
         size in (1, whole) for size, whole in zip(mask.shape, variable.shape, strict=True)
     )
-    if mask.dtype != np.bool_ or not fits or value.shape != variable.shape:
+    frozen_elements = int(np.count_nonzero(~np.broadcast_to(mask, variable.shape))) if fits else -1
+    if mask.dtype != np.bool_ or not fits or kept.shape != (frozen_elements,):
         raise ArtifactReadError(
-            f"{directory / _MASKS_FILE}: the mask ({mask.dtype.name} {mask.shape}) or value {value.shape} of "
+            f"{directory / _MASKS_FILE}: the mask ({mask.dtype.name} {mask.shape}) or the {kept.size} values of "
             f"{variable.name!r} does not fit its shape {variable.shape}; rewrite again"
         )
+    if mask.any():
+        value = np.zeros(variable.shape, kept.dtype)
+        value[~np.broadcast_to(mask, variable.shape)] = kept
+    else:
+        value = kept.reshape(variable.shape)
+    frozen = FrozenVariable(variable, mask, value, entry["form"], tuple(entry["selectors"]))
     if (frozen.elements, frozen.frozen_elements) != (entry["elements"], entry["frozen_elements"]):
         raise ArtifactReadError(
             f"{directory}: {_PLAN_FILE} counts {entry['frozen_elements']} of {entry['elements']} elements of "

@@ -52,7 +52,12 @@ class Movement:
 
 
 def check_frozen_bits(
-    trainer: Trainer, frozen: FrozenElements, batch: Tensors, steps: int, losses: list[float]
+    trainer: Trainer,
+    frozen: FrozenElements,
+    batch: Tensors,
+    steps: int,
+    losses: list[float],
+    moved: dict[str, npt.NDArray[np.bool_]],
 ) -> Check:
     """Train `steps` steps on one batch; after each, every frozen element has the bits of the plan.
 
@@ -62,12 +67,21 @@ def check_frozen_bits(
         batch: The batch.
         steps: How many steps.
         losses: Receives the losses.
+        moved: Receives, per trainable parameter, which elements had other bits than before the steps after any step:
+            a later step may bring an element back to where it was.
     """
     problems: dict[str, str] = {}
+    names = [entry.name for entry in trainer.artifact.manifest.trainable_parameters]
+    initial: Tensors = {}
     for step in range(steps + 1):
         if step:
             losses.append(trainer.step(batch))
-        for name, count in frozen.changed(trainer.state_dict()).items():
+        state = trainer.state_dict()
+        initial = initial or state
+        for name in names:
+            different = differing_bits(initial[name], state[name])
+            moved[name] = moved[name] | different if name in moved else different
+        for name, count in frozen.changed(state).items():
             when = f"after {step} steps" if step else "in the initial state"
             problems.setdefault(name, f"{count} frozen elements of {name} do not have the bits of the plan {when}")
     found = f"{frozen.elements} frozen elements kept their bits over {steps} steps"
@@ -78,17 +92,17 @@ def measure_movement(
     manifest: Manifest,
     frozen: FrozenElements,
     initial: Tensors,
-    final: Tensors,
+    moved: Mapping[str, npt.NDArray[np.bool_]],
     gradients: Tensors,
     apply_gradients: Callable[[Mapping[str, npt.NDArray[Any]]], dict[str, npt.NDArray[Any]]],
 ) -> list[Movement]:
-    """Compare the state before and after the steps.
+    """Say of what did not move why.
 
     Args:
         manifest: The artifact's manifest.
         frozen: What does not move.
         initial: The state before.
-        final: The state after.
+        moved: Which elements of each trainable parameter moved.
         gradients: `gradient/NAME` at the initial state.
         apply_gradients: Runs the graph of that name.
     """
@@ -98,7 +112,7 @@ def measure_movement(
         part = frozen.partly.get(entry.name)
         free = np.ones(entry.stored_shape, np.bool_) if part is None else ~part.frozen
         trainable[entry.name] = free
-        not_moved[entry.name] = free & ~differing_bits(initial[entry.name], final[entry.name])
+        not_moved[entry.name] = free & ~moved[entry.name]
     # The update itself is not an output. Beside a parameter of zero nothing of it is rounded away.
     suspects = {
         entry.name: np.zeros_like(initial[entry.name])

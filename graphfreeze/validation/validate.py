@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
@@ -84,9 +85,10 @@ def validate(
         predicted = {f"output/{name}": value for name, value in trainer.predict(inputs).items()}
         checks.append(check_outputs("outputs equal TensorFlow's", predicted, expected, outputs_expected))
     losses: list[float] = []
-    checks.append(check_frozen_bits(trainer, frozen, batch, steps, losses))
+    moved: dict[str, npt.NDArray[np.bool_]] = {}
+    checks.append(check_frozen_bits(trainer, frozen, batch, steps, losses, moved))
     movements = measure_movement(
-        manifest, frozen, initial, trainer.state_dict(), gradients, GraphRunner(artifact, "apply_gradients", chosen)
+        manifest, frozen, initial, moved, gradients, GraphRunner(artifact, "apply_gradients", chosen)
     )
     checks.append(check_movement(movements, initial))
     checks.append(check_composition(artifact, chosen, {**initial, **batch}))
