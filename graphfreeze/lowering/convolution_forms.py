@@ -1,14 +1,15 @@
 """The forms in which convolutions and their gradients are written in ONNX, for every rank and group count.
 
 onnxruntime's Conv and ConvTranspose are not the fastest form everywhere, and have no float64 kernels on CPUs: few
-positions and float64 take matrix products over the taps instead. Padding given to Conv and ConvTranspose is always
-symmetric, since the CUDA kernels want that; what is too much is cut off.
+positions and float64 take matrix products over the taps instead. ConvTranspose gets symmetric padding only, as its CUDA
+kernel demands; what is too much is cut off.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -21,9 +22,7 @@ __all__ = ["Convolution"]
 
 FEW_POSITIONS = 16
 """Up to here one matrix product over all taps beats Conv and ConvTranspose."""
-FLIPPED_POSITIONS = 64
-"""Up to here, with stride 1, a Conv with the flipped filter beats ConvTranspose."""
-BATCHED_POSITIONS = 49
+BATCHED_POSITIONS = 100
 """From here on a matrix product per tap and image beats one over all images for the filter's gradient."""
 
 
@@ -57,16 +56,8 @@ class Convolution:
 
     def input_gradient(self, w: ir.Value, dy: ir.Value) -> ir.Value:
         """The transposed convolution of dy [batch, outputs, *output]: [batch, inputs, *size]."""
-        window = self.window
-        if self._wants_products(window.positions):
+        if self._wants_products(self.window.positions):
             return self._columns_of_product(w, dy)
-        flips = (
-            self.groups == 1
-            and set(window.strides) == {1}
-            and all(before < extent for before, extent in zip(window.before, window.extent, strict=True))
-        )
-        if flips and (set(window.kernel) == {1} or window.positions <= FLIPPED_POSITIONS):
-            return self._conv_flipped(w, dy)
         return self._conv_transpose(w, dy)
 
     def filter_gradient(self, x: ir.Value, dy: ir.Value) -> ir.Value:
@@ -87,17 +78,8 @@ class Convolution:
 
     def _conv(self, x: ir.Value, w: ir.Value) -> ir.Value:
         window = self.window
-        skipped, pads, reached = [], [], []
-        axes = zip(window.size, window.before, window.after, window.strides, window.extent, strict=True)
-        for size, before, after, stride, extent in axes:
-            skip = -(-max(after - before, 0) // stride)
-            pad = before + skip * stride
-            skipped.append(skip)
-            pads.append(pad)
-            reached.append((size + 2 * pad - extent) // stride + 1)
-        attributes = {"strides": window.strides, "dilations": window.dilations, "kernel_shape": window.kernel}
-        y = self.node.emit("Conv", x, w, pads=pads * 2, group=self.groups, **_lists(attributes))
-        return crop(self.node, y, reached, skipped, window.output)
+        pads = [*window.before, *(max(after, 0) for after in window.after)]
+        return self.node.emit("Conv", x, w, pads=pads, **self._attributes)
 
     def _conv_transpose(self, w: ir.Value, dy: ir.Value) -> ir.Value:
         window = self.window
@@ -108,23 +90,14 @@ class Convolution:
             pads.append(pad)
             beyond.append(max(-after, 0))
             reached.append(size + before - pad + max(after - pad, 0))
-        attributes = {"strides": window.strides, "dilations": window.dilations, "kernel_shape": window.kernel}
-        x = self.node.emit(
-            "ConvTranspose", dy, w, pads=pads * 2, output_padding=beyond, group=self.groups, **_lists(attributes)
-        )
+        x = self.node.emit("ConvTranspose", dy, w, pads=pads * 2, output_padding=beyond, **self._attributes)
         return crop(self.node, x, reached, skipped, window.size)
 
-    def _conv_flipped(self, w: ir.Value, dy: ir.Value) -> ir.Value:
+    @property
+    def _attributes(self) -> dict[str, Any]:
         window = self.window
-        rank = len(window.kernel)
-        flipped = self.node.transpose(w, [1, 0, *range(2, 2 + rank)])
-        if set(window.kernel) != {1}:
-            starts, ends = [-1] * rank, [-size - 1 for size in window.kernel]
-            axes, steps = range(2, 2 + rank), [-1] * rank
-            flipped = self.node.emit("Slice", flipped, *map(self.node.int64, (starts, ends, axes, steps)))
-        before = tuple(extent - 1 - b for extent, b in zip(window.extent, window.before, strict=True))
-        opposite = replace(window, size=window.output, output=window.size, before=before)
-        return replace(self, window=opposite, inputs=self.outputs, outputs=self.inputs)._conv(dy, flipped)
+        sizes = {"kernel_shape": window.kernel, "strides": window.strides, "dilations": window.dilations}
+        return {name: list(size) for name, size in sizes.items()} | {"group": self.groups}
 
     # -- matrix products over the taps
 
@@ -188,7 +161,3 @@ class Convolution:
 
     def _swap_channels_and_batch(self, value: ir.Value) -> ir.Value:
         return self.node.transpose(value, [1, 0, *range(2, 2 + len(self.window.size))])
-
-
-def _lists(attributes: dict[str, tuple[int, ...]]) -> dict[str, list[int]]:
-    return {name: list(value) for name, value in attributes.items()}
