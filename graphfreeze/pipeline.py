@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +17,14 @@ from graphfreeze import __version__
 from graphfreeze.artifact import Artifact, inspect_artifact, load_data, read_artifact, write_artifact
 from graphfreeze.artifact.layout import to_tensorflow
 from graphfreeze.artifact.tensors import TensorFile
-from graphfreeze.errors import ArtifactReadError, DataError, UnsupportedError, UsageError, VerificationError
+from graphfreeze.errors import (
+    ArtifactReadError,
+    CheckFailedError,
+    DataError,
+    UnsupportedError,
+    UsageError,
+    VerificationError,
+)
 from graphfreeze.output import atomic_directory
 from graphfreeze.selection import FreezePlan, Selection, Variable, load_plan, load_spec, resolve_plan, save_plan
 from graphfreeze.selection.forms import RequestedForm
@@ -164,7 +172,8 @@ def rewrite(
         _write_saved_model(source, plan, directory, options, report)
         if options.checks != "none":
             stages.start("proving the result")
-            report["checks"].append(_prove(Path(model), directory / "saved_model", plan))
+            with _in_report(report, "proof"):
+                report["checks"].append(_prove(Path(model), directory / "saved_model", plan))
         if not options.no_onnx:
             _write_training(source, plan, directory, options, report, stages)
         elif options.checks == "full":
@@ -381,14 +390,15 @@ def _check_behaviour(
 ) -> None:
     from graphfreeze.checks.behaviour import check_behaviour
 
-    report["checks"] += check_behaviour(
-        source.directory,
-        directory / "saved_model",
-        source.variables,
-        plan,
-        data=batch,
-        seed=options.seed,
-    )
+    with _in_report(report, "behaviour"):
+        report["checks"] += check_behaviour(
+            source.directory,
+            directory / "saved_model",
+            source.variables,
+            plan,
+            data=batch,
+            seed=options.seed,
+        )
 
 
 def _write_training(
@@ -425,15 +435,29 @@ def _write_training(
 
         stages.start("checking it")
         _check_behaviour(source, plan, directory, options, report, batch if options.data is not None else None)
+        gradients = step.graphs["gradients"]
         state = {p.name: p.resource.numpy() for p in step.parameters if not p.is_constant}
-        report["checks"].append(
-            check_float64(step.graphs["gradients"], batch, state, step.constants, opset=options.opset)
-        )
-        report["checks"].append(check_single_steps(step, batch, directory / "training"))
-        validation = validate_artifact(directory, device=options.device)
-        report["checks"].append(
-            {"name": "validation", "passed": True, "message": validation["message"], "evidence": validation}
-        )
+        with _in_report(report, "float64"):
+            report["checks"].append(check_float64(gradients, batch, state, step.constants, opset=options.opset))
+        with _in_report(report, "single optimizer steps"):
+            report["checks"].append(check_single_steps(step, batch, directory / "training"))
+        with _in_report(report, "validation"):
+            validation = validate_artifact(directory, device=options.device)
+            message = f"{len(validation['checks'])} checks of the artifact passed on {validation['device']}"
+            report["checks"].append({"name": "validation", "passed": True, "message": message, "evidence": validation})
+
+
+@contextmanager
+def _in_report(report: Report, name: str) -> Iterator[None]:
+    """Where a check fails, make the details of its error the report so far, with the failed check."""
+    try:
+        yield
+    except CheckFailedError as error:
+        found = error.details
+        failed = {"name": name, "passed": False, "message": str(error), "evidence": found}
+        checks = found["checks"] if found.keys() == {"checks"} else [failed]
+        error.details = {**report, "checks": [*report["checks"], *checks]}
+        raise
 
 
 def _trace(saved_model: Path, variables: Sequence[Variable], plan: FreezePlan, options: Options) -> TracedStep:

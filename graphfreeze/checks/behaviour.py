@@ -157,10 +157,11 @@ class _Side:
     def gradients(self, batch: Batch) -> dict[str, npt.NDArray[Any]]:
         """The gradient of the sum of squared outputs for each variable that has one."""
         watched = {path: r for path, r in self.resources.items() if r.dtype.is_floating and r.trainable}
+        flat = [tf.constant(batch[entry.name]) for entry in self.endpoint.inputs]
         if self.function is None:
-            self.function = tf.function(self._gradients, autograph=False)
+            self.function = tf.function(self._gradients, autograph=False).get_concrete_function(*flat)
         before = {path: resource.numpy() for path, resource in self.resources.items()}
-        found = self.function(*(tf.constant(batch[entry.name]) for entry in self.endpoint.inputs))
+        found = self.function(*flat)
         for path, resource in self.resources.items():
             resource.assign(before[path])
         return {path: found[path].numpy() for path in watched if path in found}

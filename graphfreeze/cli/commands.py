@@ -17,7 +17,7 @@ from graphfreeze.cli.options import (
     ordered_selections,
 )
 from graphfreeze.cli.terminal import Terminal
-from graphfreeze.errors import ValidationError
+from graphfreeze.errors import CheckFailedError, ValidationError
 
 __all__ = ["graphfreeze"]
 
@@ -145,12 +145,16 @@ def rewrite(
     given = {name: value for name, value in options.items() if value is not None and value is not False and value != ()}
     if no_onnx:
         given["onnx"] = False
-    with terminal.working() as progress:
-        from graphfreeze import Selection
-        from graphfreeze import rewrite as public_function
+    try:
+        with terminal.working() as progress:
+            from graphfreeze import Selection
+            from graphfreeze import rewrite as public_function
 
-        selections = [Selection(kind, text) for kind, text in ordered_selections()]
-        report = public_function(model, out, selections, progress=progress, **given)
+            selections = [Selection(kind, text) for kind, text in ordered_selections()]
+            report = public_function(model, out, selections, progress=progress, **given)
+    except CheckFailedError as error:
+        terminal.show_failure(error.details, tables.rewriting)
+        raise
     terminal.show(report, tables.rewriting)
 
 

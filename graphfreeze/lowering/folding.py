@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from tensorflow.python.eager import context, execute
 from tensorflow.python.framework import op_def_registry
 
+from graphfreeze.lowering.eager import execute_operation
 from graphfreeze.lowering.shapes import signature
 from graphfreeze.lowering.tensor import Tensor
 from graphfreeze.training.graph import Operation
@@ -74,35 +74,7 @@ class Folding:
             key = (signature(operation), tuple((array.dtype, array.shape, array.tobytes()) for array in arrays))
             if key in self._cache:
                 return self._cache[key]
-        result = _execute(operation, arrays)
+        result = [np.asarray(made.numpy()) for made in execute_operation(operation, [tf.constant(a) for a in arrays])]
         if key is not None:
             self._cache[key] = result
         return result
-
-
-def _execute(operation: Operation, arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-    definition = op_def_registry.get(operation.type)
-    attributes: list[Any] = []
-    for attribute in definition.attr:
-        value = operation.attributes.get(attribute.name)
-        if value is not None:
-            attributes += [attribute.name, _raw(value)]
-    with tf.device("CPU:0"), tf.init_scope():
-        tensors = [tf.constant(array) for array in arrays]
-        results = execute.execute(operation.type, len(operation.outputs), tensors, tuple(attributes), context.context())
-    return [np.asarray(result.numpy()) for result in results]
-
-
-def _raw(value: Any) -> Any:
-    """An AttrValue as the eager runtime takes it: enums stay numbers, strings stay bytes."""
-    kind = value.WhichOneof("value")
-    if kind == "list":
-        for field in ("s", "i", "f", "b", "type"):
-            if len(getattr(value.list, field)):
-                return list(getattr(value.list, field))
-        return [_shape(shape) for shape in value.list.shape]
-    return _shape(value.shape) if kind == "shape" else getattr(value, kind)
-
-
-def _shape(shape: Any) -> Any:
-    return None if shape.unknown_rank else [dim.size for dim in shape.dim]

@@ -1,0 +1,133 @@
+"""Makes the double-precision twin of a functional graph: every floating-point tensor becomes float64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from tensorflow.core.framework import attr_value_pb2
+from tensorflow.python.framework import op_def_registry, tensor_util
+
+from graphfreeze.training.functionalise import NamedGraph
+from graphfreeze.training.graph import Edge, Graph, Operation
+
+__all__ = ["SinglePrecisionError", "promote_array", "promote_graph"]
+
+_NARROW = frozenset({tf.float16, tf.bfloat16, tf.float32})
+_NARROW_ENUMS = frozenset(dtype.as_datatype_enum for dtype in _NARROW)
+_DOUBLE_ENUM = tf.float64.as_datatype_enum
+
+_OWN_STREAM = frozenset({"StatelessRandomUniform", "StatelessRandomUniformV2"})
+"""What draws other numbers in another dtype. These are exact in every implementation: they stay, and a Cast follows."""
+
+
+class SinglePrecisionError(Exception):
+    """An operation of TensorFlow does not exist in float64. The message names it."""
+
+
+def promote_array(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A floating-point array as float64, any other as it is."""
+    array = np.asarray(array)
+    return array.astype(np.float64) if tf.as_dtype(array.dtype) in _NARROW else array
+
+
+def promote_graph(named: NamedGraph) -> NamedGraph:
+    """The same graph with float64 in place of every narrower floating-point dtype; the given one stays as it is.
+
+    Raises:
+        SinglePrecisionError: An operation does not exist in float64.
+    """
+    return NamedGraph(_promote(named.graph), list(named.inputs), list(named.outputs))
+
+
+def _promote(graph: Graph) -> Graph:
+    made = Graph()
+    edges: dict[int, Edge] = {}
+    for edge in graph.inputs:
+        edges[id(edge)] = Edge(edge.name, _promote_dtype(edge.dtype), edge.shape)
+        made.inputs.append(edges[id(edge)])
+    for operation in graph.operations:
+        inputs = [edges[id(edge)] for edge in operation.inputs]
+        if operation.type in _OWN_STREAM:
+            outputs = _keep(made, operation, inputs)
+        else:
+            outputs = _promote_operation(made, operation, inputs).outputs
+        edges.update(zip(map(id, operation.outputs), outputs, strict=True))
+    made.outputs = [edges[id(edge)] for edge in graph.outputs]
+    return made
+
+
+def _promote_operation(graph: Graph, operation: Operation, inputs: list[Edge]) -> Operation:
+    promoted = Operation(operation.type, operation.name, inputs)
+    promoted.attributes = {name: _promote_attribute(value) for name, value in operation.attributes.items()}
+    promoted.bodies = {name: _promote(body) for name, body in operation.bodies.items()}
+    promoted.outputs = [Edge(e.name, _promote_dtype(e.dtype), e.shape, promoted) for e in operation.outputs]
+    if not promoted.bodies:
+        _require_double(promoted)
+    graph.operations.append(promoted)
+    return promoted
+
+
+def _keep(graph: Graph, operation: Operation, inputs: list[Edge]) -> list[Edge]:
+    """The operation in its own dtype, its outputs cast."""
+    kept = Operation(operation.type, operation.name, inputs, attributes=dict(operation.attributes))
+    kept.outputs = [Edge(e.name, e.dtype, e.shape, kept) for e in operation.outputs]
+    graph.operations.append(kept)
+    outputs = []
+    for edge in kept.outputs:
+        cast = Operation("Cast", f"{edge.name}/double", [edge])
+        cast.attributes = {"SrcT": _type(edge.dtype.as_datatype_enum), "DstT": _type(_DOUBLE_ENUM)}
+        cast.outputs = [Edge(cast.name, tf.float64, edge.shape, cast)]
+        graph.operations.append(cast)
+        outputs += cast.outputs
+    return outputs
+
+
+def _promote_dtype(dtype: Any) -> Any:
+    return tf.float64 if dtype in _NARROW else dtype
+
+
+def _type(enum: int) -> Any:
+    return attr_value_pb2.AttrValue(type=enum)
+
+
+def _promote_attribute(value: Any) -> Any:
+    match value.WhichOneof("value"):
+        case "type" if value.type in _NARROW_ENUMS:
+            return _type(_DOUBLE_ENUM)
+        case "list" if any(enum in _NARROW_ENUMS for enum in value.list.type):
+            enums = [_DOUBLE_ENUM if enum in _NARROW_ENUMS else enum for enum in value.list.type]
+            return attr_value_pb2.AttrValue(list=attr_value_pb2.AttrValue.ListValue(type=enums))
+        case "tensor" if value.tensor.dtype in _NARROW_ENUMS:
+            array = promote_array(tensor_util.MakeNdarray(value.tensor))
+            return attr_value_pb2.AttrValue(tensor=tf.make_tensor_proto(array))
+    return value
+
+
+def _require_double(operation: Operation) -> None:
+    """Refuse an operation whose definition fixes a narrow dtype.
+
+    Raises:
+        SinglePrecisionError: It does.
+    """
+    definition = op_def_registry.get(operation.type)
+    fixed = [a.name for a in (*definition.input_arg, *definition.output_arg) if a.type in _NARROW_ENUMS]
+    # An attribute that is absent has its default, which is then a narrow dtype still.
+    narrow = [
+        a.name
+        for a in definition.attr
+        if not _allows(a, operation.attributes)
+        or (a.name not in operation.attributes and a.default_value.type in _NARROW_ENUMS)
+    ]
+    if fixed or narrow:
+        where = ", ".join((*fixed, *narrow))
+        raise SinglePrecisionError(f"{operation.type} ({operation.name}) is not defined for float64 (its {where})")
+
+
+def _allows(attribute: Any, attributes: Mapping[str, Any]) -> bool:
+    value = attributes.get(attribute.name)
+    allowed = attribute.allowed_values.list.type
+    return value is None or value.type != _DOUBLE_ENUM or not allowed or _DOUBLE_ENUM in allowed
