@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from graphfreeze.errors import DataError, OutputError
+from graphfreeze.errors import DataError, ModelReadError, OutputError
 from graphfreeze.passes.write import copy_files, write_fingerprint
 from graphfreeze.savedmodel.checkpoint import Checkpoint
 from graphfreeze.savedmodel.files import VARIABLES_PREFIX, parse_saved_model
@@ -48,18 +48,25 @@ def fold(
         ModelReadError: The original or the checkpoint cannot be read.
         OutputError: The destination holds something, or cannot be written.
     """
-    content = original if isinstance(original, bytes) else Path(original).read_bytes()
+    content = original if isinstance(original, bytes) else _read(Path(original))
     source, target = Path(rewritten), Path(destination)
     model = SavedModel(parse_saved_model(content, "the original saved_model.pb"), source)
     merged = _merge(model, plan, trained)
     try:
-        copy_files(source, target, skip=("saved_model.pb", "fingerprint.pb", "variables"))
+        copy_files(source, target, variables=False)
         (target / "saved_model.pb").write_bytes(content)
-        (target / "variables").mkdir()
+        (target / "variables").mkdir(exist_ok=True)
         _write_checkpoint(model.checkpoint, merged, str(target / VARIABLES_PREFIX))
         write_fingerprint(target)
     except (OSError, tf.errors.OpError) as error:
-        raise OutputError(f"{target} cannot be written: {error}.") from error
+        raise OutputError(f"{target} cannot be written: {str(error).splitlines()[0]}.") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelReadError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _merge(model: SavedModel, plan: FreezePlan, trained: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
@@ -91,5 +98,6 @@ def _merge(model: SavedModel, plan: FreezePlan, trained: Mapping[str, npt.NDArra
 def _write_checkpoint(checkpoint: Checkpoint, merged: Mapping[str, npt.NDArray[Any]], prefix: str) -> None:
     """Write all keys of a checkpoint, some with new values, in the order of their names and as one shard."""
     keys = list(checkpoint.shapes)
-    values = [tf.constant(merged[key] if key in merged else checkpoint.read(key)) for key in keys]
-    tf.raw_ops.SaveV2(prefix=prefix, tensor_names=keys, shape_and_slices=[""] * len(keys), tensors=values)
+    with tf.device("CPU:0"):
+        values = [tf.constant(merged[key] if key in merged else checkpoint.read(key)) for key in keys]
+        tf.raw_ops.SaveV2(prefix=prefix, tensor_names=keys, shape_and_slices=[""] * len(keys), tensors=values)

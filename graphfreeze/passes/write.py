@@ -17,6 +17,9 @@ from graphfreeze.passes.size_budget import PROTOBUF_LIMIT, SizeBudget
 
 __all__ = ["copy_files", "write", "write_fingerprint"]
 
+_REPLACED = ("saved_model.pb", "fingerprint.pb")
+_NOTES = ("assets.extra", "graphfreeze")
+
 
 def write(rewritten: RewrittenModel, directory: str | os.PathLike[str], *, link: bool = False) -> None:
     """Write a rewritten SavedModel: the new graph, with copies of checkpoint, assets and all else.
@@ -41,15 +44,21 @@ def write(rewritten: RewrittenModel, directory: str | os.PathLike[str], *, link:
     SizeBudget(0).take(len(content))
     target = Path(directory)
     try:
-        copy_files(rewritten.original.directory, target, skip=("saved_model.pb", "fingerprint.pb"), link=link)
+        copy_files(rewritten.original.directory, target, link=link)
         (target / "saved_model.pb").write_bytes(content)
         write_fingerprint(target)
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}.") from error
 
 
-def copy_files(source: Path, target: Path, *, skip: tuple[str, ...], link: bool = False) -> None:
-    """Copy a SavedModel's directory, without some entries of its top level.
+def copy_files(source: Path, target: Path, *, variables: bool = True, link: bool = False) -> None:
+    """Copy a SavedModel's directory without its graph, its fingerprint, and what an earlier rewrite noted in it.
+
+    Args:
+        source: Where from.
+        target: Where to; it must not exist, or be empty.
+        variables: Whether to copy the checkpoint too.
+        link: Hard-link files instead, where the file system can.
 
     Raises:
         OutputError: `target` holds something.
@@ -58,13 +67,16 @@ def copy_files(source: Path, target: Path, *, skip: tuple[str, ...], link: bool 
     if target.exists() and any(target.iterdir()):
         raise OutputError(f"{target} is not empty. Give a new directory.")
     target.mkdir(parents=True, exist_ok=True)
-    for entry in sorted(source.iterdir()):
-        if entry.name in skip:
+    copy = _link_or_copy if link else shutil.copyfile
+    for file in sorted(source.rglob("*")):
+        path = file.relative_to(source)
+        if path.parts[0] in _REPLACED or path.parts[:2] == _NOTES or (path.parts[0] == "variables" and not variables):
             continue
-        if entry.is_dir():
-            shutil.copytree(entry, target / entry.name, copy_function=_link_or_copy if link else shutil.copyfile)
+        if file.is_dir():
+            (target / path).mkdir(parents=True, exist_ok=True)
         else:
-            (_link_or_copy if link else shutil.copyfile)(str(entry), str(target / entry.name))
+            (target / path.parent).mkdir(parents=True, exist_ok=True)
+            copy(str(file), str(target / path))
 
 
 def write_fingerprint(directory: Path) -> None:

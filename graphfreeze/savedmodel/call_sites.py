@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tensorflow.core.framework import node_def_pb2
 
 __all__ = [
+    "CALLS",
     "CASES",
     "CONDITIONALS",
     "LOOPS",

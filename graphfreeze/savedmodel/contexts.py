@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from graphfreeze.errors import ModelReadError
 from graphfreeze.savedmodel.body import Body
 from graphfreeze.savedmodel.call_sites import LOOPS
 from graphfreeze.savedmodel.endpoints import Endpoint
@@ -119,6 +120,11 @@ class _Analyser:
             context = queue.popleft()
             before = self.contexts.get(context)
             body = self.model.body(context.function)
+            if context.binding and context.binding[-1][0] >= len(body.arguments):
+                raise ModelReadError(
+                    f"{self.model.directory / 'saved_model.pb'} is corrupt: function {context.function!r} is called "
+                    "with more arguments than it has. Export the model again."
+                )
             handles = {body.arguments[position]: variable for position, variable in context.binding}
             flow = trace_handles(body, handles, self.model.functions, self._returns)
             self.contexts[context] = flow

@@ -17,6 +17,7 @@ from graphfreeze.savedmodel.body import Body, function_body, main_graph_body
 from graphfreeze.savedmodel.checkpoint import Checkpoint
 from graphfreeze.savedmodel.endpoints import Endpoint, list_endpoints
 from graphfreeze.savedmodel.files import check_variable_files, read_saved_model
+from graphfreeze.savedmodel.references import check_references
 from graphfreeze.savedmodel.variables import list_variables
 from graphfreeze.selection.variable import Variable
 
@@ -32,7 +33,7 @@ class SavedModel:
 
     Raises:
         UnsupportedError: It has no object graph (TensorFlow 1), or several graphs.
-        ModelReadError: The checkpoint's files are incomplete.
+        ModelReadError: It names what is not there, or the checkpoint's files are incomplete.
     """
 
     def __init__(self, proto: saved_model_pb2.SavedModel, directory: str | PathLike[str]) -> None:
@@ -49,6 +50,7 @@ class SavedModel:
                 f"{self.directory} has no object graph: it was written by TensorFlow 1. Only SavedModels of "
                 "TensorFlow 2 (tf.saved_model.save, or export of Keras) are supported."
             )
+        check_references(self.meta_graph, self.directory)
         if any(node.WhichOneof("kind") == "variable" for node in self.object_graph.nodes):
             check_variable_files(self.directory)
         self.checkpoint = Checkpoint(self.directory)

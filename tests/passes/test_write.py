@@ -61,10 +61,13 @@ def test_the_rest_is_copied(saved: Saved, tmp_path: Path, link: bool) -> None:
     (tmp_path / "in" / "assets.extra").mkdir()
     (tmp_path / "in" / "assets.extra" / "notes.txt").write_text("notes")
     before = digests(tmp_path / "in")
+    # What an earlier rewrite noted would say of this one what is not true.
+    (tmp_path / "in" / "assets.extra" / "graphfreeze").mkdir()
+    (tmp_path / "in" / "assets.extra" / "graphfreeze" / "plan.json").touch()
     model = SavedModel.load(tmp_path / "in")
     write(freeze_reads(model, make_plan(model, MODELS["dense"].targets, "blend")), tmp_path / "out", link=link)
     after = digests(tmp_path / "out")
-    assert digests(tmp_path / "in") == before
+    assert digests(tmp_path / "in").items() >= before.items()
     assert after.keys() == before.keys()
     assert {name for name in after if after[name] != before[name]} == {"saved_model.pb", "fingerprint.pb"}
     for name in ("variables/variables.index", "assets.extra/notes.txt"):

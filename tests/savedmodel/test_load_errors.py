@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tensorflow as tf
@@ -17,6 +19,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("whole") / "model"
     module = tf.Module()
     module.v = tf.Variable([1.0, 2.0], name="v")
+    module.f = tf.function(lambda x: x * module.v, input_signature=[tf.TensorSpec([], tf.float32)])
     tf.saved_model.save(module, str(path))
     return path
 
@@ -71,6 +74,38 @@ def test_truncated_graph(copy: Path) -> None:
     for size in (0, 1, len(content) // 2, len(content) - 1):
         (copy / "saved_model.pb").write_bytes(content[:size])
         assert "Export the model again" in message_of(copy)
+
+
+def break_child(proto: Any) -> None:
+    proto.meta_graphs[0].object_graph_def.nodes[0].children[0].node_id = 99
+
+
+def break_capture(proto: Any) -> None:
+    functions = proto.meta_graphs[0].object_graph_def.concrete_functions
+    functions[min(functions)].bound_inputs[0] = 99
+
+
+def break_library(proto: Any) -> None:
+    del proto.meta_graphs[0].graph_def.library.function[:]
+
+
+def break_return(proto: Any) -> None:
+    for function in proto.meta_graphs[0].graph_def.library.function:
+        function.ret.clear()
+
+
+def break_call(proto: Any) -> None:
+    for node in proto.meta_graphs[0].graph_def.node:
+        if node.op == "StatefulPartitionedCall":
+            del node.input[:]
+
+
+@pytest.mark.parametrize("damage", [break_child, break_capture, break_library, break_return, break_call])
+def test_broken_references(copy: Path, damage: Callable[[Any], None]) -> None:
+    proto = SavedModel.load(copy).proto
+    damage(proto)
+    (copy / "saved_model.pb").write_bytes(proto.SerializeToString())
+    assert "is corrupt: " in message_of(copy)
 
 
 def test_missing_variables(copy: Path) -> None:

@@ -1,0 +1,62 @@
+"""The references within a SavedModel: whether what its parts name is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tensorflow.core.protobuf import meta_graph_pb2
+
+from graphfreeze.errors import ModelReadError
+from graphfreeze.savedmodel.call_sites import CALLS
+
+__all__ = ["check_references"]
+
+
+def check_references(meta_graph: meta_graph_pb2.MetaGraphDef, directory: Path) -> None:
+    """Check the references on which everything else relies, so that it need not.
+
+    Args:
+        meta_graph: The graph.
+        directory: Where it comes from, for the message.
+
+    Raises:
+        ModelReadError: An object, function or argument is named that is not there.
+    """
+    broken = next(_broken(meta_graph), None)
+    if broken is not None:
+        raise ModelReadError(f"{directory / 'saved_model.pb'} is corrupt: {broken}. Export the model again.")
+
+
+def _broken(meta_graph: Any) -> Iterator[str]:
+    graph = meta_graph.object_graph_def
+    functions = {function.signature.name: function for function in meta_graph.graph_def.library.function}
+    for i, node in enumerate(graph.nodes):
+        named = [child.node_id for child in node.children]
+        for slot in node.slot_variables:
+            named += [slot.original_variable_node_id, slot.slot_variable_node_id]
+        for saveable in node.saveable_objects.values():
+            named += [saveable.save_function, saveable.restore_function]
+        yield from (f"object {i} names object {n}, which is missing" for n in named if not 0 <= n < len(graph.nodes))
+    for name, concrete in graph.concrete_functions.items():
+        if name not in functions:
+            yield f"the object graph names function {name!r}, which is missing"
+        elif len(concrete.bound_inputs) > len(functions[name].signature.input_arg):
+            yield f"function {name!r} captures more objects than it has arguments"
+        yield from (
+            f"function {name!r} captures object {n}, which is missing"
+            for n in concrete.bound_inputs
+            if not 0 <= n < len(graph.nodes)
+        )
+    for name, function in functions.items():
+        missing = [output.name for output in function.signature.output_arg if output.name not in function.ret]
+        if missing:
+            yield f"function {name!r} returns nothing as {missing[0]!r}"
+    for node in meta_graph.graph_def.node:
+        if node.op in CALLS and "f" in node.attr:
+            callee = functions.get(node.attr["f"].func.name)
+            if callee is None:
+                yield f"node {node.name!r} calls function {node.attr['f'].func.name!r}, which is missing"
+            elif len(node.input) < len(callee.signature.input_arg):
+                yield f"node {node.name!r} calls function {callee.signature.name!r} with too few arguments"
