@@ -429,16 +429,17 @@ def _write_training(
         "nodes": {name: len(model.graph) for name, model in assembly.graphs.items()},
     }
     if options.checks == "full":
-        from graphfreeze.checks.float64 import check_float64
+        from graphfreeze.checks.float64 import check_step_in_float64
         from graphfreeze.checks.single_step import check_single_steps
         from graphfreeze.validation import validate as validate_artifact
 
         stages.start("checking it")
         _check_behaviour(source, plan, directory, options, report, batch if options.data is not None else None)
-        gradients = step.graphs["gradients"]
-        state = {p.name: p.resource.numpy() for p in step.parameters if not p.is_constant}
+        filters = [entry.name for entry in assembly.manifest.state if entry.permutation is not None]
         with _in_report(report, "float64"):
-            report["checks"].append(check_float64(gradients, batch, state, step.constants, opset=options.opset))
+            report["checks"] += check_step_in_float64(
+                step, batch, reference.gradients, filters=filters, opset=options.opset
+            )
         with _in_report(report, "single optimizer steps"):
             report["checks"].append(check_single_steps(step, batch, directory / "training"))
         with _in_report(report, "validation"):

@@ -12,11 +12,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from graphfreeze.training.trace import TracedStep
+from graphfreeze.validation.tolerance import unit_roundoff
 
 __all__ = ["Reference", "compute_reference", "restored", "run_gradients"]
 
 _DRAWS = 3
-_ONE_UNIT = 2.0**-23  # the relative spacing of float32
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,10 @@ def restored(step: TracedStep) -> Iterator[None]:
 
 def _moved(array: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[Any]:
     """The array with each element moved by up to one unit in the last place; whole numbers stay: they may index."""
-    if array.dtype.kind != "f" or np.array_equal(array, np.rint(array)):
+    if not tf.as_dtype(array.dtype).is_floating:
         return array
-    factors = 1.0 + _ONE_UNIT * rng.uniform(-1.0, 1.0, array.shape)
-    return (array * factors).astype(array.dtype)
+    exact = array.astype(np.float64)
+    if np.array_equal(exact, np.rint(exact)):
+        return array
+    one_unit = 2 * unit_roundoff(array.dtype)
+    return (exact * (1.0 + one_unit * rng.uniform(-1.0, 1.0, array.shape))).astype(array.dtype)
