@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 import graphfreeze.lowering.rules  # noqa: F401 - fills the table of rules
 from graphfreeze.errors import UnsupportedError, UnsupportedOperationError
+from graphfreeze.lowering.dilations import recover_dilations
 from graphfreeze.lowering.engine import SAMPLE_BATCH_SIZES, Lowering
 from graphfreeze.lowering.folding import Folding
 from graphfreeze.lowering.pruning import prune
@@ -57,6 +58,7 @@ class Lowerer:
             UnsupportedError: An input's shape is unknown beyond its first axis.
         """
         graph = named.graph
+        recover_dilations(graph)
         follows = any(edge.shape is None or None in edge.shape for edge in graph.inputs)
         lowering = Lowering(
             SAMPLE_BATCH_SIZES if follows else SAMPLE_BATCH_SIZES[:1],
