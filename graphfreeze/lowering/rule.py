@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from graphfreeze.lowering.broadcast import broadcast, broadcast_dims
 from graphfreeze.lowering.builder import Operand
 from graphfreeze.lowering.tensor import Dim, Layout, Tensor
 
@@ -199,14 +200,25 @@ def rule(
 
 
 def elementwise(*operations: str) -> Callable[[F], F]:
-    """Declare an elementwise rule: `f(node, *values)`, all values in one layout, broadcasting like TensorFlow's."""
+    """Declare an elementwise rule: `f(node, *values)`, all values in one layout, broadcasting like TensorFlow's.
+
+    Inputs that are broadcasts come as what they are a broadcast of; values are of the output's shape or of size 1.
+    """
 
     def declare(function: F) -> F:
         def apply(node: Node) -> list[Tensor]:
-            layout = node.lowering.common_layout(node.inputs, node.outputs[0].rank)
             rank = node.outputs[0].rank
-            values = [node.lowering.broadcastable(tensor, layout, rank) for tensor in node.inputs]
-            return _collect(node, function(node, *values), [layout] * len(node.outputs))
+            inputs = [tensor.narrow or tensor for tensor in node.inputs]
+            layout = node.lowering.common_layout(inputs, rank)
+            values = [node.lowering.broadcastable(tensor, layout, rank) for tensor in inputs]
+            shapes = broadcast_dims(inputs)
+            if shapes == node.outputs[0].shapes:
+                return _collect(node, function(node, *values), [layout] * len(node.outputs))
+            result = function(node, *values)
+            narrow = [Tensor(output.dtype, shapes) for output in node.outputs]
+            for tensor, value in zip(narrow, [result] if isinstance(result, ir.Value) else result, strict=True):
+                tensor.values[layout] = value
+            return [broadcast(node.lowering, *pair) for pair in zip(narrow, node.outputs, strict=True)]
 
         _register(operations, function, apply)
         return function

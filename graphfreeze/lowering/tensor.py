@@ -71,6 +71,7 @@ class Tensor:
             be computed at run time.
         induction: Set inside a loop's body where it is an affine function of the iteration.
         tensor_list: Set where it is a TensorList (a variant).
+        narrow: Set where it is a broadcast of a tensor of the same rank: that tensor.
     """
 
     dtype: np.dtype[Any]
@@ -81,6 +82,7 @@ class Tensor:
     origin: tuple[Operation, list[Tensor], int] | None = None
     induction: Induction | None = None
     tensor_list: TensorList | None = None
+    narrow: Tensor | None = None
 
     @property
     def rank(self) -> int:

@@ -7,9 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from graphfreeze.lowering.layouts import stored_layout
-from graphfreeze.lowering.rule import UNUSED, CannotLower, Node, elementwise, rule
-from graphfreeze.lowering.tensor import Tensor
+from graphfreeze.lowering.rule import CannotLower, Node, elementwise
 
 
 def _direct(operator: str, formula: str) -> Callable[..., ir.Value]:
@@ -181,15 +179,11 @@ for _operation, _operator, _formula in (
 # -- dtypes
 
 
-@rule("Cast", inputs=(UNUSED,))
-def cast(node: Node) -> Tensor:
+@elementwise("Cast")
+def cast(node: Node, value: ir.Value) -> ir.Value:
     """The same numbers in another dtype; floats are cut towards zero."""
-    source, output = node.inputs[0], node.outputs[0]
-    if source.dtype == output.dtype:
-        return source
-    for dtype in (source.dtype, output.dtype):
+    source = node.inputs[0].dtype
+    for dtype in (source, node.dtype):
         if dtype.kind in "cOSU":
-            raise CannotLower(f"a cast from {source.dtype} to {output.dtype}; integers, floats and bool are covered")
-    layout = stored_layout(source)
-    output.values[layout] = node.cast(node.value(source, layout), output.dtype)
-    return output
+            raise CannotLower(f"a cast from {source} to {node.dtype}; integers, floats and bool are covered")
+    return value if source == node.dtype else node.cast(value, node.dtype)

@@ -37,10 +37,12 @@ def reshape(node: Node) -> Tensor:
 def transpose(node: Node, permutation: npt.NDArray[Any]) -> Tensor:
     """The axes in another order; nothing is moved where the layout already has that order."""
     source, output = node.inputs[0], node.outputs[0]
-    layout = stored_layout(source)
     wanted = [int(axis) % source.rank for axis in permutation]
-    order = [wanted.index(axis) for axis in layout.permutation(source.rank)]
-    return place(node, output, node.value(source, layout), order)
+    layouts = list(source.values) or [PLAIN]
+    orders = [[wanted.index(axis) for axis in layout.permutation(source.rank)] for layout in layouts]
+    known = [target.permutation(output.rank) for target in Layout if output.rank > 2]
+    best = next((k for k, order in enumerate(orders) if order in known), 0)
+    return place(node, output, node.value(source, layouts[best]), orders[best])
 
 
 @rule("ConcatV2", inputs=(UNUSED,))

@@ -134,11 +134,15 @@ def strided_slice_grad(node: Node) -> Tensor:
     index = _parse(node, node.inputs[1:4], output.dims)
     if index.unknown:
         raise CannotLower("an index that is computed at run time; constant indices are covered")
-    spans = [index.spans.get(axis, Span((0,) * len(dim), dim, 1)) for axis, dim in enumerate(output.dims)]
-    value = node.reshape(node.value(dy), [span.count for span in spans])
+    # The work is done in the layout that dy is stored in, where the slice left all axes in place.
+    layout = stored_layout(dy) if not index.removed and not any(index.made) else PLAIN
+    order = layout.permutation(output.rank)
+    sizes = [output.dim(axis) for axis in order]
+    spans = [index.spans.get(axis, Span((0,) * len(size), size, 1)) for axis, size in zip(order, sizes, strict=True)]
     dims = [span.count for span in spans]
+    value = node.reshape(node.value(dy), dims) if layout is PLAIN else node.value(dy, layout)
     before, after = [], []
-    for axis, (span, size) in enumerate(zip(spans, output.dims, strict=True)):
+    for axis, (span, size) in enumerate(zip(spans, sizes, strict=True)):
         start = span.start
         if span.step < 0:
             flipped = Span(tuple(n - 1 for n in span.count), span.count, -1)
@@ -149,7 +153,7 @@ def strided_slice_grad(node: Node) -> Tensor:
         after.append(tuple(d - s - n for d, s, n in zip(size, start, dims[axis], strict=True)))
     if any(any(dim) for dim in (*before, *after)):
         value = node.emit("Pad", value, node.vector([*before, *after]))
-    return place(node, output, value, range(output.rank))
+    return place(node, output, value, order)
 
 
 def _spread(node: Node, value: ir.Value, dims: list[Dim], axis: int, step: int) -> tuple[ir.Value, Dim]:
