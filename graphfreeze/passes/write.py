@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from google.protobuf.message import EncodeError
-from tensorflow.core.protobuf import fingerprint_pb2
+from tensorflow.core.protobuf import fingerprint_pb2, saved_model_pb2
 from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 
 from graphfreeze.errors import OutputError
@@ -36,19 +36,26 @@ def write(rewritten: RewrittenModel, directory: str | os.PathLike[str], *, link:
         OutputError: The directory holds something, or cannot be written.
         UnsupportedError: The graph is larger than protobuf can serialise.
     """
-    try:
-        content = rewritten.proto.SerializeToString(deterministic=True)
-    except EncodeError:
-        content = b""
-        SizeBudget(0).take(PROTOBUF_LIMIT + 1)
-    SizeBudget(0).take(len(content))
     target = Path(directory)
     try:
         copy_files(rewritten.original.directory, target, link=link)
-        (target / "saved_model.pb").write_bytes(content)
+        # Not kept in a variable: a graph with its constants may be as large as the model.
+        (target / "saved_model.pb").write_bytes(_serialise(rewritten.proto))
         write_fingerprint(target)
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}.") from error
+
+
+def _serialise(proto: saved_model_pb2.SavedModel) -> bytes:
+    """The bytes of a SavedModel, the same ones in every process."""
+    budget = SizeBudget(0)
+    try:
+        content: bytes = proto.SerializeToString(deterministic=True)
+    except EncodeError:
+        budget.take(PROTOBUF_LIMIT + 1)
+        raise
+    budget.take(len(content))
+    return content
 
 
 def copy_files(source: Path, target: Path, *, variables: bool = True, link: bool = False) -> None:
