@@ -11,13 +11,11 @@ import errno
 import os
 import secrets
 import shutil
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 
 from graphfreeze.errors import GraphfreezeError, OutputError
+from graphfreeze.interruption import Interruption, signals_ignored
 
 __all__ = ["atomic_directory", "atomic_file"]
 
@@ -25,7 +23,6 @@ __all__ = ["atomic_directory", "atomic_file"]
 _OUTPUT_MARKS = ("report.json", "saved_model.pb")
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-_TERMINATION = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @contextlib.contextmanager
@@ -48,11 +45,12 @@ def atomic_directory(final: Path, *, overwrite: bool = False, inputs: Sequence[P
     final = _absolute(final)
     _refuse_overlap(final, inputs)
     _refuse_existing_directory(final, overwrite)
-    with _temporary_sibling(final) as temporary:
+    with _temporary_sibling(final) as (temporary, interruption):
         temporary.mkdir()
         yield temporary
+        interruption.raise_if_received()
         _refuse_existing_directory(final, overwrite)
-        with _signals_ignored():
+        with signals_ignored():
             _replace_directory(temporary, final)
 
 
@@ -79,8 +77,9 @@ def atomic_file(final: Path, *, overwrite: bool = False, inputs: Sequence[Path] 
         raise OutputError(f"Expected the name of a file to write, found the directory {final}. Name a file.")
     if not overwrite and os.path.lexists(final):
         raise OutputError(f"The output file {final} exists already. Choose another name, or remove it first.")
-    with _temporary_sibling(final) as temporary:
+    with _temporary_sibling(final) as (temporary, interruption):
         yield temporary
+        interruption.raise_if_received()
         temporary.replace(final)
 
 
@@ -141,24 +140,25 @@ def _replace_directory(temporary: Path, final: Path) -> None:
 
 
 @contextlib.contextmanager
-def _temporary_sibling(final: Path) -> Iterator[Path]:
+def _temporary_sibling(final: Path) -> Iterator[tuple[Path, Interruption]]:
     """Yield an unused path beside `final`, and remove whatever is left there at the end."""
     made_parents: list[Path] = []
     temporary = _sibling_name(final, "partial")
     done = False
-    with _termination_as_exception():
+    with Interruption() as interruption:
         try:
             _make_parents(final.parent, made_parents)
-            yield temporary
+            yield temporary, interruption
             done = True
         except Exception as error:
+            interruption.raise_if_received()
             reason = _write_failure(error, temporary)
             if reason is None:
                 raise
             raise OutputError(f"The output {final} cannot be written: {reason}. Nothing was written.") from error
         finally:
             # A second Ctrl-C must not interrupt the cleaning up.
-            with _signals_ignored():
+            with signals_ignored():
                 _remove(temporary)
                 for parent in [] if done else reversed(made_parents):
                     with contextlib.suppress(OSError):
@@ -198,38 +198,3 @@ def _remove(path: Path) -> None:
     else:
         with contextlib.suppress(OSError):
             path.unlink()
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
-
-@contextlib.contextmanager
-def _termination_as_exception() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the stack, where nobody else handles them, so that cleaning up happens."""
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    taken = [s for s in _TERMINATION if _in_main_thread() and signal.getsignal(s) is signal.SIG_DFL]
-    for number in taken:
-        signal.signal(number, terminate)
-    try:
-        yield
-    finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
-
-
-@contextlib.contextmanager
-def _signals_ignored() -> Iterator[None]:
-    watched = (signal.SIGINT, *_TERMINATION) if _in_main_thread() else ()
-    # getsignal is None for a handler that was not installed from Python, which could not be put back.
-    before = {number: handler for number in watched if (handler := signal.getsignal(number)) is not None}
-    for number in before:
-        signal.signal(number, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -18,7 +18,8 @@ ROOT = Path(graphfreeze.__file__).parent
 # A part is a folder or a file directly below graphfreeze/.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
-    "output": (),
+    "interruption": (),
+    "output": ("interruption",),
     "tensorflow_loader": (),
     "selection": (),
     "artifact": ("selection",),
@@ -51,7 +52,17 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "__main__": ("cli",),
 }
 
-WITHOUT_TENSORFLOW = ("errors", "output", "selection", "artifact", "runtime", "validation", "cli", "__init__")
+WITHOUT_TENSORFLOW = (
+    "errors",
+    "interruption",
+    "output",
+    "selection",
+    "artifact",
+    "runtime",
+    "validation",
+    "cli",
+    "__init__",
+)
 
 SOURCES = sorted(ROOT.rglob("*.py"))
 

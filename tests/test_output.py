@@ -233,6 +233,34 @@ def test_a_killed_process_leaves_nothing(tmp_path: Path, number: signal.Signals,
     assert contents(tmp_path) == []
 
 
+class RaisesNothing:
+    """Its destructor sends this process a signal: Python drops what a destructor raises."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        signal.raise_signal(self.number)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    ("number", "raised"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit), (signal.SIGHUP, SystemExit)],
+)
+@pytest.mark.parametrize("then", [None, RuntimeError("what a library makes of it")])
+def test_a_signal_whose_exception_got_lost_still_counts(
+    tmp_path: Path, number: signal.Signals, raised: type[BaseException], then: Exception | None
+) -> None:
+    for output in (atomic_directory, atomic_file):
+        with pytest.raises(raised), output(tmp_path / "out") as temporary:
+            RaisesNothing(number)
+            if then is not None:
+                raise then
+            assert temporary.parent == tmp_path
+        assert contents(tmp_path) == []
+
+
 def test_the_handlers_of_the_caller_come_back(tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     with atomic_directory(tmp_path / "out"):
