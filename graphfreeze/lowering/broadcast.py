@@ -41,7 +41,7 @@ def broadcast(lowering: Lowering, source: Tensor, output: Tensor) -> Tensor:
             permutation = layout.permutation(output.rank)
             size = lowering.shape([output.dim(axis) for axis in permutation])
             output.values[layout] = lowering.builder.emit("Expand", lowering.value(narrow, layout), size)
-    pass
+    output.narrow = narrow
     return output
 
 
