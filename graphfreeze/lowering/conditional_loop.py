@@ -63,7 +63,8 @@ class _Attempt:
             if self._missing_grows(results):
                 body.abandon()
                 return None
-            after = [self._after(index, starts[index], results[index]) for index in starts]
+            for index, start in starts.items():
+                body.set_next(self._after(index, start, results[index]), start)
             goes_on = self._flag(self.lowering.run(cond, results))
             self._check_lists(arguments, results)
         except MustCarry as found:
@@ -76,7 +77,7 @@ class _Attempt:
         except BaseException:
             body.abandon()
             raise
-        finals = dict(zip(starts, body.finish_loop(condition, goes_on, after), strict=True))
+        finals = dict(zip(starts, body.finish_loop(condition, goes_on), strict=True))
         return [self._final(index, finals.get(index), starts.get(index)) for index in range(len(node.inputs))]
 
     def _is_state(self, index: int) -> bool:
@@ -122,7 +123,7 @@ class _Attempt:
                 self.missing.setdefault(index, result.missing)
         return len(self.missing) > before
 
-    def _after(self, index: int, start: Tensor, result: Tensor) -> tuple[ir.Value, Tensor]:
+    def _after(self, index: int, start: Tensor, result: Tensor) -> ir.Value:
         if index in self.lists:
             if result.tensor_list is None:
                 raise CannotLower("a loop variable that is a list becomes something else")
@@ -132,7 +133,7 @@ class _Attempt:
                 f"the loop variable {index} changes its shape from {start.shape} to {result.shape}; "
                 "variables of one shape are covered"
             )
-        return self.lowering.value(result), start
+        return self.lowering.value(result)
 
     def _check_lists(self, arguments: Sequence[Tensor], results: Sequence[Tensor]) -> None:
         for index, variable in self.variables.items():

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from tensorflow.python.framework import tensor_util
 
+from graphfreeze.lowering.all_iterations import lower_for_all_iterations
 from graphfreeze.lowering.builder import Builder
 from graphfreeze.lowering.folding import Folding
 from graphfreeze.lowering.induction import fold_induction
@@ -71,8 +72,10 @@ class Lowering:
         missing = frozenset().union(*(tensor.missing for tensor in inputs))
         outputs: list[Tensor] = []
         try:
-            made = fold_induction(operation, inputs) or lower_list_arithmetic(self, operation, inputs)
-            if made is not None:
+            made = fold_induction(operation, inputs)
+            made = made or lower_list_arithmetic(self, operation, inputs)
+            made = made or lower_for_all_iterations(self, operation, inputs)
+            if made:
                 return made
             if found is not None and found.is_special:
                 return self._apply(operation, inputs, [])

@@ -152,12 +152,10 @@ def _row(lowering: Lowering, rows: Tensor, index: Tensor) -> Tensor:
             scale, offset = sequence
             made = Induction(scale * induction.scale, scale * induction.offset + offset, induction.iteration)
             return Tensor(rows.dtype, tuple(shape[1:] for shape in rows.shapes), induction=made)
-        value = lowering.value(rows)
         for loop in lowering.loops:
-            if loop.iteration is induction.iteration and lowering.builder.depth_of(value) < loop.depth:
-                item = loop.read(rows, induction)
-                if item is not None:
-                    return lowering.tensor(item, rows.dtype, rows.dims[1:])
+            item = loop.read(rows, induction) if loop.iteration is induction.iteration else None
+            if item is not None:
+                return lowering.tensor(item, rows.dtype, rows.dims[1:])
     value = lowering.builder.emit("Gather", lowering.value(rows), lowering.value(index), axis=0)
     return lowering.tensor(value, rows.dtype, rows.dims[1:])
 

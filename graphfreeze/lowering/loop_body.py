@@ -7,17 +7,26 @@ a Gather per item, and joins its outputs afterwards.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
-from graphfreeze.lowering.tensor import Dim, Induction, Tensor
+from graphfreeze.lowering.tensor import Dim, Induction, Layout, Tensor
 
 if TYPE_CHECKING:
     from graphfreeze.lowering.engine import Lowering
 
-__all__ = ["LoopBody", "ScanBody"]
+__all__ = ["LoopBody", "Results", "ScanBody"]
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What a Scan gives: the states after the last iteration, and the stacks of what was collected."""
+
+    states: list[ir.Value]
+    stacks: list[ir.Value]
 
 
 class LoopBody:
@@ -36,6 +45,7 @@ class LoopBody:
         self.depth = self.builder.depth
         self._initial: list[ir.Value] = []
         self._before: list[ir.Value] = []
+        self._next: list[tuple[ir.Value, Tensor]] = []
         self._outputs: list[ir.Value] = []
 
     def _input(self, what: str, dtype: np.dtype[Any], dims: Sequence[Dim]) -> ir.Value:
@@ -55,6 +65,11 @@ class LoopBody:
         self._before.append(value)
         return self.lowering.tensor(value, like.dtype, like.dims)
 
+    def set_next(self, value: ir.Value, like: Tensor) -> int:
+        """What the next state holds after the iteration, in the order of the states; returns which one it is."""
+        self._next.append((value, like))
+        return len(self._next) - 1
+
     def _output(self, value: ir.Value, what: str, dtype: np.dtype[Any], dims: Sequence[Dim]) -> ir.Value:
         """The value as an output of the body, which must be made in it and must be no other output."""
         made = value.producer() is not None and self.builder.depth_of(value) == self.depth
@@ -73,25 +88,22 @@ class LoopBody:
         """Forget the body."""
         self.builder.close()
 
-    def finish_loop(
-        self, condition: ir.Value, goes_on: ir.Value, after: Sequence[tuple[ir.Value, Tensor]]
-    ) -> list[ir.Value]:
+    def finish_loop(self, condition: ir.Value, goes_on: ir.Value) -> list[ir.Value]:
         """Emit a Loop that runs while the condition holds.
 
         Args:
             condition: Whether there is a first iteration.
             goes_on: Computed in the body: whether there is another one.
-            after: The states after an iteration.
 
         Returns:
             The states after the loop.
         """
         flag = self._input("condition", np.dtype(np.bool_), [])
         outputs = [self._output(goes_on, "goes_on", np.dtype(np.bool_), [])]
-        outputs += [self._output(value, "next_state", like.dtype, like.dims) for value, like in after]
+        outputs += [self._output(value, "next_state", like.dtype, like.dims) for value, like in self._next]
         nodes = self.builder.close()
         graph = ir.Graph([self.iteration, flag, *self._before], outputs, nodes=nodes, name=f"{self.builder.scope}/body")
-        made = self.builder.emit_many("Loop", None, condition, *self._initial, outputs=len(after), body=graph)
+        made = self.builder.emit_many("Loop", None, condition, *self._initial, outputs=len(self._next), body=graph)
         for value in made:
             value.name = self.builder.unique(f"{self.builder.scope}/final_state")
         return made
@@ -124,12 +136,26 @@ class ScanBody(LoopBody):
         value = self.lowering.value(rows)
         key = (id(value), at.scale, at.offset)
         if key not in self._reads:
+            walked = self._rows(value, span, rows.shapes[0][0])
+            if self.builder.depth_of(walked) >= self.depth:  # made in a branch that the body may not take
+                return None
             item = self._input("item", rows.dtype, rows.dims[1:])
             self.builder.add_input(item, self.depth)
-            self._items.append((self._rows(value, span, rows.shapes[0][0]), at.scale < 0, item))
+            self._items.append((walked, at.scale < 0, item))
             self._reads[key] = item
             self._sources[item] = (rows, at)
         return self._reads[key]
+
+    def source(self, tensor: Tensor) -> tuple[Tensor, Induction] | None:
+        """The rows that the tensor is an item of, and at which index, if it is one."""
+        value = tensor.values.get(Layout.PLAIN)
+        return None if value is None else self._sources.get(value)
+
+    def is_outside(self, tensor: Tensor) -> bool:
+        """Whether the tensor is the same in every iteration."""
+        if tensor.missing or tensor.induction is not None or tensor.tensor_list is not None:
+            return False
+        return all(self.builder.depth_of(value) < self.depth for value in tensor.values.values())
 
     def span(self, at: Induction) -> tuple[int, int] | None:
         """First and last (exclusive) index that the iterations reach, where they walk one by one."""
@@ -165,21 +191,23 @@ class ScanBody(LoopBody):
         self._collected.append((value, backwards, like))
         return len(self._collected) - 1
 
-    def finish(self, after: Sequence[tuple[ir.Value, Tensor]]) -> tuple[list[ir.Value], list[ir.Value]]:
-        """Emit the Scan.
+    def last(self, value: ir.Value, like: Tensor) -> int:
+        """Keep this value of the last iteration; returns which state it is: often one that there is anyway."""
+        for index, (other, _) in enumerate(self._next):
+            if other is value:
+                return index
+        zero = np.zeros((1,) * like.rank, like.dtype)
+        self.state(self.builder.emit("Expand", zero, self.lowering.shape(like.dims)), like)
+        return self.set_next(value, like)
 
-        Args:
-            after: The states after an iteration.
-
-        Returns:
-            The states after the loop, and the stacks of what was collected.
-        """
-        outputs = [self._output(value, "next_state", like.dtype, like.dims) for value, like in after]
+    def finish(self) -> Results:
+        """Emit the Scan."""
+        outputs = [self._output(value, "next_state", like.dtype, like.dims) for value, like in self._next]
         outputs += [self._output(value, "collected", like.dtype, like.dims) for value, _, like in self._collected]
         nodes = self.builder.close()
         self.lowering.loops.remove(self)
         if not outputs:
-            return [], []
+            return Results([], [])
         inputs = [*self._before, *(item for _, _, item in self._items)]
         made = self.builder.emit_many(
             "Scan",
@@ -191,12 +219,12 @@ class ScanBody(LoopBody):
             **_directions("scan_input_directions", [backwards for _, backwards, _ in self._items]),
             **_directions("scan_output_directions", [backwards for _, backwards, _ in self._collected]),
         )
-        states, stacks = made[: len(after)], made[len(after) :]
+        states, stacks = made[: len(self._next)], made[len(self._next) :]
         for value in states:
             value.name = self.builder.unique(f"{self.builder.scope}/final_state")
         for value in stacks:
             value.name = self.builder.unique(f"{self.builder.scope}/stacked")
-        return states, stacks
+        return Results(states, stacks)
 
 
 def _directions(name: str, backwards: Sequence[bool]) -> dict[str, Any]:

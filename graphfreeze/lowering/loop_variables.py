@@ -14,7 +14,7 @@ from graphfreeze.lowering.shapes import numpy_dtype
 from graphfreeze.lowering.tensor import Tensor
 from graphfreeze.training.graph import Edge, Graph, Operation
 
-__all__ = ["counters", "invariants", "trip_count"]
+__all__ = ["counters", "invariants", "origin", "trip_count"]
 
 _LONGEST = 100_000
 _CHUNK = 1024
@@ -24,10 +24,10 @@ _PASSING = frozenset({"Identity", "StopGradient", "PreventGradient"})
 def invariants(operation: Operation) -> set[int]:
     """The variables that the loop passes through unchanged."""
     body = operation.bodies["body"]
-    return {index for index, edge in enumerate(body.outputs) if _origin(edge) is body.inputs[index]}
+    return {index for index, edge in enumerate(body.outputs) if origin(edge) is body.inputs[index]}
 
 
-def _origin(edge: Edge) -> Edge:
+def origin(edge: Edge) -> Edge:
     """The edge behind operations, and inner loops, that pass it through."""
     while (producer := edge.producer) is not None:
         if producer.type in _PASSING:
@@ -48,12 +48,12 @@ def counters(operation: Operation, inputs: Sequence[Tensor]) -> dict[int, int]:
     unchanged = invariants(operation)
     steps: dict[int, int] = {}
     for index, (edge, tensor) in enumerate(zip(body.outputs, inputs, strict=True)):
-        start, producer = tensor.constant, _origin(edge).producer
+        start, producer = tensor.constant, origin(edge).producer
         if start is None or start.shape != () or start.dtype.kind != "i" or producer is None:
             continue
         if producer.type not in ("Add", "AddV2", "Sub"):
             continue
-        left, right = (_origin(edge) for edge in producer.inputs)
+        left, right = (origin(edge) for edge in producer.inputs)
         if producer.type != "Sub" and right is body.inputs[index]:
             left, right = right, left
         step = _known(right, body, unchanged, inputs)

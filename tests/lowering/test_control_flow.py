@@ -207,3 +207,18 @@ def test_a_variable_that_changes_its_shape_is_refused_by_name() -> None:
 
     with pytest.raises(UnsupportedOperationError, match="changes its shape"):
         check(grows, X)
+
+
+def test_a_branch_in_a_loop_reads_a_part_of_a_list() -> None:
+    """What a branch makes exists only there: the loop cannot walk along it."""
+
+    def function(x: Any) -> Any:
+        rows = tf.TensorArray(x.dtype, 4, clear_after_read=False).unstack(tf.transpose(x, [1, 0, 2]))
+
+        def body(i: Any, a: Any) -> Any:
+            taken = tf.reduce_sum(a) > 0.0
+            return i + 1, tf.cond(taken, lambda: a * tf.sin(rows.read(i + 1)), lambda: a + rows.read(3 - i))
+
+        return tf.while_loop(lambda i, a: i < 3, body, (0, x[:, 0]))[1]
+
+    check(lambda x: [function(x)], SERIES, tolerance={"float32": 5e-6})

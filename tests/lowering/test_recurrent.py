@@ -151,6 +151,8 @@ def test_bodies_hold_only_what_changes(name: str) -> None:
     for body in (forward, backward):
         counts = Counter(node.op_type for node in body.node)
         assert not counts.keys() & {"Transpose", "Gather", "ScatterND", "Expand", "Shape", "Squeeze", "Unsqueeze"}
+        # The products with the input, and those that give the weights' gradients, are made once for all steps.
+        assert counts["MatMul"] + counts["Gemm"] == 1
     assert len(forward.node) <= 25
 
 

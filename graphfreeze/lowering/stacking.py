@@ -1,0 +1,208 @@
+"""What a Scan collects: the items of a list, one an iteration, as a stack that is there when the loop has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphfreeze.lowering import lists
+from graphfreeze.lowering.all_iterations import merge_rows, split_rows
+from graphfreeze.lowering.loop_body import Results, ScanBody
+from graphfreeze.lowering.rule import CannotLower
+from graphfreeze.lowering.tensor import Dim, Induction, Tensor
+from graphfreeze.lowering.tensor_list import ChangeKind, ListVariable, MustCarry, TensorList
+from graphfreeze.training.graph import Operation
+
+if TYPE_CHECKING:
+    from graphfreeze.lowering.engine import Lowering
+
+__all__ = ["Later", "Stacking"]
+
+Later = Callable[[Results], Tensor]
+"""Makes a tensor from what the Scan gives."""
+
+
+class Stacking:
+    """Decides, while the body of a Scan is open, how its lists come out of it."""
+
+    def __init__(self, lowering: Lowering, body: ScanBody) -> None:
+        self.lowering = lowering
+        self.body = body
+
+    # -- items
+
+    def is_same_everywhere(self, item: Tensor) -> bool:
+        """Whether the item does not change from iteration to iteration."""
+        if item.known is not None:
+            return True
+        if item.induction is not None:
+            return False
+        if item.tensor_list is not None:
+            parts = [part for part in (item.tensor_list.item, item.tensor_list.stack) if part is not None]
+            return item.tensor_list.change is None and all(self.is_same_everywhere(part) for part in parts)
+        return self.lowering.builder.depth_of(self.lowering.value(item)) < self.body.depth
+
+    def rows(self, item: Tensor, at: Induction) -> Later:
+        """The items of all iterations along a new first axis, each where the index puts it."""
+        if item.tensor_list is not None:
+            return _no_rows
+        trips = self.body.trips
+        if item.induction is not None and item.induction.iteration is self.body.iteration:
+            numbers = item.induction.offset + item.induction.scale * np.arange(trips)
+            known = self.lowering.constant(numbers[:: at.scale].astype(item.dtype))
+            return lambda results: known
+        if self.is_same_everywhere(item):
+            return lambda results: lists.repeated(self.lowering, item, trips)
+        value = self.lowering.value(item)
+        dims: list[Dim | int] = [trips, *item.dims]
+        source = self.body.rows_of(value, at)
+        if source is not None:
+            rows = source
+            return lambda results: self.lowering.tensor(rows, item.dtype, dims)
+        which = self.body.collect(value, item, backwards=at.scale < 0)
+        return lambda results: self.lowering.tensor(results.stacks[which], item.dtype, dims)
+
+    def last(self, item: Tensor) -> Later:
+        """The item of the last iteration."""
+        if item.induction is not None and item.induction.iteration is self.body.iteration:
+            number = item.induction.offset + item.induction.scale * (self.body.trips - 1)
+            known = self.lowering.constant(np.asarray(number, item.dtype))
+            return lambda results: known
+        if self.is_same_everywhere(item):
+            return lambda results: item
+        which = self.body.last(self.lowering.value(item), item)
+        return lambda results: self.lowering.tensor(results.states[which], item.dtype, item.dims)
+
+    def direction(self, tensors: Sequence[Tensor]) -> Induction:
+        """The order in which tensors are stacked at the least cost: that of rows that one of them is an item of."""
+        for tensor in tensors:
+            source = self.body.source(tensor)
+            if source is not None and source[1].scale == -1:
+                return Induction(-1, self.body.trips - 1, self.body.iteration)
+        return Induction(1, 0, self.body.iteration)
+
+    def once(self, operation: Operation, inputs: Sequence[Tensor], stacked: Sequence[int], at: Induction) -> Later:
+        """The operation, once for all iterations: some of its inputs stacked along the batch."""
+        rows = {index: self.rows(inputs[index], at) for index in stacked}
+
+        def run(results: Results) -> Tensor:
+            given = [
+                merge_rows(self.lowering, rows[index](results)) if index in rows else tensor
+                for index, tensor in enumerate(inputs)
+            ]
+            return self.lowering.lower(operation, given)[0]
+
+        return run
+
+    # -- lists
+
+    def list_after(
+        self, variable: ListVariable, argument: TensorList, result: TensorList, product: ItemProduct | None
+    ) -> Later:
+        """The list after the loop, where the body makes `result` of `argument`.
+
+        Args:
+            variable: The variable that holds the list.
+            argument: The list as the body gets it.
+            result: The list as the body leaves it.
+            product: How the items can be made once the loop has ended, if they can.
+
+        Raises:
+            MustCarry: The body does more than to write, add to, push or pop one item an iteration, in turn.
+        """
+        made = self._list_after(variable, argument, result, product)
+        return lambda results: lists.as_tensor(self.lowering, made(results))
+
+    def _list_after(
+        self, variable: ListVariable, argument: TensorList, result: TensorList, product: ItemProduct | None
+    ) -> Callable[[Results], TensorList]:
+        initial, change = variable.initial, result.change
+        if result is argument:
+            return lambda results: initial
+        if result.is_unset and not variable.reads:
+            return lambda results: result
+        must_carry = MustCarry(variable, lists.item_shape(result))
+        if change is None or change.base is not argument or initial.length is None:
+            raise must_carry
+        if change.kind is ChangeKind.POP and not variable.reads:
+            length = initial.length - self.body.trips
+            if length < 0:
+                raise CannotLower("a list is emptied before the loop ends")
+            return lambda results: lists.resize(initial, length)
+        item, index, length = change.item, change.index, initial.length
+        if change.kind is ChangeKind.PUSH and item is not None:
+            at = Induction(1, length, self.body.iteration)
+            index = Tensor(np.dtype(np.int32), ((),) * len(self.lowering.samples), induction=at)
+            length += self.body.trips
+        if item is None or index is None or any(lists.same_index(read, index) is not True for read in variable.reads):
+            raise must_carry
+        if change.kind is ChangeKind.SET and index.constant is not None and not variable.reads:
+            at_once, last = index, self.last(item)
+            return lambda results: lists.set_item(initial, at_once, last(results))
+        span = None if index.induction is None else self.body.span(index.induction)
+        if index.induction is None or span is None or span[0] < 0 or span[1] > length:
+            raise must_carry
+        adds = change.kind is ChangeKind.ADD and not initial.is_unset
+        return self._filled(initial, item, index.induction, (span[0], length), adds, product)
+
+    def _filled(
+        self,
+        initial: TensorList,
+        item: Tensor,
+        at: Induction,
+        extent: tuple[int, int],
+        adds: bool,
+        product: ItemProduct | None,
+    ) -> Callable[[Results], TensorList]:
+        start, length = extent
+        whole = start == 0 and length == self.body.trips
+        inner, item = self._without_inner(item)
+        if inner is not None and not whole:
+            return lambda results: _no_list()
+        if whole and not adds and self.is_same_everywhere(item):
+            return lambda results: TensorList(item.dtype, length, item.shapes, initial.declared, item=item)
+        rows = self.rows(item, at) if product is None else product.rows(self, at)
+
+        def finish(results: Results) -> TensorList:
+            made = rows(results)
+            if adds:
+                placed = lists.place(self.lowering, lists.unset_like(initial), made, start, length)
+                return lists.add_lists(self.lowering, [initial, lists.with_stack(initial, placed)])
+            placed = lists.place(self.lowering, initial, made, start, length)
+            return TensorList(item.dtype, length, item.shapes, initial.declared, stack=placed, inner=inner)
+
+        return finish
+
+    def _without_inner(self, item: Tensor) -> tuple[TensorList | None, Tensor]:
+        """For an item that is a list itself: what such lists have in common, and the item's own items as a stack."""
+        if item.tensor_list is None:
+            return None, item
+        inner = lists.settled(self.lowering, item.tensor_list)
+        settled = lists.as_tensor(self.lowering, inner)
+        if self.is_same_everywhere(settled):
+            return None, settled
+        return inner, lists.stack(self.lowering, inner)
+
+
+class ItemProduct:
+    """The product that gives a list's items: once for all iterations, when the loop has ended."""
+
+    def __init__(self, operation: Operation, inputs: Sequence[Tensor]) -> None:
+        self.operation = operation
+        self.inputs = inputs
+
+    def rows(self, stacking: Stacking, at: Induction) -> Later:
+        """The items along a new first axis."""
+        merged = stacking.once(self.operation, self.inputs, [0], at)
+        trips = (stacking.body.trips,) * len(stacking.lowering.samples)
+        return lambda results: split_rows(stacking.lowering, merged(results), trips)
+
+
+def _no_rows(results: Results) -> Tensor:
+    raise CannotLower("a loop fills only a part of a list of lists")
+
+
+def _no_list() -> TensorList:
+    raise CannotLower("a loop fills only a part of a list of lists")
