@@ -14,16 +14,19 @@ import onnx_ir as ir
 from graphfreeze import __version__
 from graphfreeze.artifact.manifest import (
     BatchEntry,
+    BatchRole,
     Configuration,
     FrozenEntry,
     GraphEntry,
+    LossEntry,
     Manifest,
     StateEntry,
     StateRole,
 )
 from graphfreeze.lowering.filters import convolution_filters
 from graphfreeze.lowering.model import Lowerer, filter_permutation
-from graphfreeze.training.trace import TARGET, Parameter, TracedStep
+from graphfreeze.training.endpoint import TensorEntry
+from graphfreeze.training.trace import Parameter, TracedStep
 
 __all__ = ["Assembly", "assemble"]
 
@@ -96,17 +99,16 @@ def assemble(step: TracedStep, *, opset: int, seed: int) -> Assembly:
         opset=opset,
         endpoint=step.endpoint.name,
         forward_endpoint=step.forward_endpoint.name,
-        loss=Configuration(step.loss.name, dict(step.loss.arguments)),
+        losses=tuple(
+            LossEntry(term.loss.loss.name, dict(term.loss.loss.arguments), term.loss.output, term.loss.weight)
+            for term in step.objective.terms
+        ),
         optimizer=Configuration(step.optimizer.name, dict(step.optimizer.arguments)),
         seed=seed,
-        batch=tuple(
-            BatchEntry(
-                entry.name,
-                "target" if entry.name == TARGET else "input",
-                tuple("batch" if size is None else size for size in entry.shape),
-                entry.dtype,
-            )
-            for entry in step.batch
+        batch=(
+            *(_batch_entry(entry, "input") for entry in step.endpoint.inputs),
+            *(_batch_entry(term.target, "target") for term in step.objective.terms),
+            *([_batch_entry(weights, "sample_weight")] if (weights := step.objective.sample_weight) else []),
         ),
         state=tuple(states),
         frozen=tuple(
@@ -118,6 +120,10 @@ def assemble(step: TracedStep, *, opset: int, seed: int) -> Assembly:
     )
     made = Assembly(manifest, graphs, {})
     return Assembly(manifest, graphs, {name: made.stored(name, np.asarray(value)) for name, value in state.items()})
+
+
+def _batch_entry(entry: TensorEntry, role: BatchRole) -> BatchEntry:
+    return BatchEntry(entry.name, role, tuple("batch" if size is None else size for size in entry.shape), entry.dtype)
 
 
 def _of_parameter(parameter: Parameter, filters: set[str], updated: set[str]) -> StateEntry:

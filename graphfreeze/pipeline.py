@@ -16,6 +16,8 @@ import numpy.typing as npt
 from graphfreeze import __version__
 from graphfreeze.artifact import Artifact, inspect_artifact, load_data, read_artifact, write_artifact
 from graphfreeze.artifact.layout import to_tensorflow
+from graphfreeze.artifact.manifest import Configuration, LossEntry
+from graphfreeze.artifact.manifest_json import losses_to_json
 from graphfreeze.artifact.tensors import TensorFile
 from graphfreeze.errors import (
     ArtifactReadError,
@@ -53,7 +55,8 @@ class Options:
 
     form: RequestedForm = "auto"
     only_in: Sequence[str] = ()
-    loss: str | None = None
+    loss: str | Sequence[str] | None = None
+    sample_weight: bool = False
     optimizer: str = "sgd:learning_rate=0.01"
     endpoint: str | None = None
     forward_endpoint: str | None = None
@@ -75,7 +78,8 @@ def rewrite(
     spec: StrPath | None = None,
     form: RequestedForm | None = None,
     only_in: Sequence[str] | None = None,
-    loss: str | None = None,
+    loss: str | Sequence[str] | None = None,
+    sample_weight: bool | None = None,
     optimizer: str | None = None,
     endpoint: str | None = None,
     forward_endpoint: str | None = None,
@@ -102,7 +106,9 @@ def rewrite(
         spec: A TOML file with selections and options.
         form: The masked read: `blend`, `select`, or `auto`.
         only_in: Endpoints to which the freeze is limited.
-        loss: A Keras loss, `NAME[:key=value,...]`. Needed unless `onnx` is False.
+        loss: A Keras loss, `NAME[:key=value,...][:weight=W]`, or for several outputs one each, `OUTPUT=NAME...`. Needed
+            unless `onnx` is False.
+        sample_weight: Whether each example of the data has a weight, `sample_weight`.
         optimizer: A Keras optimizer, `NAME[:key=value,...]`.
         endpoint: What to train; `serve`, else `serving_default`, else the only one.
         forward_endpoint: What forward.onnx computes; by default `endpoint`.
@@ -132,6 +138,7 @@ def rewrite(
         "form": form,
         "only_in": only_in,
         "loss": loss,
+        "sample_weight": sample_weight,
         "optimizer": optimizer,
         "endpoint": endpoint,
         "forward_endpoint": forward_endpoint,
@@ -317,7 +324,7 @@ def _merge(
     options = Options(**merged)
     if not ordered:
         raise UsageError("nothing is selected: give at least one selection to freeze")
-    if not options.no_onnx and options.loss is None:
+    if not options.no_onnx and not options.loss:
         raise UsageError("the training step needs a loss: give one, or no_onnx to rewrite the SavedModel only")
     if options.only_in:
         raise UnsupportedError("freezing in single endpoints only (--only-in) is not supported yet: leave it out")
@@ -406,6 +413,7 @@ def _write_training(
 ) -> None:
     from graphfreeze.assembly import assemble
     from graphfreeze.checks.reference import compute_reference
+    from graphfreeze.training.mode import describe_mode
 
     stages.start("tracing the training step")
     step = _trace(directory / "saved_model", source.variables, plan, options)
@@ -423,7 +431,10 @@ def _write_training(
     report["training"] = {
         "endpoint": step.endpoint.name,
         "forward_endpoint": step.forward_endpoint.name,
-        "loss": {"name": step.loss.name, "arguments": dict(step.loss.arguments)},
+        "mode": describe_mode(step),
+        **losses_to_json(assembly.manifest.losses),
+        "outputs_without_loss": list(step.objective.without_loss),
+        "sample_weight": options.sample_weight,
         "optimizer": {"name": step.optimizer.name, "arguments": dict(step.optimizer.arguments)},
         "opset": options.opset,
         "nodes": {name: len(model.graph) for name, model in assembly.graphs.items()},
@@ -462,7 +473,7 @@ def _in_report(report: Report, name: str) -> Iterator[None]:
 
 
 def _trace(saved_model: Path, variables: Sequence[Variable], plan: FreezePlan, options: Options) -> TracedStep:
-    from graphfreeze.training.losses import parse_loss
+    from graphfreeze.training.losses import parse_losses
     from graphfreeze.training.optimizers import parse_optimizer
     from graphfreeze.training.trace import trace_step
 
@@ -470,10 +481,11 @@ def _trace(saved_model: Path, variables: Sequence[Variable], plan: FreezePlan, o
         saved_model,
         variables,
         plan,
-        loss=parse_loss(options.loss or ""),
+        losses=parse_losses(options.loss or ()),
         optimizer=parse_optimizer(options.optimizer),
         endpoint=options.endpoint,
         forward_endpoint=options.forward_endpoint,
+        sample_weight=options.sample_weight,
     )
 
 
@@ -488,20 +500,33 @@ def _batch(step: TracedStep, assembly: Assembly, options: Options) -> Batch:
     rng = np.random.default_rng(options.seed)
     limits = index_limits(step.graphs["gradients"])
     batch = random_inputs(step.endpoint.inputs, limits, rng, REFERENCE_BATCH_SIZE)
-    shape = tuple(REFERENCE_BATCH_SIZE if size is None else size for size in step.target.shape)
-    classes = step.endpoint.outputs[0].shape[-1] if step.endpoint.outputs[0].shape else 1
-    batch[step.target.name] = sample_targets(step.loss, rng, shape, classes or 1).astype(step.target.dtype)
+    for term in step.objective.terms:
+        shape = tuple(REFERENCE_BATCH_SIZE if size is None else size for size in term.target.shape)
+        classes = term.output.shape[-1] if term.output.shape else 1
+        batch[term.target.name] = sample_targets(term.loss.loss, rng, shape, classes or 1).astype(term.target.dtype)
+    if (weights := step.objective.sample_weight) is not None:
+        batch[weights.name] = rng.uniform(0.5, 1.5, weights.shape[0] or REFERENCE_BATCH_SIZE).astype(weights.dtype)
     return batch
 
 
 def _stored_reference(assembly: Assembly, reference: Reference, batch: Batch) -> dict[str, npt.NDArray[Any]]:
     stored: dict[str, npt.NDArray[Any]] = {f"batch/{name}": array for name, array in batch.items()}
-    stored["loss"] = np.asarray(reference.loss)
-    stored["noise/loss"] = np.asarray(reference.loss_noise, np.float32)
+    for name, loss in reference.losses.items():
+        stored[name] = np.asarray(loss)
+        stored[f"noise/{name}"] = np.asarray(reference.loss_noise[name], np.float32)
     for name, gradient in reference.gradients.items():
         stored[f"gradient/{name}"] = assembly.stored(name, gradient)
         stored[f"noise/{name}"] = np.asarray(reference.noise[name], np.float32)
     return stored
+
+
+def _written(entry: Configuration) -> str:
+    """A loss or an optimizer of a manifest as it is written on the command line."""
+    text = f"{entry.name}:" + ",".join(f"{key}={value}" for key, value in entry.arguments.items())
+    if not isinstance(entry, LossEntry):
+        return text
+    output = "" if entry.output is None else f"{entry.output}="
+    return f"{output}{text}:weight={entry.weight!r}"
 
 
 def _new_reference(artifact: Artifact, data: StrPath) -> dict[str, npt.NDArray[Any]]:
@@ -513,13 +538,10 @@ def _new_reference(artifact: Artifact, data: StrPath) -> dict[str, npt.NDArray[A
     manifest, out = artifact.manifest, artifact.directory.parent
     if not (out / "saved_model" / "saved_model.pb").is_file():
         raise ArtifactReadError(f"a new reference needs {out / 'saved_model'}, which is missing")
-    configured = {
-        what: f"{entry.name}:" + ",".join(f"{key}={value}" for key, value in entry.arguments.items())
-        for what, entry in (("loss", manifest.loss), ("optimizer", manifest.optimizer))
-    }
     options = Options(
-        loss=configured["loss"],
-        optimizer=configured["optimizer"],
+        loss=[_written(loss) for loss in manifest.losses],
+        sample_weight=any(entry.role == "sample_weight" for entry in manifest.batch),
+        optimizer=_written(manifest.optimizer),
         endpoint=manifest.endpoint,
         forward_endpoint=manifest.forward_endpoint,
         data=data,

@@ -25,6 +25,7 @@ def check_manifest(manifest: Manifest) -> list[str]:
     state = [entry.name for entry in manifest.state]
     gradients = [f"gradient/{entry.name}" for entry in manifest.trainable_parameters]
     new = [f"new/{entry.name}" for entry in manifest.state if entry.updated]
+    losses = {"loss", *manifest.output_losses}
     problems = [f"{name} is listed twice" for name in _duplicates([*batch, *state])]
     expected_inputs = {
         "train_step": {*batch, *state},
@@ -32,14 +33,14 @@ def check_manifest(manifest: Manifest) -> list[str]:
         "apply_gradients": {*state, *gradients},
     }
     expected_outputs = {
-        "train_step": {"loss", *new},
-        "gradients": {"loss", *gradients, *new},
+        "train_step": {*losses, *new},
+        "gradients": {*losses, *gradients, *new},
         "apply_gradients": set(new),
     }
     # What the forward pass assigns comes out of `gradients`, the rest out of `apply_gradients`.
     required_outputs = {
-        "train_step": {"loss", *new},
-        "gradients": {"loss", *gradients},
+        "train_step": {*losses, *new},
+        "gradients": {*losses, *gradients},
         "apply_gradients": {*new} - set(manifest.graphs["gradients"].outputs),
     }
     for name, expected in expected_inputs.items():
@@ -86,10 +87,11 @@ def check_reference(manifest: Manifest, reference: Mapping[str, npt.NDArray[Any]
     """Check that a reference has what validation needs. More is allowed."""
     batch = [f"batch/{entry.name}" for entry in manifest.batch]
     trainable = manifest.trainable_parameters
+    losses = ["loss", *manifest.output_losses]
     needed = [
         *batch,
-        "loss",
-        "noise/loss",
+        *losses,
+        *(f"noise/{name}" for name in losses),
         *(f"{kind}/{entry.name}" for entry in trainable for kind in ("gradient", "noise")),
     ]
     if missing := [name for name in needed if name not in reference]:

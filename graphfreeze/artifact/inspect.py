@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from graphfreeze.artifact.manifest_json import losses_to_json
 from graphfreeze.artifact.reader import Artifact, read_artifact
 
 __all__ = ["inspect_artifact"]
@@ -37,7 +38,7 @@ def inspect_artifact(out: str | Path | Artifact) -> dict[str, Any]:
         "opset": manifest.opset,
         "endpoint": manifest.endpoint,
         "forward_endpoint": manifest.forward_endpoint,
-        "loss": asdict(manifest.loss),
+        **losses_to_json(manifest.losses),
         "optimizer": asdict(manifest.optimizer),
         "seed": manifest.seed,
         "batch": [asdict(entry) for entry in manifest.batch],

@@ -14,6 +14,7 @@ __all__ = [
     "Configuration",
     "FrozenEntry",
     "GraphEntry",
+    "LossEntry",
     "Manifest",
     "StateEntry",
     "StateRole",
@@ -36,6 +37,19 @@ class Configuration:
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LossEntry(Configuration):
+    """The loss of one output.
+
+    Attributes:
+        output: The output's name, or None where the endpoint has one output.
+        weight: Its factor in the sum of all losses.
+    """
+
+    output: str | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -136,7 +150,7 @@ class Manifest:
         opset: The opset of the default ONNX domain.
         endpoint: The endpoint that trains.
         forward_endpoint: The endpoint that `forward` computes.
-        loss: The Keras loss.
+        losses: The Keras loss of the only output, or of each output that has one.
         optimizer: The Keras optimizer.
         seed: The seed of everything random.
         batch: What a batch holds.
@@ -151,7 +165,7 @@ class Manifest:
     opset: int
     endpoint: str
     forward_endpoint: str
-    loss: Configuration
+    losses: tuple[LossEntry, ...]
     optimizer: Configuration
     seed: int
     batch: tuple[BatchEntry, ...]
@@ -159,6 +173,11 @@ class Manifest:
     frozen: tuple[FrozenEntry, ...]
     graphs: Mapping[str, GraphEntry]
     files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def output_losses(self) -> tuple[str, ...]:
+        """The names of the single losses among the graphs' outputs: none where the endpoint has one output."""
+        return tuple(f"loss/{entry.output}" for entry in self.losses if entry.output is not None)
 
     @property
     def parameters(self) -> tuple[StateEntry, ...]:

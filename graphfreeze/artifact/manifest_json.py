@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -17,13 +17,14 @@ from graphfreeze.artifact.manifest import (
     Configuration,
     FrozenEntry,
     GraphEntry,
+    LossEntry,
     Manifest,
     StateEntry,
     StateRole,
 )
 from graphfreeze.errors import ArtifactReadError
 
-__all__ = ["from_json", "to_json"]
+__all__ = ["from_json", "losses_to_json", "to_json"]
 
 # Keys that a state entry has only where they mean something for its role.
 _OPTIONAL_STATE_KEYS = ("object_path", "parameter", "trainable", "elements", "frozen_elements", "form")
@@ -31,7 +32,9 @@ _OPTIONAL_STATE_KEYS = ("object_path", "parameter", "trainable", "elements", "fr
 
 def to_json(manifest: Manifest) -> str:
     """The text of `manifest.json`. Equal manifests give equal text."""
-    document: dict[str, Any] = {"schema_version": SCHEMA_VERSION, **asdict(manifest)}
+    document: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
+    for key, value in asdict(manifest).items():
+        document |= losses_to_json(manifest.losses) if key == "losses" else {key: value}
     for entry in document["state"]:
         for key in _OPTIONAL_STATE_KEYS:
             if entry[key] is None:
@@ -39,6 +42,20 @@ def to_json(manifest: Manifest) -> str:
     for key in ("versions", "files"):
         document[key] = dict(sorted(document[key].items()))
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def losses_to_json(losses: Sequence[LossEntry]) -> dict[str, Any]:
+    """`loss`, an object, where the endpoint has one output; else `losses`, one object for each output with a loss."""
+    if len(losses) == 1 and losses[0].output is None:
+        (only,) = losses
+        weight = {} if only.weight == 1.0 else {"weight": only.weight}
+        return {"loss": {"name": only.name, "arguments": dict(only.arguments), **weight}}
+    return {
+        "losses": [
+            {"output": loss.output, "name": loss.name, "arguments": dict(loss.arguments), "weight": loss.weight}
+            for loss in losses
+        ]
+    }
 
 
 def from_json(text: str) -> Manifest:
@@ -68,7 +85,7 @@ def from_json(text: str) -> Manifest:
         opset=fields.integer("opset"),
         endpoint=fields.text("endpoint"),
         forward_endpoint=fields.text("forward_endpoint"),
-        loss=_configuration(fields.object("loss")),
+        losses=_losses(fields),
         optimizer=_configuration(fields.object("optimizer")),
         seed=fields.integer("seed"),
         batch=tuple(_batch_entry(entry) for entry in fields.objects("batch")),
@@ -85,6 +102,23 @@ def _configuration(fields: _Object) -> Configuration:
     configuration = Configuration(name=fields.text("name"), arguments=fields.mapping("arguments"))
     fields.finish()
     return configuration
+
+
+def _losses(fields: _Object) -> tuple[LossEntry, ...]:
+    if "losses" not in fields:
+        only = fields.object("loss")
+        weight = only.number("weight") if "weight" in only else 1.0
+        losses = [LossEntry(only.text("name"), only.mapping("arguments"), weight=weight)]
+        only.finish()
+    else:
+        losses = []
+        for entry in fields.objects("losses"):
+            name, arguments = entry.text("name"), entry.mapping("arguments")
+            losses.append(LossEntry(name, arguments, entry.text("output"), entry.number("weight")))
+            entry.finish()
+        if not losses:
+            fields.wrong("losses", "a list of at least one loss", [])
+    return tuple(losses)
 
 
 def _batch_entry(fields: _Object) -> BatchEntry:
@@ -197,6 +231,9 @@ class _Object:
 
     def integer(self, key: str) -> int:
         return int(self._take(key, int, "an integer"))
+
+    def number(self, key: str) -> float:
+        return float(self._take(key, (int, float), "a number"))
 
     def boolean(self, key: str) -> bool:
         return bool(self._take(key, bool, "true or false"))

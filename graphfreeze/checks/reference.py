@@ -24,15 +24,15 @@ class Reference:
     """What TensorFlow computes for one batch.
 
     Attributes:
-        loss: The loss.
+        losses: The loss, and where the endpoint has several outputs each one's own, by the names of the results.
         gradients: The gradient of each trained parameter by name, in TensorFlow's layout.
-        loss_noise: The largest change of the loss when parameters and float inputs move by one unit in the last place.
+        loss_noise: The largest change of each loss when parameters and float inputs move by one unit in the last place.
         noise: The same for each gradient: the largest change of any element.
     """
 
-    loss: float
+    losses: Mapping[str, npt.NDArray[Any]]
     gradients: Mapping[str, npt.NDArray[Any]]
-    loss_noise: float
+    loss_noise: Mapping[str, float]
     noise: Mapping[str, float]
 
 
@@ -47,28 +47,33 @@ def compute_reference(step: TracedStep, batch: Mapping[str, npt.NDArray[Any]], s
         batch: Arrays by the names of the data contract.
         seed: Where the small changes come from.
     """
-    loss, gradients = run_gradients(step, batch)
+    losses, gradients = run_gradients(step, batch)
     rng = np.random.default_rng(seed)
-    loss_noise, noise = 0.0, dict.fromkeys(gradients, 0.0)
+    loss_noise, noise = dict.fromkeys(losses, 0.0), dict.fromkeys(gradients, 0.0)
     for _ in range(_DRAWS):
         with restored(step):
             for parameter in step.trained:
                 parameter.resource.assign(_moved(parameter.resource.numpy(), rng))
             inputs = {entry.name: _moved(batch[entry.name], rng) for entry in step.endpoint.inputs}
-            moved_loss, moved = run_gradients(step, {**batch, **inputs})
-        loss_noise = max(loss_noise, abs(float(moved_loss) - float(loss)))
+            moved_losses, moved = run_gradients(step, {**batch, **inputs})
+        for name, loss in losses.items():
+            loss_noise[name] = max(loss_noise[name], abs(float(moved_losses[name]) - float(loss)))
         for name, gradient in gradients.items():
             change = np.abs(moved[name].astype(np.float64) - gradient.astype(np.float64))
             noise[name] = max(noise[name], float(np.max(change, initial=0.0)))
-    return Reference(loss, gradients, loss_noise, noise)
+    return Reference(losses, gradients, loss_noise, noise)
 
 
-def run_gradients(step: TracedStep, batch: Mapping[str, npt.NDArray[Any]]) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
-    """The loss and the gradients by parameter, the variables restored."""
+def run_gradients(
+    step: TracedStep, batch: Mapping[str, npt.NDArray[Any]]
+) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
+    """The losses by name and the gradients by parameter, the variables restored."""
     with restored(step):
         results = step.functions["gradients"](*(tf.constant(batch[entry.name]) for entry in step.batch))
-    loss, *gradients = [result.numpy() for result in results]
-    return loss, {p.name: gradient for p, gradient in zip(step.trained, gradients, strict=True)}
+    arrays = [np.asarray(result.numpy()) for result in results]
+    names = ["loss", *step.objective.named]
+    losses = dict(zip(names, arrays[: len(names)], strict=True))
+    return losses, {p.name: array for p, array in zip(step.trained, arrays[len(names) :], strict=True)}
 
 
 @contextmanager

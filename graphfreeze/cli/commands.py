@@ -85,7 +85,13 @@ def inspect(terminal: Terminal, model: Path) -> None:
     type=click.Choice(["auto", "blend", "select"]),
     help="The masked read: blend is mask*var + stop_gradient((1-mask)*const), select is where().  [default: auto]",
 )
-@click.option("--loss", metavar="NAME[:k=v,...]", help="A Keras loss by name. Required without --no-onnx.")
+@click.option(
+    "--loss",
+    multiple=True,
+    metavar="[OUTPUT=]NAME[:k=v,...][:weight=W]",
+    help="A Keras loss by name. Required without --no-onnx. Repeatable: one for each output that has a loss.",
+)
+@click.option("--sample-weight", is_flag=True, help="The data holds a weight per example: sample_weight.")
 @click.option(
     "--optimizer",
     metavar="NAME[:k=v,...]",
@@ -134,9 +140,9 @@ def rewrite(
     """
     if not freeze and not train and options["spec"] is None:
         raise click.UsageError("Nothing is selected. Give --freeze SELECTOR, --train SELECTOR or --spec FILE.")
-    if no_onnx and options["loss"] is not None:
+    if no_onnx and options["loss"]:
         raise click.UsageError("--loss belongs to the ONNX training step, which --no-onnx leaves out.")
-    if not no_onnx and options["loss"] is None and options["spec"] is None:
+    if not no_onnx and not options["loss"] and options["spec"] is None:
         raise click.UsageError(
             f"The training step needs a loss. Give --loss NAME, a loss of Keras: {', '.join(LOSSES)}; "
             "or --no-onnx, to rewrite the SavedModel only."

@@ -59,7 +59,7 @@ def _artifact(report: Report) -> list[RenderableType]:
         _facts(
             {
                 "endpoint": report["endpoint"],
-                "loss": _call(report["loss"]),
+                "loss": _losses(report),
                 "optimizer": _call(report["optimizer"]),
                 "batch": _tensors(report["batch"]),
             }
@@ -76,10 +76,14 @@ def rewriting(report: Report) -> list[RenderableType]:
         training = report["training"]
         facts = {
             "endpoint": training["endpoint"],
-            "loss": _call(training["loss"]),
+            "mode": training["mode"]["message"],
+            "loss": _losses(training),
+            "outputs without a loss": ", ".join(training["outputs_without_loss"]) or None,
+            "sample weights": "in the data, as sample_weight" if training["sample_weight"] else None,
             "optimizer": _call(training["optimizer"]),
             "opset": training["opset"],
         }
+        facts = {name: value for name, value in facts.items() if value is not None}
         rendered.append(_facts(facts))
     if report.get("checks"):
         rendered.append(_checks(report["checks"]))
@@ -203,6 +207,18 @@ def _frozen(frozen: int, elements: int) -> str:
 def _call(named: Report) -> str:
     arguments = ",".join(f"{key}={value}" for key, value in named["arguments"].items())
     return f"{named['name']}:{arguments}" if arguments else str(named["name"])
+
+
+def _losses(report: Report) -> str:
+    """The loss, or the sum of the losses of several outputs."""
+    if "losses" not in report:
+        return _weighted(report["loss"])
+    return " + ".join(f"{_weighted(loss)} of {loss['output']}" for loss in report["losses"])
+
+
+def _weighted(loss: Report) -> str:
+    weight = loss.get("weight", 1.0)
+    return _call(loss) if weight == 1.0 else f"{weight:g} * {_call(loss)}"
 
 
 def _tensors(tensors: Sequence[Report]) -> str:

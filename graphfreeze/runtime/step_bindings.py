@@ -28,7 +28,7 @@ class _Bound:
     """The bindings for one batch shape: `bindings[turn]` reads state copy `turn` and writes the other."""
 
     batch: dict[str, OrtValue]
-    loss: OrtValue
+    losses: dict[str, OrtValue]
     bindings: tuple[onnxruntime.IOBinding, onnxruntime.IOBinding]
 
 
@@ -49,11 +49,15 @@ class StepBindings:
         self._graph = graph
         self._state = state
         self._device = device
-        self._loss_dtype = element_dtype(next(o.type for o in session.get_outputs() if o.name == "loss"))
+        self._loss_dtypes = {
+            output.name: np.dtype(element_dtype(output.type))
+            for output in session.get_outputs()
+            if not output.name.startswith("new/")
+        }
         self._bound: dict[tuple[tuple[int, ...], ...], _Bound] = {}
 
-    def step(self, batch: Mapping[str, npt.NDArray[Any]]) -> float:
-        """Train on one batch, whose arrays have the graph's dtypes, and return the loss.
+    def step(self, batch: Mapping[str, npt.NDArray[Any]]) -> dict[str, float]:
+        """Train on one batch, whose arrays have the graph's dtypes, and return `loss` and each `loss/OUTPUT`.
 
         Raises:
             DataError: onnxruntime stopped. The state is then what it was before the step.
@@ -63,7 +67,7 @@ class StepBindings:
             upload(batch[name], tensor)
         run_binding(self._session, bound.bindings[self._state.turn], self._graph.file)
         self._state.advance()
-        return float(download(bound.loss))
+        return {name: float(download(value)) for name, value in bound.losses.items()}
 
     def _bindings_for(self, batch: Mapping[str, npt.NDArray[Any]]) -> _Bound:
         key = tuple(batch[name].shape for name in sorted(batch))
@@ -79,7 +83,7 @@ class StepBindings:
             for name, array in batch.items()
             if name in self._graph.inputs
         }
-        loss = allocate((), np.dtype(self._loss_dtype), self._device)
+        losses = {name: allocate((), dtype, self._device) for name, dtype in self._loss_dtypes.items()}
         bindings = []
         for turn in (0, 1):
             old, new = self._state.copies[turn], self._state.copies[1 - turn]
@@ -87,6 +91,6 @@ class StepBindings:
             for name in self._graph.inputs:
                 binding.bind_ortvalue_input(name, tensors[name] if name in tensors else old[name])
             for name in self._graph.outputs:
-                binding.bind_ortvalue_output(name, loss if name == "loss" else new[name.removeprefix("new/")])
+                binding.bind_ortvalue_output(name, losses[name] if name in losses else new[name.removeprefix("new/")])
             bindings.append(binding)
-        return _Bound(tensors, loss, (bindings[0], bindings[1]))
+        return _Bound(tensors, losses, (bindings[0], bindings[1]))

@@ -68,6 +68,7 @@ def train(
         "losses": losses,
         "first_loss": losses[0],
         "last_loss": losses[-1],
+        "last_output_losses": trainer.output_losses,
         "frozen_elements": sum(entry.frozen_elements or 0 for entry in artifact.manifest.state),
         "frozen_elements_changed": None if changed is None else sum(changed.values()),
         "state": str(path),

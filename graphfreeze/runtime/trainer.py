@@ -40,11 +40,13 @@ class BatchGradients:
 
     Attributes:
         loss: The loss.
+        output_losses: Where the endpoint has several outputs: the loss of each one that has a loss, by its name.
         gradients: By parameter name, in the stored layout.
         model_state: The new model state by name, in the stored layout.
     """
 
     loss: float
+    output_losses: dict[str, float]
     gradients: dict[str, npt.NDArray[Any]]
     model_state: dict[str, npt.NDArray[Any]]
 
@@ -61,6 +63,8 @@ class Trainer:
         artifact: The artifact.
         device: The device that was taken, and why.
         steps: How many steps this trainer has made.
+        output_losses: Where the endpoint has several outputs: the loss of each one in the last step, by its name, not
+            yet weighted.
 
     Raises:
         ArtifactReadError: The artifact or the state is missing, corrupt, or they do not belong together.
@@ -77,6 +81,7 @@ class Trainer:
         self.artifact = out if isinstance(out, Artifact) else read_artifact(out)
         self.device = choose_device(device)
         self.steps = 0
+        self.output_losses: dict[str, float] = {}
         self._manifest = self.artifact.manifest
         self._entries = {entry.name: entry for entry in self._manifest.state}
         values = self.artifact.state if state is None else read_state(self.artifact, self.frozen, state)
@@ -168,12 +173,13 @@ class Trainer:
             DataError: The arrays do not fit, or onnxruntime stopped.
         """
         outputs = self._gradients_runner({**self._state.current, **self._as_batch(batch)})
-        by_kind: dict[str, dict[str, npt.NDArray[Any]]] = {"gradient": {}, "new": {}}
+        by_kind: dict[str, dict[str, npt.NDArray[Any]]] = {"loss": {}, "gradient": {}, "new": {}}
         for name, value in outputs.items():
             kind, slash, rest = name.partition("/")
             if slash:
                 by_kind[kind][rest] = value
-        return BatchGradients(float(outputs["loss"]), by_kind["gradient"], by_kind["new"])
+        single = {name: float(value) for name, value in by_kind["loss"].items()}
+        return BatchGradients(float(outputs["loss"]), single, by_kind["gradient"], by_kind["new"])
 
     def predict(self, inputs: Mapping[str, npt.ArrayLike]) -> dict[str, npt.NDArray[Any]]:
         """Compute the outputs of the forward endpoint with the current state.
@@ -241,9 +247,12 @@ class Trainer:
     # -- inside
 
     def _train_on(self, batch: Mapping[str, npt.NDArray[Any]]) -> float:
-        loss = self._bindings.step(batch)
+        losses = self._bindings.step(batch)
         self.steps += 1
-        return loss
+        self.output_losses = {
+            name.removeprefix("loss/"): value for name, value in losses.items() if name.startswith("loss/")
+        }
+        return losses["loss"]
 
     def _as_batch(self, batch: Mapping[str, npt.ArrayLike]) -> dict[str, npt.NDArray[Any]]:
         return load_data(batch, self._manifest.batch).batch(slice(None))

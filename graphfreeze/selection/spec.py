@@ -32,7 +32,8 @@ class Spec:
     selections: tuple[Selection, ...] = ()
     form: RequestedForm | None = None
     only_in: tuple[str, ...] | None = None
-    loss: str | None = None
+    loss: str | tuple[str, ...] | None = None
+    sample_weight: bool | None = None
     optimizer: str | None = None
     endpoint: str | None = None
     forward_endpoint: str | None = None
@@ -77,8 +78,9 @@ def load_spec(path: Path) -> Spec:
         # JSON Schema counts 18.0 among the integers.
         if key in options:
             options[key] = int(options[key])
-    if "only_in" in options:
-        options["only_in"] = tuple(options["only_in"])
+    for key in ("only_in", "loss"):
+        if isinstance(options.get(key), list):
+            options[key] = tuple(options[key])
     return Spec(selections, **options)
 
 
@@ -106,7 +108,8 @@ def _explain(error: Any) -> str:
             f"{suggest(str(error.instance), choices)}"
         )
     if error.validator == "type":
-        return f"{where} is {error.instance!r}, expected {_article(error.validator_value)}"
+        kinds = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
+        return f"{where} is {error.instance!r}, expected {' or '.join(map(_article, kinds))}"
     if error.validator in ("minProperties", "maxProperties"):
         return f"{where} is {error.instance!r}, expected exactly one of {', '.join(known)}"
     return f"{where}: {error.message}"

@@ -7,10 +7,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.util import nest
 
 from graphfreeze.errors import UnsupportedError, UsageError
 
-__all__ = ["Endpoint", "TensorEntry", "choose_endpoint", "endpoint_names"]
+__all__ = [
+    "ADDED_LOSSES",
+    "MASK_PREFIX",
+    "TRAINING_ENDPOINT",
+    "Endpoint",
+    "TensorEntry",
+    "choose_endpoint",
+    "choose_forward_endpoint",
+    "endpoint_names",
+]
+
+TRAINING_ENDPOINT = "train"
+"""The endpoint of `graphfreeze export` that computes in training mode."""
+
+ADDED_LOSSES = "graphfreeze_losses"
+"""The output of an endpoint that is added to the loss: regularisers, activity regularisers, `add_loss`."""
+
+MASK_PREFIX = "graphfreeze_mask."
+"""Before an output's name: the output that says where it counts, as Keras' layers do by their masks."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +55,22 @@ class Endpoint:
         name: Its name.
         function: The `ConcreteFunction` behind it.
         inputs: Its inputs, sorted by name (the order of a signature varies between processes).
-        outputs: Its outputs.
+        outputs: All its outputs.
     """
 
     name: str
     function: Any
     inputs: tuple[TensorEntry, ...]
     outputs: tuple[TensorEntry, ...]
+
+    @property
+    def predictions(self) -> tuple[TensorEntry, ...]:
+        """The outputs that the model predicts, without what an endpoint says beside them for its loss."""
+        return tuple(e for e in self.outputs if e.name != ADDED_LOSSES and not e.name.startswith(MASK_PREFIX))
+
+    def named(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """All outputs by name for named input tensors."""
+        return dict(zip((entry.name for entry in self.outputs), self(tensors), strict=True))
 
     def __call__(self, tensors: Mapping[str, Any]) -> list[Any]:
         """The flat outputs for named input tensors."""
@@ -91,6 +119,18 @@ def choose_endpoint(loaded: Any, name: str | None) -> Endpoint:
     return Endpoint(name, function, tuple(sorted(inputs, key=lambda entry: entry.name)), outputs)
 
 
+def choose_forward_endpoint(loaded: Any, name: str | None, trained: Endpoint) -> Endpoint:
+    """The endpoint of the inference graph: the one of that name; by default the one that trains.
+
+    Beside the training endpoint of `graphfreeze export` that is the default endpoint: dropout has no place there.
+    """
+    if name is None and trained.name != TRAINING_ENDPOINT:
+        name = trained.name
+    if name is None:
+        name = next((n for n in ("serve", "serving_default") if n in endpoint_names(loaded)), trained.name)
+    return choose_endpoint(loaded, name)
+
+
 def _concrete(loaded: Any, name: str) -> Any:
     if name != "__call__" and not hasattr(loaded, name):
         return loaded.signatures[name]
@@ -117,14 +157,13 @@ def _entry(spec: Any, endpoint: str) -> TensorEntry:
 
 def _output_entries(function: Any, endpoint: str) -> tuple[TensorEntry, ...]:
     structured = function.structured_outputs
-    names: Sequence[str]
+    flat = tf.nest.flatten(structured)
+    names: Sequence[str] = [f"output_{index}" for index in range(len(flat))]
     if isinstance(structured, Mapping):
-        names = sorted(structured)
-    else:
-        flat = tf.nest.flatten(structured)
-        names = [f"output_{index}" for index in range(len(flat))]
+        # Of an output that is itself a structure, each tensor by its path.
+        names = [path for path, _ in nest.flatten_with_joined_string_paths(structured)]
     entries = []
-    for name, tensor in zip(names, tf.nest.flatten(structured), strict=True):
+    for name, tensor in zip(names, flat, strict=True):
         if not hasattr(tensor, "shape") or tensor.shape.rank is None:
             raise UnsupportedError(f"the output {name!r} of the endpoint {endpoint!r} has no known rank")
         entries.append(TensorEntry(name, tuple(tensor.shape.as_list()), tensor.dtype.name))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -11,7 +14,7 @@ import numpy.typing as npt
 from graphfreeze.errors import UsageError
 from graphfreeze.training.arguments import Configured, construct, parse_configured, snake_case
 
-__all__ = ["LOSSES", "make_loss", "parse_loss", "sample_targets", "target_spec"]
+__all__ = ["LOSSES", "OutputLoss", "make_loss", "parse_loss", "parse_losses", "sample_targets", "target_spec"]
 
 _NOT_OFFERED = {"Loss", "CTC"}  # the base class; CTC's targets need lengths, and its operation has no ONNX form
 
@@ -39,10 +42,43 @@ LOSSES: dict[str, str] = _classes()
 """Every loss of keras.losses that is offered: its name in snake case, and its class."""
 
 
-def parse_loss(text: str) -> Configured:
-    """Parse `NAME[:key=value,...]`, aliases like `mse` included."""
-    name, colon, rest = text.partition(":")
-    return parse_configured(_ALIASES.get(name, name) + colon + rest, "loss", LOSSES)
+@dataclass(frozen=True)
+class OutputLoss:
+    """The loss of one output.
+
+    Attributes:
+        output: The output's name, or None for the only output of the endpoint.
+        loss: The Keras loss.
+        weight: Its factor in the sum of all losses.
+    """
+
+    output: str | None
+    loss: Configured
+    weight: float = 1.0
+
+
+def parse_loss(text: str) -> OutputLoss:
+    """Parse `[OUTPUT=]NAME[:key=value,...][:weight=W]`, aliases like `mse` included.
+
+    Raises:
+        UsageError: The name is unknown, an argument has no `=`, or the weight is not a finite number.
+    """
+    head, colon, rest = text.partition(":")
+    output, equals, name = head.rpartition("=")
+    if equals and not output:
+        raise UsageError(f"in {text!r}: expected the name of an output before the '='")
+    # The weight is one more key=value to the parser, after a colon that keeps it apart for the reader.
+    configured = parse_configured(_ALIASES.get(name, name) + colon + rest.replace(":", ","), "loss", LOSSES)
+    arguments = dict(configured.arguments)
+    weight = arguments.pop("weight", 1.0)
+    if isinstance(weight, bool | str) or not math.isfinite(weight):
+        raise UsageError(f"in {text!r}: the weight is {weight!r}, expected a number")
+    return OutputLoss(output if equals else None, Configured(configured.name, arguments), float(weight))
+
+
+def parse_losses(texts: str | Sequence[str]) -> list[OutputLoss]:
+    """Parse one loss, or the losses of several outputs."""
+    return [parse_loss(text) for text in ([texts] if isinstance(texts, str) else texts)]
 
 
 def make_loss(configured: Configured) -> Any:

@@ -12,20 +12,18 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from graphfreeze.errors import UnsupportedError, UsageError
+from graphfreeze.errors import UsageError
 from graphfreeze.selection.plan import FreezePlan, FrozenVariable
 from graphfreeze.selection.variable import Variable
 from graphfreeze.training.arguments import Configured
-from graphfreeze.training.endpoint import Endpoint, TensorEntry, choose_endpoint
+from graphfreeze.training.endpoint import Endpoint, TensorEntry, choose_endpoint, choose_forward_endpoint
 from graphfreeze.training.functionalise import NamedGraph, VariableSlot, compose, functionalise
-from graphfreeze.training.losses import make_loss, target_spec
+from graphfreeze.training.losses import OutputLoss
 from graphfreeze.training.masked_reads import read_state_directly
 from graphfreeze.training.optimizers import OptimizerVariable, build_optimizer
+from graphfreeze.training.targets import Objective, make_objective
 
-__all__ = ["TARGET", "Parameter", "TracedStep", "trace_step"]
-
-TARGET = "y"
-"""The key of the targets in the data contract."""
+__all__ = ["Parameter", "TracedStep", "trace_step"]
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,8 @@ class TracedStep:
     Attributes:
         endpoint: The endpoint that trains.
         forward_endpoint: The endpoint of the inference graph.
-        loss: The loss's name and arguments.
+        objective: The losses of the outputs, with their targets.
         optimizer: The optimizer's name and arguments.
-        target: The targets' entry of the data contract.
         parameters: The model's variables that the step uses, in the order of the SavedModel.
         optimizer_variables: The optimizer's variables.
         graphs: The functional graphs `train_step`, `gradients`, `apply_gradients` and `forward`.
@@ -71,9 +68,8 @@ class TracedStep:
 
     endpoint: Endpoint
     forward_endpoint: Endpoint
-    loss: Configured
+    objective: Objective
     optimizer: Configured
-    target: TensorEntry
     parameters: tuple[Parameter, ...]
     optimizer_variables: tuple[OptimizerVariable, ...]
     graphs: Mapping[str, NamedGraph]
@@ -81,8 +77,8 @@ class TracedStep:
 
     @property
     def batch(self) -> tuple[TensorEntry, ...]:
-        """The entries of the data contract: the endpoint's inputs, then the targets."""
-        return (*self.endpoint.inputs, self.target)
+        """The entries of the data contract: the endpoint's inputs, the targets, the examples' weights."""
+        return (*self.endpoint.inputs, *self.objective.batch)
 
     @property
     def trained(self) -> list[Parameter]:
@@ -100,36 +96,36 @@ def trace_step(
     variables: Sequence[Variable],
     plan: FreezePlan,
     *,
-    loss: Configured,
+    losses: Sequence[OutputLoss],
     optimizer: Configured,
     endpoint: str | None = None,
     forward_endpoint: str | None = None,
+    sample_weight: bool = False,
 ) -> TracedStep:
     """Load the rewritten SavedModel and trace its training step.
 
     The loaded variables get their frozen values first, so that the step starts from the effective values.
 
+    Args:
+        saved_model: The rewritten SavedModel.
+        variables: Its variables.
+        plan: What is frozen.
+        losses: The loss of the only output, or of each of several.
+        optimizer: The optimizer.
+        endpoint: The endpoint that trains.
+        forward_endpoint: The endpoint of the inference graph.
+        sample_weight: Whether each example of a batch has a weight.
+
     Raises:
-        UsageError: The endpoint, the loss or the optimizer does not fit.
-        UnsupportedError: The endpoint has several outputs, or nothing in it trains.
+        UsageError: The endpoint, a loss or the optimizer does not fit, or nothing in the endpoint trains.
+        UnsupportedError: An input of the endpoint has a name that the data contract needs.
     """
     loaded = tf.saved_model.load(str(saved_model))
     trained_endpoint = choose_endpoint(loaded, endpoint)
-    inference_endpoint = choose_endpoint(loaded, forward_endpoint or trained_endpoint.name)
-    if len(trained_endpoint.outputs) != 1:
-        names = ", ".join(entry.name for entry in trained_endpoint.outputs)
-        raise UnsupportedError(
-            f"the endpoint {trained_endpoint.name!r} has {len(trained_endpoint.outputs)} outputs ({names}); a loss on "
-            "one output is supported: choose another with --endpoint, or export one that returns a single tensor"
-        )
-    if any(entry.name == TARGET for entry in trained_endpoint.inputs):
-        raise UnsupportedError(
-            f"an input of {trained_endpoint.name!r} is named {TARGET!r}, as the targets are: rename it"
-        )
-    output = trained_endpoint.outputs[0]
-    target = TensorEntry(TARGET, *target_spec(loss, output.shape, output.dtype))
+    inference_endpoint = choose_forward_endpoint(loaded, forward_endpoint, trained_endpoint)
+    objective = make_objective(trained_endpoint, losses, sample_weight=sample_weight)
     parameters = _parameters(loaded, variables, plan, trained_endpoint)
-    tracer = _Tracer(trained_endpoint, inference_endpoint, target, make_loss(loss), parameters)
+    tracer = _Tracer(trained_endpoint, inference_endpoint, objective, parameters)
     tracer.trace_gradients()
     if not tracer.trained:
         raise UsageError(
@@ -141,9 +137,8 @@ def trace_step(
     return TracedStep(
         trained_endpoint,
         inference_endpoint,
-        loss,
+        objective,
         optimizer,
-        target,
         tuple(tracer.parameters),
         tuple(optimizer_variables),
         graphs,
@@ -185,12 +180,11 @@ class _Tracer:
     """Makes the concrete functions of one training step, and their functional graphs."""
 
     def __init__(
-        self, endpoint: Endpoint, forward: Endpoint, target: TensorEntry, loss: Any, parameters: list[Parameter]
+        self, endpoint: Endpoint, forward: Endpoint, objective: Objective, parameters: list[Parameter]
     ) -> None:
         self.endpoint = endpoint
         self.forward = forward
-        self.target = target
-        self.loss = loss
+        self.objective = objective
         self.parameters = parameters
         self.optimizer: Any = None
         self.functions: dict[str, Any] = {}
@@ -208,17 +202,17 @@ class _Tracer:
             resources = [p.resource for p in self.trained]
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(resources)
-                loss = self.loss(batch[TARGET], self.endpoint(batch)[0])
+                loss, single = self.objective(batch, self.endpoint)
             found = tape.gradient(loss, resources)
             connected[:] = [gradient is not None for gradient in found]
-            return [loss, *(tf.convert_to_tensor(gradient) for gradient in found if gradient is not None)]
+            return [loss, *single, *(tf.convert_to_tensor(gradient) for gradient in found if gradient is not None)]
 
         try:
             self.functions["gradients"] = _trace(gradients, self.batch_specs)
         except ValueError as error:
+            shapes = ", ".join(f"{t.loss.loss.name} on {t.output.name} {t.output.shape}" for t in self.objective.terms)
             raise UsageError(
-                f"the loss does not fit the output of {self.endpoint.name!r}, of shape "
-                f"{self.endpoint.outputs[0].shape}: {error}"
+                f"the loss does not fit the output of {self.endpoint.name!r} ({shapes}): {error}"
             ) from error
         trains = {p.name: c for p, c in zip(self.trained, connected, strict=True)}
         self.parameters = [replace(p, trains=trains.get(p.name, False)) for p in self.parameters]
@@ -241,9 +235,10 @@ class _Tracer:
         self.functions["forward"] = _trace(self._forward, [_spec(entry) for entry in self.forward.inputs])
         names = [f"gradient/{p.name}" for p in self.trained]
         inputs = [entry.name for entry in self.forward.inputs]
-        outputs = [f"output/{entry.name}" for entry in self.forward.outputs]
+        outputs = [f"output/{entry.name}" for entry in self.forward.predictions]
         frozen = {p.name: p.frozen for p in self.parameters if p.frozen is not None and not p.is_constant}
-        gradients = functionalise(self.functions["gradients"], self.batch_names, ["loss", *names], slots)
+        results = ["loss", *self.objective.named, *names]
+        gradients = functionalise(self.functions["gradients"], self.batch_names, results, slots)
         apply_gradients = functionalise(self.functions["apply_gradients"], names, [], slots)
         forward = functionalise(self.functions["forward"], inputs, outputs, slots)
         for graph in (gradients, forward):
@@ -270,15 +265,16 @@ class _Tracer:
 
     def _forward(self, *flat: Any) -> list[Any]:
         names = [entry.name for entry in self.forward.inputs]
-        return self.forward(dict(zip(names, flat, strict=True)))
+        results = self.forward.named(dict(zip(names, flat, strict=True)))
+        return [results[entry.name] for entry in self.forward.predictions]
 
     @property
     def batch_names(self) -> list[str]:
-        return [*(entry.name for entry in self.endpoint.inputs), TARGET]
+        return [entry.name for entry in (*self.endpoint.inputs, *self.objective.batch)]
 
     @property
     def batch_specs(self) -> list[Any]:
-        return [_spec(entry) for entry in (*self.endpoint.inputs, self.target)]
+        return [_spec(entry) for entry in (*self.endpoint.inputs, *self.objective.batch)]
 
 
 def _spec(entry: TensorEntry) -> Any:

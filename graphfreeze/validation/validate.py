@@ -75,7 +75,7 @@ def validate(
     evidence = compare_gradients(manifest, frozen, outputs, expected)
     gradients = {name: value for name, value in outputs.items() if name.startswith("gradient/")}
     checks = [
-        check_outputs("loss equals TensorFlow's", outputs, expected, ["loss"]),
+        check_outputs("loss equals TensorFlow's", outputs, expected, ["loss", *manifest.output_losses]),
         check_gradients(evidence),
         check_frozen_gradients(evidence),
     ]

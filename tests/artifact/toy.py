@@ -25,6 +25,7 @@ from graphfreeze.artifact.manifest import (
     Configuration,
     FrozenEntry,
     GraphEntry,
+    LossEntry,
     Manifest,
     StateEntry,
 )
@@ -130,7 +131,7 @@ def build_manifest() -> Manifest:
         opset=18,
         endpoint="serve",
         forward_endpoint="serve",
-        loss=Configuration("mean_squared_error"),
+        losses=(LossEntry("mean_squared_error"),),
         optimizer=Configuration("sgd", {"learning_rate": LEARNING_RATE, "momentum": 0.9}),
         seed=0,
         batch=(
