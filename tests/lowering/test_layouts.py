@@ -87,3 +87,25 @@ def test_one_dimensional_images_keep_channels_first() -> None:
 
     model = check(gradients(function), {"x": Argument((None, 5, 4))}, precisions=["float32"])
     assert not [node.name for node in model.graph.node if node.op_type == "Transpose"]
+
+
+def test_broadcasts_stay_narrow_through_elementwise_operations() -> None:
+    def function(x: Any) -> Any:
+        image = _image(x)
+        mean, variance = tf.nn.moments(image, [0, 1, 2])
+        normal = (image - mean) * tf.math.rsqrt(variance + 0.001)
+        return _channels_first(tf.square(normal - tf.broadcast_to(mean * 2, tf.shape(image))))
+
+    model = check(gradients(function), {"x": Argument((None, 5, 3, 4))}, precisions=["float32"])
+    # The one that is left is the gradient of the sum over the results.
+    written_out = [node.name for node in model.graph.node if node.op_type in ("Expand", "Transpose")]
+    assert written_out == ["gradient_tape/Tile/Expand"]
+
+
+def test_broadcasts_are_written_out_where_they_must_be() -> None:
+    def function(x: Any, scalar: Any) -> list[Any]:
+        image = tf.broadcast_to(x[:, None, None], [tf.shape(x)[0], 3, 4, 5])
+        whole = tf.fill(tf.shape(x), scalar) * 2
+        return [image + 1, tf.reshape(image * 2, [-1, 60]), tf.reduce_sum(-image, [1, 2]), whole, whole + whole]
+
+    check(gradients(function), {"x": Argument((None, 5)), "scalar": Argument(())})

@@ -11,6 +11,8 @@ import onnx_ir as ir
 from graphfreeze.lowering.rule import KNOWN, PLAIN, UNUSED, CannotLower, Node, rule
 from graphfreeze.lowering.rules.comparison import emit_where
 
+__all__ = ["emit_scatter"]
+
 # -- picking
 
 
@@ -94,6 +96,14 @@ def one_hot(node: Node, indices: ir.Value, depth: npt.NDArray[Any], on: ir.Value
 # -- putting
 
 
+def emit_scatter(node: Node, base: ir.Value, index: ir.Value, updates: ir.Value, reduction: str) -> ir.Value:
+    """ScatterND with a reduction, which onnxruntime's CPU kernel does not do in float16."""
+    if node.dtype != np.float16:
+        return node.emit("ScatterND", base, index, updates, reduction=reduction)
+    wide = [node.cast(value, np.float32) for value in (base, updates)]
+    return node.cast(node.emit("ScatterND", wide[0], index, wide[1], reduction=reduction), node.dtype)
+
+
 def _zeros(node: Node) -> ir.Value:
     return node.emit("Expand", node.scalar(0), node.shape(node.outputs[0]))
 
@@ -101,7 +111,7 @@ def _zeros(node: Node) -> ir.Value:
 @rule("ScatterNd", inputs=(PLAIN, PLAIN, UNUSED))
 def scatter_nd(node: Node, indices: ir.Value, updates: ir.Value) -> ir.Value:
     """Zeros with the updates added at positions."""
-    return node.emit("ScatterND", _zeros(node), _deep_index(node, indices, 0), updates, reduction="add")
+    return emit_scatter(node, _zeros(node), _deep_index(node, indices, 0), updates, "add")
 
 
 @rule("TensorScatterUpdate")
@@ -116,4 +126,4 @@ def tensor_scatter(node: Node, array: ir.Value, indices: ir.Value, updates: ir.V
     reduction = {"Add": "add", "Sub": "add", "Max": "max", "Min": "min"}[node.type.removeprefix("TensorScatter")]
     if node.type == "TensorScatterSub":
         updates = node.emit("Neg", updates)
-    return node.emit("ScatterND", array, _deep_index(node, indices, 1), updates, reduction=reduction)
+    return emit_scatter(node, array, _deep_index(node, indices, 1), updates, reduction)

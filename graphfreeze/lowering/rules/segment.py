@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from graphfreeze.lowering.rule import PLAIN, UNUSED, Node, rule
 from graphfreeze.lowering.rules.comparison import emit_where
+from graphfreeze.lowering.rules.gather import emit_scatter
 
 
 @rule(
@@ -35,7 +36,7 @@ def unsorted_segment(node: Node, data: ir.Value, ids: ir.Value) -> ir.Value:
         rows = emit_where(node, negative, node.lowering.builder.constant(neutral), rows)
         index = node.emit("Max", index, zero)
     base = node.emit("Expand", neutral, node.shape(output))
-    return node.emit("ScatterND", base, index, rows, reduction=reduction)
+    return emit_scatter(node, base, index, rows, reduction)
 
 
 def _limits(dtype: np.dtype[np.generic]) -> tuple[float, float]:
