@@ -12,6 +12,8 @@ __all__ = ["folding", "inspection", "rewriting", "training", "validation", "veri
 
 Report = Mapping[str, Any]
 
+_NAME_WIDTH = 32
+
 
 def inspection(report: Report) -> list[RenderableType]:
     """Variables and endpoints of a SavedModel; or the state, batch and options of an artifact."""
@@ -177,8 +179,10 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for i, column in enumerate(columns):
+        # On a narrow terminal other columns wrap before names do.
+        longest = max((len(row[i]) for row in rows), default=0) if column in ("name", "variable", "parameter") else 0
+        table.add_column(column, overflow="fold", min_width=min(longest, _NAME_WIDTH))
     for row in rows:
         table.add_row(*row)
     return table

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import logging
 import math
@@ -101,19 +100,16 @@ class Terminal:
 
 
 def _print(stream: TextIO, tables: list[RenderableType]) -> None:
+    """Print tables with a blank line between them, without padding; only a terminal has a width to fit into."""
     from rich.console import Console
 
-    if stream.isatty():
-        console = Console(file=stream, highlight=False)
-        for table in tables:
+    width = None if stream.isatty() else _UNLIMITED_WIDTH
+    console = Console(file=stream, width=width, highlight=False)
+    for i, table in enumerate(tables):
+        with console.capture() as capture:
             console.print(table)
-        return
-    # Only a terminal has a width to fit into; files and pipes get whole lines, without padding.
-    text = io.StringIO()
-    console = Console(file=text, width=_UNLIMITED_WIDTH, highlight=False)
-    for table in tables:
-        console.print(table)
-    stream.writelines(line.rstrip() + "\n" for line in text.getvalue().splitlines())
+        lines = [line.rstrip() for line in capture.get().splitlines()]
+        stream.write("\n" * (i > 0) + "\n".join(lines).rstrip() + "\n")
 
 
 def json_value(value: Any) -> Any:
