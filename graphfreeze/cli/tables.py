@@ -12,7 +12,7 @@ __all__ = ["folding", "inspection", "rewriting", "training", "validation", "veri
 
 Report = Mapping[str, Any]
 
-_NAME_WIDTH = 32
+_NAME_WIDTH = 24
 
 
 def inspection(report: Report) -> list[RenderableType]:
@@ -122,7 +122,6 @@ def validation(report: Report) -> list[RenderableType]:
             p["name"],
             f"{p['error']:.2g}",
             f"{p['allowed']:.2g}",
-            f"{p['scale']:.2g}",
             p["rule"],
             f"{p['moved']:,} of {p['trainable_elements']:,}",
             f"{p['frozen_elements'] - p['frozen_not_zero']:,} of {p['frozen_elements']:,}"
@@ -131,19 +130,10 @@ def validation(report: Report) -> list[RenderableType]:
         )
         for p in report["parameters"]
     ]
-    columns = (
-        "",
-        "parameter",
-        "gradient error",
-        "allowed",
-        "scale",
-        "by rule",
-        "trained and moved",
-        "frozen, gradient 0",
-    )
+    columns = ("", "parameter", "error", "allowed", "rule", "trained, moved", "frozen, zero")
     return [
         _facts({key: report[key] for key in ("device", "device_reason", "loss", "loss_expected", "frozen_elements")}),
-        _table("Parameters", columns, parameters),
+        _table("Gradients of the parameters", columns, parameters),
         _checks(report["checks"]),
     ]
 
