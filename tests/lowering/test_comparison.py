@@ -13,18 +13,18 @@ from tests.lowering.conversion import Argument, check, gradients
 DTYPES = ["float32", "float64", "int32", "int64", "uint8", "uint32", "uint64", "int8", "int16", "uint16"]
 
 
+def ties(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    return rng.integers(0, 4, shape)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_comparisons_and_selection(dtype: str) -> None:
     def function(x: Any, y: Any) -> list[Any]:
         compared = [x == y, x != y, x < y, x <= y, x > y, x >= y]
         return [*compared, tf.where(x < y, x, y), tf.where(x == y, x, tf.zeros((), x.dtype))]
 
-    integers = lambda rng, shape: rng.integers(0, 4, shape)  # noqa: E731
-    check(
-        function,
-        {"x": Argument((None, 6), dtype, make=integers), "y": Argument((6,), dtype, make=integers)},
-        precisions=["float32"],
-    )
+    operands = {"x": Argument((None, 6), dtype, make=ties), "y": Argument((6,), dtype, make=ties)}
+    check(function, operands, precisions=["float32"])
 
 
 def test_logic() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from graphfreeze.lowering.direct import declare_direct
 from graphfreeze.lowering.layouts import stored_layout
 from graphfreeze.lowering.rule import UNUSED, Node, elementwise, rule
 from graphfreeze.lowering.rules.exponential import emit_expm1
@@ -18,22 +19,16 @@ _SELU_SCALE = 1.0507009873554804934193349852946
 _SELU_SCALE_ALPHA = 1.7580993408473768599402175208123
 
 
-def _direct(operator: str, formula: str) -> Callable[..., ir.Value]:
-    def lower(node: Node, *values: ir.Value) -> ir.Value:
-        return node.emit(operator, *values)
-
-    lower.__doc__ = formula
-    return lower
-
-
-for _operation, _formula in (
-    ("Relu", "max(x, 0)."),
-    ("Elu", "x where positive, else exp(x) - 1."),
-    ("Softplus", "log(1 + exp(x))."),
-    ("Softsign", "x / (1 + |x|)."),
-    ("Tanh", "The hyperbolic tangent."),
-):
-    elementwise(_operation)(_direct(_operation, _formula))
+declare_direct(
+    __name__,
+    (
+        ("Relu", "Relu", "max(x, 0)."),
+        ("Elu", "Elu", "x where positive, else exp(x) - 1."),
+        ("Softplus", "Softplus", "log(1 + exp(x))."),
+        ("Softsign", "Softsign", "x / (1 + |x|)."),
+        ("Tanh", "Tanh", "The hyperbolic tangent."),
+    ),
+)
 
 
 @elementwise("Relu6")

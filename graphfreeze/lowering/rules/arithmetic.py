@@ -7,32 +7,26 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from graphfreeze.lowering.direct import declare_direct
 from graphfreeze.lowering.rule import CannotLower, Node, elementwise
 
-
-def _direct(operator: str, formula: str) -> Callable[..., ir.Value]:
-    def lower(node: Node, *values: ir.Value) -> ir.Value:
-        return node.emit(operator, *values)
-
-    lower.__doc__ = formula
-    return lower
-
-
-for _operation, _operator, _formula in (
-    ("Add", "Add", "x + y."),
-    ("AddV2", "Add", "x + y."),
-    ("Sub", "Sub", "x - y."),
-    ("Mul", "Mul", "x * y."),
-    ("RealDiv", "Div", "x / y."),
-    ("Div", "Div", "x / y; integers are cut towards zero."),
-    ("TruncateDiv", "Div", "x / y; integers are cut towards zero."),
-    ("Neg", "Neg", "-x."),
-    ("Abs", "Abs", "|x|."),
-    ("Sign", "Sign", "-1, 0 or 1."),
-    ("Reciprocal", "Reciprocal", "1 / x."),
-    ("Inv", "Reciprocal", "1 / x."),
-):
-    elementwise(_operation)(_direct(_operator, _formula))
+declare_direct(
+    __name__,
+    (
+        ("Add", "Add", "x + y."),
+        ("AddV2", "Add", "x + y."),
+        ("Sub", "Sub", "x - y."),
+        ("Mul", "Mul", "x * y."),
+        ("RealDiv", "Div", "x / y."),
+        ("Div", "Div", "x / y; integers are cut towards zero."),
+        ("TruncateDiv", "Div", "x / y; integers are cut towards zero."),
+        ("Neg", "Neg", "-x."),
+        ("Abs", "Abs", "|x|."),
+        ("Sign", "Sign", "-1, 0 or 1."),
+        ("Reciprocal", "Reciprocal", "1 / x."),
+        ("Inv", "Reciprocal", "1 / x."),
+    ),
+)
 
 
 def _is_integer(node: Node) -> bool:
@@ -167,13 +161,15 @@ for _operation, _operator, _formula in (
 # -- bits
 
 
-for _operation, _operator, _formula in (
-    ("BitwiseAnd", "BitwiseAnd", "x & y."),
-    ("BitwiseOr", "BitwiseOr", "x | y."),
-    ("BitwiseXor", "BitwiseXor", "x ^ y."),
-    ("Invert", "BitwiseNot", "~x."),
-):
-    elementwise(_operation)(_direct(_operator, _formula))
+declare_direct(
+    __name__,
+    (
+        ("BitwiseAnd", "BitwiseAnd", "x & y."),
+        ("BitwiseOr", "BitwiseOr", "x | y."),
+        ("BitwiseXor", "BitwiseXor", "x ^ y."),
+        ("Invert", "BitwiseNot", "~x."),
+    ),
+)
 
 
 # -- dtypes

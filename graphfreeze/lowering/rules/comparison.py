@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import onnx_ir as ir
 
+from graphfreeze.lowering.direct import declare_direct
 from graphfreeze.lowering.rule import UNUSED, Node, elementwise, rule
 from graphfreeze.lowering.tensor import Layout, Tensor
 
 __all__ = ["emit_where"]
 
 
-def _direct(operator: str, formula: str) -> Callable[..., ir.Value]:
-    def lower(node: Node, *values: ir.Value) -> ir.Value:
-        return node.emit(operator, *values)
-
-    lower.__doc__ = formula
-    return lower
-
-
-for _operation, _operator, _formula in (
-    ("Equal", "Equal", "x == y."),
-    ("Less", "Less", "x < y."),
-    ("LessEqual", "LessOrEqual", "x <= y."),
-    ("Greater", "Greater", "x > y."),
-    ("GreaterEqual", "GreaterOrEqual", "x >= y."),
-    ("LogicalAnd", "And", "x and y."),
-    ("LogicalOr", "Or", "x or y."),
-    ("LogicalNot", "Not", "not x."),
-    ("IsNan", "IsNaN", "Whether x is not a number."),
-):
-    elementwise(_operation)(_direct(_operator, _formula))
+declare_direct(
+    __name__,
+    (
+        ("Equal", "Equal", "x == y."),
+        ("Less", "Less", "x < y."),
+        ("LessEqual", "LessOrEqual", "x <= y."),
+        ("Greater", "Greater", "x > y."),
+        ("GreaterEqual", "GreaterOrEqual", "x >= y."),
+        ("LogicalAnd", "And", "x and y."),
+        ("LogicalOr", "Or", "x or y."),
+        ("LogicalNot", "Not", "not x."),
+        ("IsNan", "IsNaN", "Whether x is not a number."),
+    ),
+)
 
 
 @elementwise("NotEqual")

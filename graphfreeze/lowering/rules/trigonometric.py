@@ -8,20 +8,17 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from graphfreeze.lowering.direct import declare_direct
 from graphfreeze.lowering.rule import CannotLower, Node, elementwise
 from graphfreeze.lowering.rules.exponential import emit_expm1, emit_log1p
 
-
-def _direct(operator: str, formula: str) -> Callable[..., ir.Value]:
-    def lower(node: Node, *values: ir.Value) -> ir.Value:
-        return node.emit(operator, *values)
-
-    lower.__doc__ = formula
-    return lower
-
-
-for _operation, _formula in (("Sin", "The sine."), ("Cos", "The cosine.")):
-    elementwise(_operation)(_direct(_operation, _formula))
+declare_direct(
+    __name__,
+    (
+        ("Sin", "Sin", "The sine."),
+        ("Cos", "Cos", "The cosine."),
+    ),
+)
 
 
 def _single(operator: str, formula: str) -> Callable[..., ir.Value]:
