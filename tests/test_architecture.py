@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "passes": ("savedmodel", "selection"),
     "prover": ("selection",),
     "training": ("selection", "savedmodel"),
-    "lowering": ("training.graph", "training.functionalise"),
+    "lowering": ("training.graph", "training.variable_uses"),
     "checks": ("savedmodel", "selection", "training", "lowering", "artifact", "runtime", "validation"),
     "assembly": ("artifact", "lowering", "training"),
     "pipeline": (
@@ -47,8 +47,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "output",
         "tensorflow_loader",
     ),
+    "keras_export": ("training", "passes", "output", "tensorflow_loader"),
     "cli": ("pipeline", "output", "runtime", "selection", "tensorflow_loader"),
-    "__init__": ("pipeline", "runtime", "selection"),
+    "__init__": ("keras_export", "pipeline", "runtime", "selection"),
     "__main__": ("cli",),
 }
 

@@ -16,8 +16,9 @@ from graphfreeze.selection.plan import FreezePlan
 from graphfreeze.selection.variable import Variable
 from graphfreeze.training.batch import index_limits, random_inputs
 from graphfreeze.training.endpoint import Endpoint, choose_endpoint, endpoint_names
-from graphfreeze.training.functionalise import VariableSlot, functionalise
+from graphfreeze.training.functionalise import functionalise
 from graphfreeze.training.trace import resolve
+from graphfreeze.training.variable_uses import VariableSlot
 
 __all__ = ["check_behaviour"]
 

@@ -11,8 +11,7 @@ import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 from tensorflow.python.framework import op_def_registry, tensor_util
 
-from graphfreeze.training.functionalise import NamedGraph
-from graphfreeze.training.graph import Edge, Graph, Operation
+from graphfreeze.training.graph import Edge, Graph, NamedGraph, Operation
 
 __all__ = ["SinglePrecisionError", "promote_array", "promote_graph"]
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 from graphfreeze.checks.float64_pair import Arrays, Float64Pair, NotAvailableError
 from graphfreeze.checks.reference import restored
 from graphfreeze.errors import ValidationError
-from graphfreeze.training.functionalise import NamedGraph
+from graphfreeze.training.graph import NamedGraph
 from graphfreeze.training.trace import TracedStep
 
 __all__ = ["TOLERANCE", "check_float64", "check_step_in_float64"]
@@ -31,6 +31,8 @@ _MOST_ELEMENTS = 2**26
 _MOST_OPERATIONS = 30_000
 _NEGLIGIBLE = 2.0**-40
 """What is this much smaller than the largest tensor of its kind is analytically zero: the rounding of what cancels."""
+_ROUNDINGS = 16
+"""How many roundings a state may differ by where it hardly changes."""
 _NOISE_FACTOR = 4.0
 _NOISE_DRAWS = 3
 
@@ -146,7 +148,10 @@ def _compare(pair: Float64Pair) -> list[Report]:
             raise NotAvailableError(f"TensorFlow's {name!r} is not finite for this batch")
     found = pair.lowered(pair.values)
     largest = _largest(expected)
-    records = [_record(name, found[name], expected[name], largest.get(_kind(name), 0.0)) for name in expected]
+    records = [
+        _record(name, found[name], value, pair.values.get(name.removeprefix("new/")), largest.get(_kind(name), 0.0))
+        for name, value in expected.items()
+    ]
     if any(record["rule"] == "different" for record in records):
         _excuse(records, pair, expected)
     return records
@@ -161,9 +166,14 @@ def _largest(expected: Arrays) -> dict[str, float]:
     return largest
 
 
-def _record(name: str, found: npt.NDArray[Any], expected: npt.NDArray[Any], largest: float) -> Report:
-    """How far a tensor is from its reference; None where that is no finite number."""
-    size, error = _norm(expected), None
+def _record(
+    name: str, found: npt.NDArray[Any], expected: npt.NDArray[Any], before: npt.NDArray[Any] | None, largest: float
+) -> Report:
+    """How far a tensor is from its reference; None where that is no finite number.
+
+    A new state is judged by how much it changes: a step's update is a small part of a parameter.
+    """
+    size, error = _norm(expected if before is None else expected - before), None
     if found.shape != expected.shape or found.dtype != expected.dtype or not np.isfinite(found).all():
         rule = "different"
     elif expected.dtype.kind != "f":
@@ -171,8 +181,9 @@ def _record(name: str, found: npt.NDArray[Any], expected: npt.NDArray[Any], larg
         rule = "different" if error else "exact"
     else:
         error = _norm(found - expected)
-        negligible = max(size, _norm(found)) <= _NEGLIGIBLE * largest
-        rule = "rounding" if error <= TOLERANCE * size else "zero" if negligible else "different"
+        rounding = max(TOLERANCE * size, _ROUNDINGS * np.finfo(np.float64).eps * _norm(expected))
+        negligible = max(_norm(expected), _norm(found)) <= _NEGLIGIBLE * largest
+        rule = "rounding" if error <= rounding else "zero" if negligible else "different"
     relative = error / size if error is not None and size else (0.0 if error == 0 else None)
     return {"tensor": name, "error": error, "relative_l2": relative, "rule": rule}
 

@@ -18,7 +18,7 @@ from graphfreeze.checks.double_precision import SinglePrecisionError, promote_ar
 from graphfreeze.checks.interpreter import Interpreter
 from graphfreeze.errors import UnsupportedError
 from graphfreeze.lowering.model import Lowerer, filter_permutation
-from graphfreeze.training.functionalise import NamedGraph
+from graphfreeze.training.graph import NamedGraph
 
 __all__ = ["Arrays", "Float64Pair", "NotAvailableError"]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from graphfreeze.training.functionalise import NamedGraph
-from graphfreeze.training.graph import Edge, Graph
+from graphfreeze.training.graph import Edge, Graph, NamedGraph
 
 __all__ = ["convolution_filters"]
 

@@ -18,8 +18,7 @@ from graphfreeze.lowering.folding import Folding
 from graphfreeze.lowering.pruning import prune
 from graphfreeze.lowering.shapes import ShapeInference, numpy_dtype
 from graphfreeze.lowering.tensor import Dim, Layout, Tensor
-from graphfreeze.training.functionalise import NamedGraph
-from graphfreeze.training.graph import Edge, Operation
+from graphfreeze.training.graph import Edge, NamedGraph, Operation
 
 __all__ = ["Lowerer", "filter_permutation"]
 

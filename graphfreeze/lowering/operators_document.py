@@ -8,7 +8,7 @@ from pathlib import Path
 
 import graphfreeze.lowering.rules  # noqa: F401 - fills the table of rules
 from graphfreeze.lowering.rule import RULES, Rule
-from graphfreeze.training.functionalise import VARIABLE_USES
+from graphfreeze.training.variable_uses import VARIABLE_USES
 
 __all__ = ["PATH", "operators_document"]
 

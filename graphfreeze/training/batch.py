@@ -10,8 +10,7 @@ import numpy.typing as npt
 from tensorflow.python.framework import tensor_util
 
 from graphfreeze.training.endpoint import TensorEntry
-from graphfreeze.training.functionalise import NamedGraph
-from graphfreeze.training.graph import Edge
+from graphfreeze.training.graph import Edge, NamedGraph
 
 __all__ = ["index_limits", "random_inputs"]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Edge", "Graph", "Operation"]
+__all__ = ["Edge", "Graph", "NamedGraph", "Operation"]
 
 
 @dataclass(eq=False, slots=True)
@@ -78,3 +78,18 @@ class Graph:
             yield operation
             for body in operation.bodies.values():
                 yield from body.walk()
+
+
+@dataclass(slots=True)
+class NamedGraph:
+    """A functional graph whose inputs and outputs have names.
+
+    Attributes:
+        graph: The graph.
+        inputs: The names of `graph.inputs`: the function's arguments, then the variables in order of first use.
+        outputs: The names of `graph.outputs`: the function's results, then `new/NAME` for every assigned variable.
+    """
+
+    graph: Graph
+    inputs: list[str]
+    outputs: list[str]

@@ -16,8 +16,7 @@ import numpy.typing as npt
 from tensorflow.python.framework import tensor_util
 
 from graphfreeze.selection.plan import FrozenVariable
-from graphfreeze.training.functionalise import NamedGraph
-from graphfreeze.training.graph import Edge, Graph, Operation
+from graphfreeze.training.graph import Edge, Graph, NamedGraph, Operation
 
 __all__ = ["read_state_directly"]
 

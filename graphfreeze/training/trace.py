@@ -16,12 +16,15 @@ from graphfreeze.errors import UsageError
 from graphfreeze.selection.plan import FreezePlan, FrozenVariable
 from graphfreeze.selection.variable import Variable
 from graphfreeze.training.arguments import Configured
+from graphfreeze.training.compose import compose
 from graphfreeze.training.endpoint import Endpoint, TensorEntry, choose_endpoint, choose_forward_endpoint
-from graphfreeze.training.functionalise import NamedGraph, VariableSlot, compose, functionalise
+from graphfreeze.training.functionalise import functionalise
+from graphfreeze.training.graph import NamedGraph
 from graphfreeze.training.losses import OutputLoss
 from graphfreeze.training.masked_reads import read_state_directly
 from graphfreeze.training.optimizers import OptimizerVariable, build_optimizer
 from graphfreeze.training.targets import Objective, make_objective
+from graphfreeze.training.variable_uses import VariableSlot
 
 __all__ = ["Parameter", "TracedStep", "trace_step"]
 

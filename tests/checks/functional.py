@@ -13,7 +13,9 @@ import tensorflow as tf
 
 from graphfreeze.lowering.rule import RULES
 from graphfreeze.lowering.tensor import Tensor
-from graphfreeze.training.functionalise import NamedGraph, VariableSlot, functionalise
+from graphfreeze.training.functionalise import functionalise
+from graphfreeze.training.graph import NamedGraph
+from graphfreeze.training.variable_uses import VariableSlot
 
 __all__ = ["named_graph", "replace_rule", "scaled", "with_gradients"]
 

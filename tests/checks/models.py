@@ -12,7 +12,7 @@ import tensorflow as tf
 
 __all__ = ["MODELS", "Sample"]
 
-_CROSSENTROPY = "sparse_categorical_crossentropy:from_logits=true"
+layers = keras.layers
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,18 @@ class Sample:
     """A model, its export, and a selector that freezes a part of it.
 
     Attributes:
-        build: Makes the model.
+        build: Makes its layers, less the last.
+        input_shape: The shape of one example of `x`.
         selector: Names elements of one of its kernels.
         training: Whether an endpoint `train` runs the layers in training mode.
     """
 
-    build: Callable[[], Any]
+    build: Callable[[], list[Any]]
+    input_shape: tuple[int, ...]
     selector: str
     training: bool = False
-    loss: str = _CROSSENTROPY
+    dtype: str = "float32"
+    loss: str = "sparse_categorical_crossentropy:from_logits=true"
 
     @property
     def endpoint(self) -> str:
@@ -36,10 +39,11 @@ class Sample:
 
     def export(self, path: Path) -> Path:
         keras.utils.set_random_seed(0)
-        model = self.build()
+        inputs = keras.Input(self.input_shape, dtype=self.dtype, name="x")
+        model = keras.Sequential([inputs, *self.build(), layers.Dense(3, name="scores")], name="net")
         archive = keras.export.ExportArchive()
         archive.track(model)
-        spec = [tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype, name="x")]
+        spec = [tf.TensorSpec((None, *self.input_shape), self.dtype, name="x")]
         archive.add_endpoint("serve", lambda x: model(x, training=False), spec)
         if self.training:
             archive.add_endpoint("train", lambda x: model(x, training=True), spec)
@@ -47,51 +51,31 @@ class Sample:
         return path
 
 
-def _sequential(shape: tuple[int, ...], *layers: Any, dtype: str = "float32") -> Any:
-    return keras.Sequential([keras.Input(shape, dtype=dtype, name="x"), *layers], name="net")
+def _mlp() -> list[Any]:
+    return [layers.Dense(8, "tanh", name="hidden"), layers.Dropout(0.25, seed=3)]
 
 
-def _mlp() -> Any:
-    layers = keras.layers
-    return _sequential(
-        (6,), layers.Dense(8, "tanh", name="hidden"), layers.Dropout(0.25, seed=3), layers.Dense(3, name="scores")
-    )
+def _normalised() -> list[Any]:
+    return [layers.Dense(8, name="hidden"), layers.BatchNormalization(), layers.ReLU()]
 
 
-def _normalised() -> Any:
-    layers = keras.layers
-    return _sequential(
-        (6,), layers.Dense(8, name="hidden"), layers.BatchNormalization(), layers.ReLU(), layers.Dense(3, name="scores")
-    )
+def _lstm() -> list[Any]:
+    return [layers.LSTM(4, name="lstm")]
 
 
-def _lstm() -> Any:
-    return _sequential((5, 3), keras.layers.LSTM(4, name="lstm"), keras.layers.Dense(3, name="scores"))
+def _embedding() -> list[Any]:
+    return [layers.Embedding(10, 4, name="table"), layers.GlobalAveragePooling1D()]
 
 
-def _embedding() -> Any:
-    layers = keras.layers
-    pooled = layers.GlobalAveragePooling1D()
-    return _sequential(
-        (5,), layers.Embedding(10, 4, name="table"), pooled, layers.Dense(3, name="scores"), dtype="int32"
-    )
-
-
-def _cnn() -> Any:
-    layers = keras.layers
-    return _sequential(
-        (8, 8, 2),
-        layers.Conv2D(4, 3, padding="same", activation="relu", name="conv"),
-        layers.MaxPooling2D(),
-        layers.Flatten(),
-        layers.Dense(3, name="scores"),
-    )
+def _cnn() -> list[Any]:
+    convolution = layers.Conv2D(4, 3, padding="same", activation="relu", name="conv")
+    return [convolution, layers.MaxPooling2D(), layers.Flatten()]
 
 
 MODELS: dict[str, Sample] = {
-    "mlp": Sample(_mlp, "**/hidden/kernel[:, 0:2]", training=True),
-    "normalised": Sample(_normalised, "**/hidden/kernel[0]", training=True),
-    "lstm": Sample(_lstm, "**/lstm_cell/kernel"),
-    "embedding": Sample(_embedding, "**/table/embeddings[[1, 4]]"),
-    "cnn": Sample(_cnn, "**/conv/kernel[:, :, 0, 1]"),
+    "mlp": Sample(_mlp, (6,), "**/hidden/kernel[:, 0:2]", training=True),
+    "normalised": Sample(_normalised, (6,), "**/hidden/kernel[0]", training=True),
+    "lstm": Sample(_lstm, (5, 3), "**/lstm_cell/kernel"),
+    "embedding": Sample(_embedding, (5,), "**/table/embeddings[[1, 4]]", dtype="int32"),
+    "cnn": Sample(_cnn, (8, 8, 2), "**/conv/kernel[:, :, 0, 1]"),
 }

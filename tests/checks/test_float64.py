@@ -16,7 +16,7 @@ from graphfreeze.errors import ValidationError
 from graphfreeze.lowering.rule import RULES
 from graphfreeze.lowering.rules import activation
 from graphfreeze.lowering.tensor import Layout
-from graphfreeze.training.functionalise import NamedGraph
+from graphfreeze.training.graph import NamedGraph
 
 from .functional import named_graph, replace_rule, scaled, with_gradients
 
@@ -122,6 +122,19 @@ def test_a_wrong_tensor_that_is_small_but_not_zero_is_caught(monkeypatch: pytest
     replace_rule(monkeypatch, "Sin", scaled(1 + 1e-3))
     with pytest.raises(ValidationError, match="'gradient/w'"):
         check(lambda x, w: 1e4 * tf.reduce_sum(x**2) + 1e-6 * tf.reduce_sum(tf.cos(w)))
+
+
+def test_a_new_state_is_judged_by_its_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"w": W, "u": W, "x": X}
+
+    def step(w: Any, u: Any, x: Any) -> list[Any]:
+        return [w + 1e-5 * tf.exp(w), u + 1e-17 * tf.exp(w) + 0.0 * tf.reduce_sum(x)]
+
+    replace_rule(monkeypatch, "Exp", scaled(1 + 1e-6))
+    with pytest.raises(ValidationError, match="'new/w'") as caught:
+        check_float64("apply_gradients", named_graph(step, values, ["new/w", "new/u"]), values)
+    (found,) = caught.value.details["checks"]
+    assert rules(found) == {"new/w": "different", "new/u": "rounding"}
 
 
 def test_infinity_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ import onnxruntime
 import tensorflow as tf
 
 from graphfreeze.lowering.model import Lowerer
-from graphfreeze.training.functionalise import VariableSlot, functionalise
+from graphfreeze.training.functionalise import functionalise
+from graphfreeze.training.variable_uses import VariableSlot
 
 BATCH_SIZES = (3, 5)
 
