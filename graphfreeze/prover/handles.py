@@ -49,29 +49,46 @@ class Context:
         """The object node of the targeted variable whose handle the tensor carries, or None."""
         if not self.sources:
             return None
-        if text not in self._known:
-            self._known[text] = self._trace(text)
+        # A stack instead of recursion: in a deep model hundreds of calls follow one another.
+        waiting, open_calls = [text], set[str]()
+        while waiting:
+            current = waiting[-1]
+            if current not in self._known:
+                origin, node = self._origin(current)
+                needed = [other for other in self._call_inputs(node) if other not in self._known]
+                if not open_calls.isdisjoint(needed):
+                    refuse("expected no cycle of calls, found one", function=self.view.name, node=origin.node)
+                if needed:
+                    open_calls.add(current)
+                    waiting.extend(needed)
+                    continue
+                self._known[current] = self.sources.get(origin.key) if node is None else self._returned(node, origin)
+            open_calls.discard(current)
+            waiting.pop()
         return self._known[text]
 
-    def _trace(self, text: str) -> int | None:
+    def _origin(self, text: str) -> tuple[Tensor, node_def_pb2.NodeDef | None]:
+        """Where the tensor comes from, behind operations that hand it on; without a node if that is a known source."""
         seen: set[str] = set()
         while True:
             tensor = Tensor.parse(text)
-            if tensor.key in self.sources:
-                return self.sources[tensor.key]
             node = self.view.nodes.get(tensor.node)
-            if node is None or text in seen:
-                return None
+            if tensor.key in self.sources or node is None or text in seen:
+                return tensor, None
             seen.add(text)
             inputs = data_inputs(node)
             # What a loop returns at k is what it was given at k: `check_loop` proves that for every loop.
             if (node.op in SAME or node.op in LOOPS) and tensor.position < len(inputs):
                 text = inputs[tensor.position]
                 continue
-            return self._returned(node, tensor)
+            return tensor, node
+
+    def _call_inputs(self, node: node_def_pb2.NodeDef | None) -> list[str]:
+        """What the node passes to functions; nothing if it calls none."""
+        return [] if node is None or not call_slots(node, self.contexts.library) else data_inputs(node)
 
     def _returned(self, node: node_def_pb2.NodeDef, tensor: Tensor) -> int | None:
-        if not any(self.variable_of(text) is not None for text in data_inputs(node)):
+        if not any(self._known.get(text) is not None for text in self._call_inputs(node)):
             return None
         found: set[int | None] = set()
         for slot in call_slots(node, self.contexts.library):

@@ -103,6 +103,37 @@ def test_a_handle_through_identities_and_a_call_by_name(mutant: Make) -> None:
     model.failure("to be masked, found the unmasked read")
 
 
+def test_handles_beside_a_thousand_calls_in_a_row(mutant: Make) -> None:
+    """The proof looks through each call for handles that it returns, without running out of stack."""
+    model = mutant("shared", "select")
+    for meta in model.edit_both():
+        for function in meta.graph_def.library.function:
+            calls = [n for n in function.node_def if n.op.endswith("PartitionedCall")]
+            if len(calls) != 3:
+                continue
+            handle, previous = calls[0].input[1], calls[0]
+            for number in range(1000):
+                call = function.node_def.add()
+                call.CopyFrom(calls[0])
+                call.name = f"again_{number}"
+                call.input[0], call.input[1] = f"{previous.name}:output:0", handle
+                previous = call
+            for output in function.ret:
+                function.ret[output] = f"{previous.name}:output:0"
+    model.save()
+    assert model.evidence()["proven"]
+
+
+def test_a_cycle_of_calls(mutant: Make) -> None:
+    model = mutant("shared", "select")
+    for meta in model.edit_both():
+        for function in meta.graph_def.library.function:
+            calls = [n for n in function.node_def if n.op.endswith("PartitionedCall")]
+            if len(calls) == 3:
+                calls[0].input[0] = f"{calls[0].name}:output:0"
+    model.failure("expected no cycle of calls, found one")
+
+
 def test_a_read_in_the_main_graph(mutant: Make) -> None:
     """A signature that reads without a function in between; the masked read is written by hand."""
     model = mutant("table", "select")
