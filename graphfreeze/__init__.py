@@ -28,6 +28,7 @@ from graphfreeze.errors import (
 )
 
 if TYPE_CHECKING:
+    from graphfreeze.keras_export import export
     from graphfreeze.pipeline import fold, inspect, rewrite, validate, verify
     from graphfreeze.runtime import Trainer, train
     from graphfreeze.selection import Selection
@@ -54,6 +55,7 @@ __all__ = [
     "ValidationError",
     "VerificationError",
     "__version__",
+    "export",
     "fold",
     "inspect",
     "rewrite",
@@ -65,6 +67,7 @@ __all__ = [
 _HOMES = {
     "Selection": "graphfreeze.selection",
     "Trainer": "graphfreeze.runtime",
+    "export": "graphfreeze.keras_export",
     "fold": "graphfreeze.pipeline",
     "inspect": "graphfreeze.pipeline",
     "rewrite": "graphfreeze.pipeline",

@@ -12,7 +12,7 @@ import pytest
 import graphfreeze
 from graphfreeze import errors
 
-FUNCTIONS = ["fold", "inspect", "rewrite", "train", "validate", "verify"]
+FUNCTIONS = ["export", "fold", "inspect", "rewrite", "train", "validate", "verify"]
 
 
 def test_everything_public_is_exported() -> None:

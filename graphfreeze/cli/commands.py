@@ -254,3 +254,22 @@ def fold(terminal: Terminal, out: Path, deploy: Path, state: Path | None, overwr
 
         report = public_function(out, deploy, state=state, overwrite=overwrite)
     terminal.show(report, tables.folding)
+
+
+@graphfreeze.command()
+@click.argument("model", type=_PATH)
+@click.argument("saved_model", type=_PATH)
+@click.option("--seed", type=int, default=0, show_default=True, help="The seed of layers that have none in the file.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing SAVED_MODEL, at the very end.")
+@common_options
+def export(terminal: Terminal, model: Path, saved_model: Path, seed: int, overwrite: bool) -> None:
+    """Write the Keras file MODEL (.keras, .h5) as SAVED_MODEL, with the endpoints serve and train.
+
+    Nothing that the file brings along is run. The endpoint train computes as Keras' fit does: dropout, noise and batch
+    statistics are on, and what the model adds to the loss is part of the step. Use it by rewrite --endpoint train.
+    """
+    with terminal.working():
+        from graphfreeze import export as public_function
+
+        report = public_function(model, saved_model, seed=seed, overwrite=overwrite)
+    terminal.show(report, tables.exporting)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["folding", "inspection", "rewriting", "training", "validation", "verification"]
+__all__ = ["exporting", "folding", "inspection", "rewriting", "training", "validation", "verification"]
 
 Report = Mapping[str, Any]
 
@@ -146,6 +146,15 @@ def training(report: Report) -> list[RenderableType]:
 def folding(report: Report) -> list[RenderableType]:
     """What was written."""
     return [_facts(report)]
+
+
+def exporting(report: Report) -> list[RenderableType]:
+    """The endpoints that were written, and what they hold."""
+    endpoints = [(e["name"], _tensors(e["inputs"]), ", ".join(e["outputs"])) for e in report["endpoints"]]
+    facts = {key: value for key, value in report.items() if key != "endpoints"}
+    if left_out := report["constraints_left_out"]:
+        facts["without their constraints"] = ", ".join(left_out)
+    return [_table("Endpoints", ("name", "inputs", "outputs"), endpoints), _facts(facts)]
 
 
 def _checks(checks: Sequence[Report]) -> RenderableType:

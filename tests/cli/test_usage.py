@@ -18,7 +18,7 @@ from graphfreeze.cli.commands import graphfreeze as group
 from graphfreeze.cli.options import OrderedSelectionsCommand, ordered_selections
 from graphfreeze.training import losses
 
-COMMANDS = ("inspect", "rewrite", "verify", "validate", "train", "fold")
+COMMANDS = ("inspect", "rewrite", "verify", "validate", "train", "fold", "export")
 
 
 def parsed_order(*arguments: str) -> list[tuple[str, str]]:
