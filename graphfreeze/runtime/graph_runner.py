@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,8 @@ class GraphRunner:
         device: Where to run.
         optimize: Whether onnxruntime may rearrange the graph.
 
-    Raises:
-        ArtifactReadError: onnxruntime cannot load the file, or its inputs are not those of the manifest.
-        ValidationError: The session did not get the device.
+    The first use raises ArtifactReadError where onnxruntime cannot load the file or its inputs are not those of the
+    manifest, and ValidationError where the session does not get the device.
     """
 
     def __init__(self, artifact: Artifact, graph: str, device: Device, *, optimize: bool = True) -> None:
@@ -41,14 +41,21 @@ class GraphRunner:
         self.device = device
         self._path = artifact.graph_path(graph)
         self._optimize = optimize
-        self._session = create_session(self._path, device, optimize=optimize)
-        self.input_types: dict[str, str] = {i.name: i.type for i in self._session.get_inputs()}
-        self.input_shapes: dict[str, list[int | str | None]] = {i.name: i.shape for i in self._session.get_inputs()}
-        if set(self.input_types) != set(self.entry.inputs):
-            raise ArtifactReadError(
-                f"{self._path} takes {sorted(self.input_types)}, manifest.json says {sorted(self.entry.inputs)}. "
-                "Run `graphfreeze rewrite` again."
-            )
+
+    @cached_property
+    def session(self) -> onnxruntime.InferenceSession:
+        """The session, made when it is first needed: preparing a large graph takes seconds."""
+        return self._checked(create_session(self._path, self.device, optimize=self._optimize))
+
+    @cached_property
+    def input_types(self) -> dict[str, str]:
+        """The type of each input, as onnxruntime names it."""
+        return {i.name: i.type for i in self.session.get_inputs()}
+
+    @cached_property
+    def input_shapes(self) -> dict[str, list[int | str | None]]:
+        """Each input's shape, with names for sizes that may change."""
+        return {i.name: i.shape for i in self.session.get_inputs()}
 
     def __call__(self, values: Mapping[str, npt.NDArray[Any] | OrtValue]) -> dict[str, npt.NDArray[Any]]:
         """Run the graph once and return its outputs in new arrays.
@@ -59,13 +66,14 @@ class GraphRunner:
         Raises:
             DataError: onnxruntime stopped, over an index out of range for example.
         """
-        return self._run(self._session, values)
+        return self._run(self.session, values)
 
     def placement(self, values: Mapping[str, npt.NDArray[Any] | OrtValue]) -> Placement:
         """Run the graph once under onnxruntime's profiler and return where its nodes ran."""
         with tempfile.TemporaryDirectory() as directory:
-            session = create_session(
-                self._path, self.device, optimize=self._optimize, profile_prefix=Path(directory) / self.graph
+            prefix = Path(directory) / self.graph
+            session = self._checked(
+                create_session(self._path, self.device, optimize=self._optimize, profile_prefix=prefix)
             )
             try:
                 self._run(session, values)
@@ -74,14 +82,25 @@ class GraphRunner:
             kernels = read_kernels(profile)
         return Placement(self._path.name, self.device, assigned_nodes(session), kernels, self.entry.host_side)
 
+    def _checked(self, session: onnxruntime.InferenceSession) -> onnxruntime.InferenceSession:
+        """The session, if its inputs are those of the manifest."""
+        names = {i.name for i in session.get_inputs()}
+        if names != set(self.entry.inputs):
+            raise ArtifactReadError(
+                f"{self._path} takes {sorted(names)}, manifest.json says {sorted(self.entry.inputs)}. "
+                "Run `graphfreeze rewrite` again."
+            )
+        return session
+
     def _run(
         self, session: onnxruntime.InferenceSession, values: Mapping[str, npt.NDArray[Any] | OrtValue]
     ) -> dict[str, npt.NDArray[Any]]:
         binding = session.io_binding()
+        types = {i.name: i.type for i in session.get_inputs()}
         for name in self.entry.inputs:
             value = values[name]
             if not isinstance(value, OrtValue):
-                array, value = value, allocate(value.shape, element_dtype(self.input_types[name]), self.device)
+                array, value = value, allocate(value.shape, element_dtype(types[name]), self.device)
                 upload(array, value)
             binding.bind_ortvalue_input(name, value)
         for name in self.entry.outputs:
