@@ -66,6 +66,9 @@ def write_endpoints(model: Any, directory: Path) -> dict[str, Any]:
         concrete = {name: function.get_concrete_function() for name, function in endpoints.items()}
     except Exception as error:  # layers raise what they like
         raise UnsupportedError(f"TensorFlow cannot trace the model {model.name!r}: {error}") from error
+    # The states of stateful layers are no variables of the model to Keras.
+    known = {id(v.value) for v in variables}
+    root.states = list({id(v): v for f in concrete.values() for v in f.variables if id(v) not in known}.values())
     with _trainable_as_in_keras(variables, trainable):
         tf.saved_model.save(root, str(directory), signatures={"serving_default": root.serve, **endpoints})
     _write_deterministically(directory / "saved_model.pb")

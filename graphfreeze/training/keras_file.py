@@ -23,7 +23,8 @@ from graphfreeze.errors import ModelReadError, UnsupportedError, UsageError
 __all__ = ["load_keras_file"]
 
 # What Keras ships that runs code, or loads models, which its configuration names.
-_RUNS_CODE = frozenset({"Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"})
+_RUNS_CODE = {name: name for name in ("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")}
+_RUNS_CODE["__lambda__"] = "a Python lambda"
 _KERAS_PACKAGES = frozenset({"keras", "keras_hub", "keras_cv", "keras_nlp"})
 _FUNCTION_HOMES = ("activations", "constraints", "initializers", "losses", "metrics", "optimizers", "regularizers")
 _CLASS_HOMES = ("layers", "models", *_FUNCTION_HOMES)
@@ -80,13 +81,13 @@ def _read_config(path: Path) -> Any:
 
 def _refuse_foreign(config: Any, path: Path) -> None:
     entries = list(_entries(config))
-    code = Counter(entry["class_name"] for entry in entries if entry["class_name"] in _RUNS_CODE)
+    code = Counter(_RUNS_CODE[entry["class_name"]] for entry in entries if entry["class_name"] in _RUNS_CODE)
     foreign = Counter(_full_name(entry) for entry in entries if _is_foreign(entry))
     if code:
         raise UnsupportedError(
-            f"{path} holds layers that bring code or models of their own, which is never run from a file: "
+            f"{path} brings code or models of its own, which are never run from a file: "
             f"{_list(code)}. {_REMEDY}; or replace them by keras.ops or by layers of Keras",
-            {"layers": dict(code)},
+            {"objects": dict(code)},
         )
     if foreign:
         raise UnsupportedError(

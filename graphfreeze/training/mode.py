@@ -19,20 +19,19 @@ _DRAWS = re.compile(
 def describe_mode(step: TracedStep) -> dict[str, Any]:
     """What the endpoint does beyond predicting, for the report.
 
-    A layer that is off in inference mode leaves no trace in the graph: that there are no statistics to update and
-    nothing is drawn can also mean that the model has no such layer.
+    A layer that is off in inference mode leaves no trace in the graph: that no statistic is updated and nothing is
+    drawn can also mean that the model has no such layer.
 
     Returns:
-        `name`, "training" or "inference"; `message`; the names of the updated and of the unchanged statistics, and of
-        the seeds that advance; the number of random draws; and how many fused batch normalizations take the statistics
-        of the batch.
+        `name`, "training" or "inference"; `message`; the names of the statistics that are updated, of the seeds that
+        advance, and of the variables that neither train nor change; the number of random draws; and how many fused
+        batch normalizations take the statistics of the batch.
     """
     named = step.graphs["gradients"]
     assigned = {name.removeprefix("new/") for name in named.outputs if name.startswith("new/")}
     state = [p for p in step.parameters if not p.variable.trainable and p.name in {*named.inputs, *assigned}]
-    statistics = [p.name for p in state if p.resource.dtype.is_floating]
-    updated = [name for name in statistics if name in assigned]
-    unchanged = [name for name in statistics if name not in assigned]
+    updated = [p.name for p in state if p.resource.dtype.is_floating and p.name in assigned]
+    unchanged = [p.name for p in state if p.name not in assigned]
     seeds = [p.name for p in state if not p.resource.dtype.is_floating and p.name in assigned]
     operations = list(named.graph.walk())
     draws = sum(1 for operation in operations if _DRAWS.fullmatch(operation.type))
@@ -47,27 +46,26 @@ def describe_mode(step: TracedStep) -> dict[str, Any]:
         name = "training"
         found = [
             f"updates {_count(len(updated), 'statistic')}" if updated else "",
-            f"normalizes {_count(fused, 'batch', 'batches')} by their own statistics" if fused and not updated else "",
+            f"normalizes by the batch's own statistics in {_count(fused, 'place')}" if fused and not updated else "",
             f"draws {_count(draws, 'random tensor')}" if draws else "",
         ]
         message = f"training mode: {' and '.join(filter(None, found))}"
     else:
         name = "inference"
-        kept = f", {_count(len(unchanged), 'statistic')} stay as they are" if unchanged else ""
         message = (
-            f"inference mode: nothing is drawn at random and no statistic is updated{kept} (dropout, noise and batch "
+            "inference mode: nothing is drawn at random and no statistic is updated (dropout, noise and batch "
             "statistics are off, if the model has any)"
         )
     return {
         "name": name,
         "message": message,
         "updated_statistics": updated,
-        "unchanged_statistics": unchanged,
         "advanced_seeds": seeds,
+        "unchanged": unchanged,
         "random_draws": draws,
         "batch_statistics": fused,
     }
 
 
-def _count(number: int, singular: str, plural: str | None = None) -> str:
-    return f"{number} {singular if number == 1 else plural or singular + 's'}"
+def _count(number: int, singular: str) -> str:
+    return f"{number} {singular}{'' if number == 1 else 's'}"

@@ -61,7 +61,7 @@ def data_for(model: Any, seed: int = 0) -> dict[str, npt.NDArray[Any]]:
         tokens = rng.integers(1, 7, (EXAMPLES, 6)).astype(np.int32)
         tokens[np.arange(6) >= rng.integers(2, 7, EXAMPLES)[:, None]] = 0
         return {"tokens": tokens, "y": rng.normal(size=(EXAMPLES, 6, 2)).astype(np.float32)}
-    data = {"x": rng.normal(size=(EXAMPLES, FEATURES)).astype(np.float32)}
+    data: dict[str, npt.NDArray[Any]] = {"x": rng.normal(size=(EXAMPLES, FEATURES)).astype(np.float32)}
     if model.name == "two_outputs":
         data["y.value"] = rng.normal(size=(EXAMPLES, 3)).astype(np.float32)
         data["y.label"] = rng.integers(0, 4, EXAMPLES)
