@@ -28,8 +28,9 @@ from graphfreeze.errors import (
 )
 
 if TYPE_CHECKING:
+    from graphfreeze.folding import fold
     from graphfreeze.keras_export import export
-    from graphfreeze.pipeline import fold, inspect, rewrite, validate, verify
+    from graphfreeze.pipeline import inspect, rewrite, validate, verify
     from graphfreeze.runtime import Trainer, train
     from graphfreeze.selection import Selection
 
@@ -68,7 +69,7 @@ _HOMES = {
     "Selection": "graphfreeze.selection",
     "Trainer": "graphfreeze.runtime",
     "export": "graphfreeze.keras_export",
-    "fold": "graphfreeze.pipeline",
+    "fold": "graphfreeze.folding",
     "inspect": "graphfreeze.pipeline",
     "rewrite": "graphfreeze.pipeline",
     "train": "graphfreeze.runtime",

@@ -1,4 +1,4 @@
-"""The public functions around TensorFlow: `rewrite`, the stages in order, and inspect, verify, validate and fold."""
+"""The public functions around TensorFlow: `rewrite`, the stages in order, and inspect, verify and validate."""
 
 from __future__ import annotations
 
@@ -15,14 +15,11 @@ import numpy.typing as npt
 
 from graphfreeze import __version__
 from graphfreeze.artifact import Artifact, inspect_artifact, load_data, read_artifact, write_artifact
-from graphfreeze.artifact.layout import to_tensorflow
 from graphfreeze.artifact.manifest import Configuration, LossEntry
 from graphfreeze.artifact.manifest_json import losses_to_json
-from graphfreeze.artifact.tensors import TensorFile
 from graphfreeze.errors import (
     ArtifactReadError,
     CheckFailedError,
-    DataError,
     UnsupportedError,
     UsageError,
     VerificationError,
@@ -38,7 +35,7 @@ if TYPE_CHECKING:
     from graphfreeze.savedmodel.model import SavedModel
     from graphfreeze.training.trace import TracedStep
 
-__all__ = ["fold", "inspect", "rewrite", "validate", "verify"]
+__all__ = ["inspect", "rewrite", "validate", "verify"]
 
 SCHEMA_VERSION = 1
 REFERENCE_BATCH_SIZE = 8
@@ -248,51 +245,6 @@ def validate(
     load_tensorflow()
     artifact = read_artifact(out)
     return validate_artifact(out, device=device, steps=steps, reference=_new_reference(artifact, data))
-
-
-def fold(out: StrPath, deploy: StrPath, *, state: StrPath | None = None, overwrite: bool = False) -> Report:
-    """Write a plain SavedModel: the original graph, with trained and frozen weights merged.
-
-    Args:
-        out: The OUT of a rewrite.
-        deploy: The directory to make.
-        state: A state file that `train` saved; by default OUT/training/trained.safetensors.
-        overwrite: Replace an earlier output.
-
-    Raises:
-        DataError: There is no trained state.
-        FileError: Something cannot be read or written.
-    """
-    load_tensorflow()
-    from graphfreeze.passes.fold import fold as fold_saved_model
-
-    directory = Path(out)
-    plan = load_plan(directory / "plan")
-    trained_file = Path(state) if state is not None else directory / "training" / "trained.safetensors"
-    if not trained_file.is_file():
-        raise DataError(
-            f"expected a trained state at {trained_file}, found none: run graphfreeze train, or give --state"
-        )
-    manifest = read_artifact(directory).manifest
-    stored = TensorFile(trained_file)
-    trained: dict[str, npt.NDArray[Any]] = {}
-    for entry in manifest.state:
-        if entry.object_path is None:
-            continue
-        if entry.name not in stored or tuple(stored[entry.name].shape) != entry.stored_shape:
-            raise DataError(f"{trained_file} is no state of {out}: {entry.name} is missing or has another shape")
-        trained[entry.object_path] = to_tensorflow(stored[entry.name], entry)
-    with atomic_directory(Path(deploy), overwrite=overwrite, inputs=[directory]) as destination:
-        fold_saved_model(
-            directory / "plan" / "original_saved_model.pb", directory / "saved_model", plan, trained, destination
-        )
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "saved_model": str(deploy),
-        "state": str(trained_file),
-        "trained_variables": len(trained),
-        "frozen_elements": sum(v.frozen_elements for v in plan.variables),
-    }
 
 
 # -- the stages of rewrite

@@ -47,9 +47,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "output",
         "tensorflow_loader",
     ),
+    "folding": ("selection", "savedmodel", "passes", "artifact", "output", "tensorflow_loader"),
     "keras_export": ("training", "passes", "output", "tensorflow_loader"),
     "cli": ("pipeline", "output", "runtime", "selection", "tensorflow_loader"),
-    "__init__": ("keras_export", "pipeline", "runtime", "selection"),
+    "__init__": ("folding", "keras_export", "pipeline", "runtime", "selection"),
     "__main__": ("cli",),
 }
 

@@ -243,12 +243,19 @@ def train(
 @click.argument("out", type=_PATH)
 @click.argument("deploy", type=_PATH)
 @click.option(
-    "--state", type=_PATH, metavar="FILE", help="The trained state.  [default: OUT/training/trained.safetensors]"
+    "--state",
+    type=_PATH,
+    metavar="STATE",
+    help="The trained state: a state file, a TensorFlow checkpoint of the loaded OUT/saved_model, or that model "
+    "saved again.  [default: OUT/training/trained.safetensors]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing DEPLOY, at the very end.")
 @common_options
 def fold(terminal: Terminal, out: Path, deploy: Path, state: Path | None, overwrite: bool) -> None:
-    """Write DEPLOY: the original SavedModel with the trained and frozen weights merged, and nothing added."""
+    """Write DEPLOY: the original SavedModel with the trained and frozen weights merged, and nothing added.
+
+    Where OUT has a training step, DEPLOY/model.onnx is the same for inference with ONNX.
+    """
     with terminal.working():
         from graphfreeze import fold as public_function
 

@@ -23,19 +23,21 @@ _VALUE = "VARIABLE_VALUE"
 
 
 class Checkpoint:
-    """The files `variables/variables.*` of a SavedModel, opened on first use.
+    """The files `variables/variables.*` of a SavedModel, or those of any other checkpoint, opened on first use.
 
     Args:
-        directory: The SavedModel's directory.
+        directory: The SavedModel's directory, or the checkpoint's.
+        stem: How the names of the index and of all shards begin, from there.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, stem: str = VARIABLES_PREFIX) -> None:
         self.directory = directory
+        self.stem = stem
 
     @property
     def prefix(self) -> str:
         """The path that the index and all shards begin with."""
-        return str(self.directory / VARIABLES_PREFIX)
+        return str(self.directory / self.stem)
 
     @cached_property
     def shapes(self) -> dict[str, list[int]]:
@@ -43,18 +45,31 @@ class Checkpoint:
         shapes: dict[str, list[int]] = self._reader.get_variable_to_shape_map()
         return dict(sorted(shapes.items()))
 
-    def keys_of(self, graph: saved_object_graph_pb2.SavedObjectGraph) -> dict[int, str]:
+    def keys_of(self, graph: saved_object_graph_pb2.SavedObjectGraph, start: int = 0) -> dict[int, str]:
         """Node id in the SavedModel's object graph -> key of its value, for every object that has one.
+
+        Args:
+            graph: The SavedModel's object graph.
+            start: The node of the checkpoint's own object graph that stands for the SavedModel's root.
 
         Raises:
             ModelReadError: The checkpoint holds no object graph.
         """
         return {
             node: attribute.checkpoint_key
-            for node, counterpart in align(graph, self._objects).items()
+            for node, counterpart in align(graph, self._objects, start).items()
             for attribute in self._objects.nodes[counterpart].attributes
             if attribute.name == _VALUE
         }
+
+    @property
+    def objects(self) -> trackable_object_graph_pb2.TrackableObjectGraph:
+        """The object graph that was saved with the values.
+
+        Raises:
+            ModelReadError: The checkpoint holds none.
+        """
+        return self._objects
 
     def read(self, key: str) -> npt.NDArray[Any]:
         """The value under a key, of the shape and dtype that it was saved with.
@@ -82,7 +97,7 @@ class Checkpoint:
 
     @cached_property
     def _reader(self) -> Any:
-        check_variable_files(self.directory)
+        check_variable_files(self.directory, self.stem)
         try:
             return tf.train.load_checkpoint(self.prefix)
         except (tf.errors.OpError, RuntimeError, ValueError) as error:

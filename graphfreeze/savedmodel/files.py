@@ -14,7 +14,7 @@ __all__ = ["VARIABLES_PREFIX", "check_variable_files", "parse_saved_model", "rea
 
 VARIABLES_PREFIX = "variables/variables"
 
-_SHARD = re.compile(r"variables\.data-(\d{5})-of-(\d{5})")
+_SHARD = re.compile(r"\.data-(\d{5})-of-(\d{5})")
 _KERAS_SUFFIXES = {".keras": "a Keras 3 file", ".h5": "a Keras HDF5 file", ".hdf5": "a Keras HDF5 file"}
 
 
@@ -65,21 +65,24 @@ def parse_saved_model(content: bytes, origin: str) -> saved_model_pb2.SavedModel
     return proto
 
 
-def check_variable_files(directory: Path) -> None:
-    """Check that the checkpoint's index and all its shards are there.
+def check_variable_files(directory: Path, stem: str = VARIABLES_PREFIX) -> None:
+    """Check that a checkpoint's index and all its shards are there.
 
     Args:
-        directory: The SavedModel's directory.
+        directory: The SavedModel's directory, or another checkpoint's.
+        stem: How the names of its files begin, from there.
 
     Raises:
         ModelReadError: The index or a shard is missing.
     """
-    index = directory / f"{VARIABLES_PREFIX}.index"
+    index = directory / f"{stem}.index"
     if not index.is_file():
         raise ModelReadError(f"{index} is missing: the SavedModel is incomplete. Copy or export it again, whole.")
-    found = {m.group(0): int(m.group(2)) for f in index.parent.iterdir() if (m := _SHARD.fullmatch(f.name))}
+    name = Path(stem).name
+    shards = [f.name for f in index.parent.iterdir() if f.name.startswith(f"{name}.data-")]
+    found = {shard: int(m.group(2)) for shard in shards if (m := _SHARD.fullmatch(shard, len(name)))}
     count = max(found.values(), default=1)
-    missing = [name for i in range(count) if (name := f"variables.data-{i:05}-of-{count:05}") not in found]
+    missing = [shard for i in range(count) if (shard := f"{name}.data-{i:05}-of-{count:05}") not in found]
     if missing:
         raise ModelReadError(
             f"{index.parent} lacks {', '.join(missing)}: the SavedModel is incomplete. Copy or export it again, whole."

@@ -40,18 +40,25 @@ def object_paths(graph: saved_object_graph_pb2.SavedObjectGraph, skip: frozenset
 
 
 def align(
-    graph: saved_object_graph_pb2.SavedObjectGraph, other: trackable_object_graph_pb2.TrackableObjectGraph
+    graph: saved_object_graph_pb2.SavedObjectGraph,
+    other: trackable_object_graph_pb2.TrackableObjectGraph,
+    start: int = 0,
 ) -> dict[int, int]:
     """Match the nodes of a SavedModel's object graph with those of its checkpoint's, whose ids differ.
 
     Both are walked from their roots at once, along children of the same name, as TensorFlow does when it restores.
+
+    Args:
+        graph: The SavedModel's object graph.
+        other: The checkpoint's.
+        start: The node of `other` that stands for the SavedModel's root.
 
     Returns:
         Node id in `graph` -> node id in `other`.
     """
     if not graph.nodes or not other.nodes:
         return {}
-    matched = {0: 0}
+    matched = {0: start}
     queue = deque([0])
     while queue:
         node = queue.popleft()

@@ -1,0 +1,131 @@
+"""The public function `fold`: from a trained state back to the original graph, and to a plain inference ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from graphfreeze.artifact import Artifact, read_artifact
+from graphfreeze.artifact.inference import write_inference_model
+from graphfreeze.artifact.layout import to_stored, to_tensorflow
+from graphfreeze.artifact.tensors import TensorFile
+from graphfreeze.errors import DataError
+from graphfreeze.output import atomic_directory
+from graphfreeze.selection import load_plan
+from graphfreeze.tensorflow_loader import load_tensorflow
+
+if TYPE_CHECKING:
+    from graphfreeze.savedmodel.model import SavedModel
+
+__all__ = ["fold"]
+
+SCHEMA_VERSION = 1
+
+Values = Mapping[str, npt.NDArray[Any]]
+
+
+def fold(
+    out: str | Path, deploy: str | Path, *, state: str | Path | None = None, overwrite: bool = False
+) -> dict[str, Any]:
+    """Write a plain SavedModel: the original graph, with trained and frozen weights merged.
+
+    Where OUT holds an ONNX training step, DEPLOY/model.onnx is its forward graph with the same weights inside.
+
+    Args:
+        out: The OUT of a rewrite.
+        deploy: The directory to make.
+        state: The trained state: a state file that `train` saved, a checkpoint of TensorFlow (its prefix, its index, or
+            the directory of which the latest is taken) of the loaded OUT/saved_model, or that model saved again with
+            `tf.saved_model.save`; by default OUT/training/trained.safetensors.
+        overwrite: Replace an earlier output.
+
+    Returns:
+        The report.
+
+    Raises:
+        DataError: There is no trained state, or it is not one of this model.
+        FileError: Something cannot be read or written.
+    """
+    load_tensorflow()
+    from graphfreeze.passes.fold import fold as fold_saved_model
+    from graphfreeze.savedmodel.files import parse_saved_model
+    from graphfreeze.savedmodel.model import SavedModel
+
+    directory = Path(out)
+    plan = load_plan(directory / "plan")
+    source = Path(state) if state is not None else directory / "training" / "trained.safetensors"
+    original = directory / "plan" / "original_saved_model.pb"
+    if not original.is_file():
+        raise DataError(f"expected the original graph at {original}, found none: give the OUT of a rewrite")
+    content = original.read_bytes()
+    model = SavedModel(parse_saved_model(content, str(original)), directory / "saved_model")
+    has_step = (directory / "training" / "manifest.json").is_file()
+    artifact = read_artifact(directory) if has_step else None
+    trained = _trained_values(model, artifact, source, explicit=state is not None)
+    inputs = [directory, *([source] if source.exists() else [])]
+    with atomic_directory(Path(deploy), overwrite=overwrite, inputs=inputs) as destination:
+        fold_saved_model(content, model.directory, plan, trained, destination)
+        files: list[str] = []
+        if artifact is not None and "forward" in artifact.manifest.graphs:
+            folded = SavedModel(model.proto, destination)
+            files = write_inference_model(artifact, _forward_state(artifact, folded, source), destination)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "saved_model": str(deploy),
+        "onnx": str(Path(deploy) / files[0]) if files else None,
+        "state": str(source),
+        "trained_variables": len(trained),
+        "frozen_elements": sum(v.frozen_elements for v in plan.variables),
+    }
+
+
+def _trained_values(model: SavedModel, artifact: Artifact | None, source: Path, *, explicit: bool) -> Values:
+    """Object path -> trained value, in TensorFlow's layout."""
+    from graphfreeze.savedmodel.trained_state import checkpoint_of, read_trained_state
+
+    checkpoint = checkpoint_of(source) if explicit else None
+    if checkpoint is not None:
+        return read_trained_state(model, checkpoint)
+    if not source.is_file():
+        raise DataError(
+            f"expected a trained state at {source}, found none: "
+            + (
+                "give a state file, a checkpoint or a SavedModel"
+                if explicit
+                else "run graphfreeze train, or give --state"
+            )
+        )
+    if artifact is None:
+        raise DataError(
+            f"{source} is a file, and this OUT has no training step whose state it could be: "
+            "give a checkpoint of the loaded model, or a SavedModel"
+        )
+    stored = TensorFile(source)
+    trained: dict[str, npt.NDArray[Any]] = {}
+    for entry in artifact.manifest.state:
+        if entry.object_path is None:
+            continue
+        if entry.name not in stored or tuple(stored[entry.name].shape) != entry.stored_shape:
+            raise DataError(f"{source} is no state of {model.directory.parent}: {entry.name} is missing or misshapen")
+        trained[entry.object_path] = to_tensorflow(stored[entry.name], entry)
+    return trained
+
+
+def _forward_state(artifact: Artifact, folded: SavedModel, source: Path) -> Values:
+    """What the forward graph takes besides the batch, as stored: the folded model's own values.
+
+    A state without a variable of the model behind it comes from the state file, else from the initial state.
+    """
+    variables = {variable.object_path: variable for variable in folded.variables}
+    fallback: Values = TensorFile(source) if source.suffix == ".safetensors" else artifact.state
+    taken = set(artifact.manifest.graphs["forward"].inputs)
+    return {
+        entry.name: to_stored(folded.read(variables[entry.object_path]), entry)
+        if entry.object_path is not None
+        else fallback[entry.name]
+        for entry in artifact.manifest.state
+        if entry.name in taken
+    }

@@ -1,0 +1,159 @@
+"""Trained values of a rewritten model's variables, from a checkpoint or a SavedModel that TensorFlow saved."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+from tensorflow.core.protobuf import trackable_object_graph_pb2
+
+from graphfreeze.errors import DataError
+from graphfreeze.savedmodel.checkpoint import OBJECT_GRAPH_KEY, Checkpoint
+from graphfreeze.savedmodel.model import SavedModel
+from graphfreeze.savedmodel.session_keys import session_keys
+
+__all__ = ["LazyArrays", "checkpoint_of", "read_trained_state"]
+
+Array = npt.NDArray[Any]
+
+_INDEX = ".index"
+
+
+@dataclass(frozen=True)
+class LazyArrays(Mapping[str, Array]):
+    """Arrays by name, each read whenever it is asked for, and not kept.
+
+    Attributes:
+        readers: Name -> what reads it.
+    """
+
+    readers: Mapping[str, Callable[[], Array]]
+
+    def __getitem__(self, name: str) -> Array:
+        return self.readers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.readers)
+
+    def __len__(self) -> int:
+        return len(self.readers)
+
+
+def checkpoint_of(state: Path) -> Checkpoint | None:
+    """The checkpoint that a path stands for, or None where it is none.
+
+    Args:
+        state: A SavedModel's directory, the OUT of a rewrite, the prefix of a checkpoint (`ckpt-3`), its index, or a
+            directory of checkpoints, of which the latest counts.
+    """
+    for directory in (state, state / "saved_model"):
+        if (directory / "saved_model.pb").is_file():
+            return Checkpoint(directory)
+    if (state / "checkpoint").is_file():
+        # Imported here: the rest works on files alone.
+        import tensorflow as tf
+
+        latest = tf.train.latest_checkpoint(str(state))
+        state = state if latest is None else Path(latest)
+    if state.suffix == _INDEX:
+        state = state.with_suffix("")
+    return Checkpoint(state.parent, state.name) if state.with_name(state.name + _INDEX).is_file() else None
+
+
+def read_trained_state(model: SavedModel, checkpoint: Checkpoint) -> LazyArrays:
+    """The values that a checkpoint has for the variables of a model.
+
+    The checkpoint may be of a loaded model (`tf.train.Checkpoint(model)`), of an object that holds it at any depth
+    (`tf.train.Checkpoint(model=model, optimizer=...)`), or what a session or `tf.saved_model.save` wrote. A session
+    trains a Keras 3 export's second copy of each variable; where only that one moved, it is what counts.
+
+    Args:
+        model: The model before training, with its checkpoint.
+        checkpoint: The trained values.
+
+    Returns:
+        Object path -> trained value, for every variable that the checkpoint holds.
+
+    Raises:
+        DataError: The checkpoint is not one of this model.
+        ModelReadError: It is corrupt.
+    """
+    if OBJECT_GRAPH_KEY not in checkpoint.shapes:
+        raise DataError(
+            f"{checkpoint.prefix} names its values without the objects that they belong to (a name-based checkpoint of "
+            "TensorFlow 1). Give one of tf.train.Checkpoint, or a SavedModel."
+        )
+    keys = _matching_keys(model, checkpoint)
+    for_sessions = session_keys(model)
+    readers: dict[str, Callable[[], Array]] = {}
+    for node, variable in model.variables_by_node.items():
+        if node in keys:
+            own = model.key_of_node.get(node)
+            copies = [key for key in for_sessions.get(node, ()) if key != own and key in checkpoint.shapes]
+            readers[variable.object_path] = _reader(model.checkpoint, checkpoint, own, keys[node], copies)
+    return LazyArrays(readers)
+
+
+def _reader(
+    before: Checkpoint, after: Checkpoint, own: str | None, trained: str, copies: list[str]
+) -> Callable[[], Array]:
+    def read() -> Array:
+        value = after.read(trained)
+        if own is None or own != trained or not copies or value.tobytes() != before.read(own).tobytes():
+            return value
+        # The variable itself did not move; its copy may have, in a session.
+        moved = [copy for key in copies if (copy := after.read(key)).tobytes() != value.tobytes()]
+        return moved[0] if moved and moved[0].shape == value.shape else value
+
+    return read
+
+
+def _matching_keys(model: SavedModel, checkpoint: Checkpoint) -> dict[int, str]:
+    """Object node of the model -> key in the checkpoint, from the one object in it that is the model."""
+    objects = checkpoint.objects
+    wanted = {n: v for n, v in model.variables_by_node.items() if n in model.key_of_node}
+    first_names = {v.object_path.split("/", 1)[0] for v in wanted.values() if not v.object_path.startswith("#")}
+    best: dict[int, str] = {}
+    matches: list[tuple[int, dict[int, str]]] = []
+    for depth, candidate in _by_depth(objects):
+        if matches and depth > matches[0][0]:
+            break
+        names = {child.local_name for child in objects.nodes[candidate].children}
+        if names.isdisjoint(first_names):
+            continue
+        keys = checkpoint.keys_of(model.object_graph, candidate)
+        found = {
+            n: keys[n] for n, v in wanted.items() if n in keys and tuple(checkpoint.shapes.get(keys[n], ())) == v.shape
+        }
+        if len(found) == len(wanted):
+            matches.append((depth, found))
+        best = max(best, found, key=len)
+    if len(matches) > 1 and any(found != best for _, found in matches):
+        raise DataError(
+            f"{checkpoint.prefix} holds {len(matches)} objects with all variables of this model: it cannot be "
+            "told which is the trained one. Save the model alone: tf.train.Checkpoint(model).save(PREFIX)."
+        )
+    if matches:
+        return matches[0][1]
+    missing = [v for n, v in wanted.items() if n not in best]
+    raise DataError(
+        f"{checkpoint.prefix} is no checkpoint of this model: of {len(wanted)} variables it lacks {len(missing)}, "
+        f"{missing[0].name} ({missing[0].object_path}, shape {missing[0].shape}) for example. Give a checkpoint of the "
+        "loaded model, or of an object that holds it."
+    )
+
+
+def _by_depth(objects: trackable_object_graph_pb2.TrackableObjectGraph) -> Iterator[tuple[int, int]]:
+    """The nodes that the root reaches, those near to it first, each after its depth."""
+    queue, seen = deque([(0, 0)] if objects.nodes else []), {0}
+    while queue:
+        depth, node = queue.popleft()
+        yield depth, node
+        for child in objects.nodes[node].children:
+            if child.node_id not in seen:
+                seen.add(child.node_id)
+                queue.append((depth + 1, child.node_id))
