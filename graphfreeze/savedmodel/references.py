@@ -9,7 +9,7 @@ from typing import Any
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from graphfreeze.errors import ModelReadError
-from graphfreeze.savedmodel.call_sites import CALLS
+from graphfreeze.savedmodel.node_references import broken_graph
 
 __all__ = ["check_references"]
 
@@ -49,14 +49,4 @@ def _broken(meta_graph: Any) -> Iterator[str]:
             for n in concrete.bound_inputs
             if not 0 <= n < len(graph.nodes)
         )
-    for name, function in functions.items():
-        missing = [output.name for output in function.signature.output_arg if output.name not in function.ret]
-        if missing:
-            yield f"function {name!r} returns nothing as {missing[0]!r}"
-    for node in meta_graph.graph_def.node:
-        if node.op in CALLS and "f" in node.attr:
-            callee = functions.get(node.attr["f"].func.name)
-            if callee is None:
-                yield f"node {node.name!r} calls function {node.attr['f'].func.name!r}, which is missing"
-            elif len(node.input) < len(callee.signature.input_arg):
-                yield f"node {node.name!r} calls function {callee.signature.name!r} with too few arguments"
+    yield from broken_graph(meta_graph.graph_def)
