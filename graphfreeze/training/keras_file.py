@@ -24,7 +24,8 @@ __all__ = ["load_keras_file"]
 
 # What Keras ships that runs code, or loads models, which its configuration names.
 _RUNS_CODE = {name: name for name in ("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")}
-_RUNS_CODE["__lambda__"] = "a Python lambda"
+_LAMBDA = "a Python lambda"
+_RUNS_CODE["__lambda__"] = _LAMBDA
 _KERAS_PACKAGES = frozenset({"keras", "keras_hub", "keras_cv", "keras_nlp"})
 _FUNCTION_HOMES = ("activations", "constraints", "initializers", "losses", "metrics", "optimizers", "regularizers")
 _CLASS_HOMES = ("layers", "models", *_FUNCTION_HOMES)
@@ -80,14 +81,16 @@ def _read_config(path: Path) -> Any:
 
 
 def _refuse_foreign(config: Any, path: Path) -> None:
-    entries = list(_entries(config))
+    objects = list(_objects(config))
+    entries = [entry for entry in objects if isinstance(entry.get("class_name"), str) and "config" in entry]
     code = Counter(_RUNS_CODE[entry["class_name"]] for entry in entries if entry["class_name"] in _RUNS_CODE)
+    code[_LAMBDA] += sum(map(_is_bare_lambda, objects))
     foreign = Counter(_full_name(entry) for entry in entries if _is_foreign(entry))
-    if code:
+    if +code:
         raise UnsupportedError(
             f"{path} brings code or models of its own, which are never run from a file: "
-            f"{_list(code)}. {_REMEDY}; or replace them by keras.ops or by layers of Keras",
-            {"objects": dict(code)},
+            f"{_list(+code)}. {_REMEDY}; or replace them by keras.ops or by layers of Keras",
+            {"objects": dict(+code)},
         )
     if foreign:
         raise UnsupportedError(
@@ -96,17 +99,22 @@ def _refuse_foreign(config: Any, path: Path) -> None:
         )
 
 
-def _entries(config: Any) -> Iterator[dict[str, Any]]:
-    """Every serialised object in a configuration."""
+def _objects(config: Any) -> Iterator[dict[str, Any]]:
+    """Every JSON object in a configuration."""
     pending = [config]
     while pending:
         value = pending.pop()
         if isinstance(value, dict):
-            if isinstance(value.get("class_name"), str) and "config" in value:
-                yield value
+            yield value
             pending += value.values()
         elif isinstance(value, list):
             pending += value
+
+
+def _is_bare_lambda(value: dict[str, Any]) -> bool:
+    """Whether it is a lambda as an activation, which Keras writes without a class: bytecode, defaults, closure."""
+    content = value.get("value")
+    return value.keys() == {"value"} and isinstance(content, list) and len(content) == 3 and isinstance(content[0], str)
 
 
 def _is_foreign(entry: dict[str, Any]) -> bool:
@@ -124,7 +132,7 @@ def _is_foreign(entry: dict[str, Any]) -> bool:
 
 
 def _is_of_keras(name: str, homes: tuple[str, ...]) -> bool:
-    return any(hasattr(getattr(keras, home), name) for home in homes)
+    return name == "Functional" or any(hasattr(getattr(keras, home), name) for home in homes)
 
 
 def _registered_name(entry: dict[str, Any]) -> str:

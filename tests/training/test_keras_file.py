@@ -1,0 +1,319 @@
+"""Export of Keras files and models: what is written, what is never run, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import graphfreeze
+from graphfreeze import FileError, ModelReadError, UnsupportedError, UsageError
+from graphfreeze.savedmodel.model import SavedModel
+from tests.training.models import data_for, everything, masked_sequence, two_outputs
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Keras file with dropout and noise, whose seeds nobody gave."""
+    keras.utils.set_random_seed(0)
+    path = tmp_path_factory.mktemp("keras") / "model.keras"
+    everything(penalty=False).save(path)
+    return path
+
+
+# -- what is written
+
+
+def test_serve_predicts_and_train_trains_for_batches_of_any_size(file: Path, tmp_path: Path) -> None:
+    report = graphfreeze.export(file, tmp_path / "model")
+    model = keras.models.load_model(file)
+    loaded = tf.saved_model.load(str(tmp_path / "model"))
+    batches = [data_for(model)["x"][:examples] for examples in (1, 7)]
+    for x in batches:
+        np.testing.assert_allclose(loaded.serve(x), model.predict(x, verbose=0), rtol=1e-6, atol=1e-6)
+    for x in batches:
+        trained = loaded.train(x)
+        assert trained["output_0"].shape == (len(x), 3)
+        assert not np.allclose(trained["output_0"], loaded.serve(x))
+        assert trained["graphfreeze_losses"].shape == ()
+    assert sorted(loaded.signatures) == ["serve", "serving_default", "train"]
+    assert report["endpoints"] == [
+        {"name": "serve", "inputs": [{"name": "x", "shape": [None, 5], "dtype": "float32"}], "outputs": ["output_0"]},
+        {
+            "name": "train",
+            "inputs": [{"name": "x", "shape": [None, 5], "dtype": "float32"}],
+            "outputs": ["graphfreeze_losses", "output_0"],
+        },
+    ]
+    assert (report["variables"], report["trainable_variables"], report["adds_losses"]) == (12, 8, True)
+
+
+def test_every_variable_is_there_once_and_trains_as_keras_says(tmp_path: Path) -> None:
+    model = everything()
+    model.get_layer("first").trainable = False
+    graphfreeze.export(model, tmp_path / "model")
+    found = SavedModel.load(tmp_path / "model").variables
+    assert sorted(v.name for v in found) == sorted(v.path for v in model.variables)
+    assert {v.name for v in found if v.trainable} == {v.path for v in model.trainable_variables}
+    assert len(tf.saved_model.load(str(tmp_path / "model")).variables) == len(model.variables)
+    # The model itself goes on as it was.
+    assert all(v.value.trainable for v in model.get_layer("first").variables)
+
+
+def test_outputs_are_named_as_in_compile(tmp_path: Path) -> None:
+    x = keras.Input((2,), name="x")
+    named = keras.Model(x, {"b": keras.layers.Dense(1)(x), "a": keras.layers.Dense(2)(x)})
+    for name, model, expected in (
+        ("list", two_outputs(), ["idle", "label", "value"]),
+        ("dict", named, ["a", "b"]),
+        ("one", masked_sequence(), ["output_0"]),
+    ):
+        report = graphfreeze.export(model, tmp_path / name)
+        assert report["endpoints"][0]["outputs"] == expected
+        beside = {"graphfreeze_losses", "graphfreeze_mask.output_0"}
+        assert [n for n in report["endpoints"][1]["outputs"] if n not in beside] == expected
+
+
+def test_states_tables_and_constraints(tmp_path: Path) -> None:
+    """What belongs to a model without being a weight: kept, or named where a SavedModel cannot hold it."""
+    ids = keras.Input(batch_shape=(3, 4), dtype="int64", name="ids")
+    h = keras.layers.IntegerLookup(vocabulary=[3, 5, 7], name="lookup")(ids)
+    h = keras.layers.Embedding(4, 2, embeddings_constraint="non_neg", name="embedding")(h)
+    model = keras.Model(ids, keras.layers.LSTM(2, stateful=True, name="lstm")(h))
+    report = graphfreeze.export(model, tmp_path / "model")
+    assert report["constraints_left_out"] == ["embedding/embeddings"]
+    assert report["endpoints"][0]["inputs"][0]["shape"] == [3, 4]
+    batch = np.array([[3, 5, 7, 9], [3, 3, 3, 3], [7, 7, 7, 7]])
+    loaded = tf.saved_model.load(str(tmp_path / "model"))
+    first, second = loaded.serve(batch), loaded.serve(batch)
+    np.testing.assert_allclose(first, model(batch), rtol=1e-6)
+    np.testing.assert_allclose(second, model(batch), rtol=1e-6)
+    assert not np.allclose(first, second)
+
+
+def test_a_model_of_ones_own_class(tmp_path: Path) -> None:
+    class Own(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = keras.layers.Dense(2)
+
+        def call(self, inputs: Any) -> Any:
+            return self.dense(inputs)
+
+    model = Own()
+    with pytest.raises(UnsupportedError, match="not built: call it on data once"):
+        graphfreeze.export(model, tmp_path / "model")
+    x = np.ones((2, 3), np.float32)
+    expected = model(x)
+    graphfreeze.export(model, tmp_path / "model")
+    loaded = tf.saved_model.load(str(tmp_path / "model"))
+    np.testing.assert_allclose(loaded.serve(x), expected, rtol=1e-6)
+
+
+def test_an_h5_file_gives_the_same_model(file: Path, tmp_path: Path) -> None:
+    model = keras.models.load_model(file)
+    model.save(tmp_path / "model.h5")
+    graphfreeze.export(tmp_path / "model.h5", tmp_path / "model")
+    x = data_for(model)["x"]
+    loaded = tf.saved_model.load(str(tmp_path / "model"))
+    np.testing.assert_allclose(loaded.serve(x), model.predict(x, verbose=0), rtol=1e-6, atol=1e-6)
+
+
+def test_seeds_that_the_file_lacks_come_from_the_option(file: Path, tmp_path: Path) -> None:
+    random.seed(3)
+    before = random.getstate()
+    seeds = []
+    for seed in (0, 0, 1):
+        graphfreeze.export(file, tmp_path / "model", seed=seed, overwrite=True)
+        loaded = tf.saved_model.load(str(tmp_path / "model"))
+        seeds.append([v.numpy().tolist() for v in loaded.variables if v.dtype.is_integer])
+    assert len(seeds[0]) == 2
+    assert seeds[0] == seeds[1]
+    assert seeds[0] != seeds[2]
+    assert random.getstate() == before
+
+
+def test_the_same_file_gives_the_same_bytes_in_every_process(file: Path, tmp_path: Path) -> None:
+    found = []
+    for name, hash_seed in (("a", "1"), ("b", "2")):
+        command = [sys.executable, "-m", "graphfreeze", "export", str(file), str(tmp_path / name), "-q"]
+        subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": hash_seed}, check=True)
+        files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
+        found.append({path.relative_to(tmp_path / name): path.read_bytes() for path in files})
+    assert found[0].keys() == found[1].keys()
+    assert [path for path in found[0] if found[0][path] != found[1][path]] == []
+
+
+# -- what is never run, and what is refused
+
+INPUT = keras.Input((2,), name="x")
+
+
+class Foreign(keras.layers.Layer):
+    """A layer that a file can only name."""
+
+    def call(self, inputs: Any) -> Any:
+        return inputs
+
+
+def double(x: Any) -> Any:
+    return 2 * x
+
+
+def with_lambda() -> Any:
+    return keras.Model(INPUT, keras.layers.Lambda(lambda x: x + 1)(INPUT))
+
+
+def with_lambda_activation() -> Any:
+    return keras.Model(INPUT, keras.layers.Dense(1, activation=lambda x: x)(INPUT))
+
+
+def with_foreign_layers() -> Any:
+    return keras.Model(INPUT, Foreign()(Foreign()(INPUT)))
+
+
+def with_foreign_function() -> Any:
+    return keras.Model(INPUT, keras.layers.Dense(1, activation=double)(INPUT))
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (with_lambda, "never run from a file: Lambda"),
+        (with_lambda_activation, "a Python lambda"),
+        (with_foreign_layers, r"not Keras' own: Foreign \(2 times\)"),
+        (with_foreign_function, "not Keras' own: double"),
+    ],
+)
+def test_code_and_foreign_classes_are_refused_by_name(
+    make: Callable[[], Any], message: str, suffix: str, tmp_path: Path
+) -> None:
+    model = make()
+    model.save(tmp_path / f"model{suffix}")
+    with pytest.raises(UnsupportedError, match=message) as error:
+        graphfreeze.export(tmp_path / f"model{suffix}", tmp_path / "out")
+    assert "graphfreeze.export(model, SAVED_MODEL)" in str(error.value)
+    assert not (tmp_path / "out").exists()
+    # What the message says works: whoever has the model has decided to run it.
+    graphfreeze.export(model, tmp_path / "out")
+
+
+def rewrite_config(file: Path, to: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    with zipfile.ZipFile(file) as source, zipfile.ZipFile(to, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                change(config)
+                content = json.dumps(config).encode()
+            target.writestr(name, content)
+    return to
+
+
+@pytest.mark.parametrize(
+    ("class_name", "module", "config"),
+    [
+        ("function", "os", "system"),
+        ("function", "builtins", "eval"),
+        ("Popen", "subprocess", {"args": ["touch", "canary"]}),
+        ("Model", "canary_module", {}),
+        ("TFSMLayer", "keras.layers", {"filepath": "canary"}),
+    ],
+)
+def test_a_configuration_cannot_name_what_python_could_run(
+    class_name: str, module: str, config: Any, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "canary_module.py").write_text("from pathlib import Path\nPath('canary').touch()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def change(whole: dict[str, Any]) -> None:
+        entry = {"class_name": class_name, "module": module, "config": config, "registered_name": None}
+        whole["config"]["layers"][1]["config"]["activation"] = entry
+
+    hostile = rewrite_config(file, tmp_path / "hostile.keras", change)
+    with pytest.raises(UnsupportedError):
+        graphfreeze.export(hostile, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["canary_module.py", "hostile.keras"]
+    assert "canary_module" not in sys.modules
+
+
+def not_there(path: Path, file: Path) -> None:
+    pass
+
+
+def junk(path: Path, file: Path) -> None:
+    path.write_bytes(b"junk")
+
+
+def cut(path: Path, file: Path) -> None:
+    path.write_bytes(file.read_bytes()[:3000])
+
+
+def without_weights(path: Path, file: Path) -> None:
+    with zipfile.ZipFile(file) as source, zipfile.ZipFile(path, "w") as target:
+        target.writestr("config.json", source.read("config.json"))
+
+
+def without_config(path: Path, file: Path) -> None:
+    with zipfile.ZipFile(path, "w") as target:
+        target.writestr("metadata.json", "{}")
+
+
+def no_json(path: Path, file: Path) -> None:
+    with zipfile.ZipFile(path, "w") as target:
+        target.writestr("config.json", "{")
+
+
+def other_weights(path: Path, file: Path) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["config"]["layers"][1]["config"]["units"] = 9
+
+    rewrite_config(file, path, change)
+
+
+def a_list(path: Path, file: Path) -> None:
+    with zipfile.ZipFile(path, "w") as target:
+        target.writestr("config.json", "[1, 2]")
+
+
+@pytest.mark.parametrize(
+    "damage", [not_there, junk, cut, without_weights, without_config, no_json, other_weights, a_list]
+)
+def test_a_broken_file_is_a_file_error(damage: Callable[[Path, Path], None], file: Path, tmp_path: Path) -> None:
+    damage(tmp_path / "model.keras", file)
+    with pytest.raises(ModelReadError) as error:
+        graphfreeze.export(tmp_path / "model.keras", tmp_path / "out")
+    assert isinstance(error.value, FileError)
+    assert "model.keras" in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_h5_file_of_weights_alone_is_no_model(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "weights.h5", "w") as weights:
+        weights["kernel"] = np.zeros(3)
+    with pytest.raises(ModelReadError, match="not its weights alone"):
+        graphfreeze.export(tmp_path / "weights.h5", tmp_path / "out")
+
+
+def test_what_is_no_keras_model_at_all(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"expected the path of a Keras file or a keras\.Model, found dict"):
+        graphfreeze.export({}, tmp_path / "out")
+    with pytest.raises(UsageError, match=r"expected a Keras file \(.keras, .h5\)"):
+        graphfreeze.export(tmp_path / "model.onnx", tmp_path / "out")
+    graphfreeze.export(two_outputs(), tmp_path / "saved")
+    with pytest.raises(UsageError, match="a SavedModel already"):
+        graphfreeze.export(tmp_path / "saved", tmp_path / "out")
