@@ -26,6 +26,7 @@ from graphfreeze.errors import (
 )
 from graphfreeze.output import atomic_directory
 from graphfreeze.selection import FreezePlan, Selection, Variable, load_plan, load_spec, resolve_plan, save_plan
+from graphfreeze.selection.compose import EffectiveValues, compose_plans
 from graphfreeze.selection.forms import RequestedForm
 from graphfreeze.tensorflow_loader import load_tensorflow
 
@@ -97,7 +98,7 @@ def rewrite(
     What is left at None comes from the spec file, or else is the default of `Options`.
 
     Args:
-        model: A SavedModel. It is only read.
+        model: A SavedModel. It is only read. What an earlier rewrite froze in it stays frozen, at the same values.
         out: The directory to make; it appears whole or not at all.
         selections: What to freeze and what to train, in order; those of the spec file come before them.
         spec: A TOML file with selections and options.
@@ -151,11 +152,19 @@ def rewrite(
     options, selections = _merge(given, selections, spec)
     load_tensorflow()
     stages = _Stages(progress, 3 if options.no_onnx else 6)
+    from graphfreeze.savedmodel.earlier import find_earlier_rewrite
     from graphfreeze.savedmodel.model import SavedModel
 
     stages.start("reading the model")
     source = SavedModel.load(model)
-    plan = resolve_plan(selections, source, form=options.form, only_in=options.only_in)
+    earlier = find_earlier_rewrite(source)
+    if earlier is None:
+        plan = resolve_plan(selections, source, form=options.form, only_in=options.only_in)
+    else:
+        # Masked reads do not stack: what was frozen before and what is frozen now goes into the original graph.
+        source, before = earlier.model, EffectiveValues(earlier.model, earlier.plan)
+        now = resolve_plan(selections, before, form=options.form, only_in=options.only_in)
+        plan = compose_plans(earlier.plan, now)
     report: Report = {
         "schema_version": SCHEMA_VERSION,
         "graphfreeze": __version__,
@@ -167,6 +176,7 @@ def rewrite(
             "elements": sum(v.elements for v in plan.variables),
             "frozen_elements": sum(v.frozen_elements for v in plan.variables),
         },
+        "frozen_before": sum(v.frozen_elements for v in earlier.plan.variables) if earlier is not None else 0,
     }
     if dry_run:
         return report
@@ -211,11 +221,14 @@ def verify(original: StrPath, out: StrPath) -> Report:
         FileError: A file is missing or corrupt.
     """
     load_tensorflow()
+    from graphfreeze.savedmodel.earlier import original_file
+
     directory = Path(out)
     plan = load_plan(directory / "plan")
     evidence = _prove(Path(original), directory / "saved_model", plan)
     kept = directory / "plan" / "original_saved_model.pb"
-    if not kept.is_file() or kept.read_bytes() != (Path(original) / "saved_model.pb").read_bytes():
+    source = original_file(Path(original), "saved_model.pb")
+    if not kept.is_file() or not source.is_file() or kept.read_bytes() != source.read_bytes():
         raise VerificationError(f"{kept} is not the saved_model.pb of {original}: fold would restore another model")
     return {"schema_version": SCHEMA_VERSION, "passed": True, "variables": _describe(plan), "checks": [evidence]}
 
@@ -309,6 +322,7 @@ def _describe(plan: FreezePlan) -> list[Report]:
 def _write_saved_model(source: SavedModel, plan: FreezePlan, directory: Path, options: Options, report: Report) -> None:
     from graphfreeze.passes.freeze_reads import freeze_reads
     from graphfreeze.passes.write import write
+    from graphfreeze.savedmodel.earlier import original_file
 
     rewritten = freeze_reads(source, plan)
     write(rewritten, directory / "saved_model", link=options.link)
@@ -326,7 +340,8 @@ def _write_saved_model(source: SavedModel, plan: FreezePlan, directory: Path, op
         variable["reads"] = by_path.get(variable["object_path"], [])
     (directory / "plan").mkdir()
     save_plan(plan, directory / "plan")
-    shutil.copyfile(source.directory / "saved_model.pb", directory / "plan" / "original_saved_model.pb")
+    original = original_file(source.directory, "saved_model.pb")
+    shutil.copyfile(original, directory / "plan" / "original_saved_model.pb")
     # The rewritten SavedModel can stand alone: it carries the plan that it was made by.
     own_copy = directory / "saved_model" / "assets.extra" / "graphfreeze"
     shutil.copytree(directory / "plan", own_copy, dirs_exist_ok=True)

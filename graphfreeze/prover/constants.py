@@ -12,7 +12,7 @@ from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.targets import NUMPY_NAMES, Target
 from graphfreeze.selection.variable import numpy_dtype
 
-__all__ = ["broadcasts", "check_form", "check_mask", "check_value", "decode"]
+__all__ = ["broadcasts", "check_form", "check_mask", "check_value", "decode", "differing_elements"]
 
 Array = npt.NDArray[Any]
 
@@ -76,6 +76,12 @@ def _bits(array: Array) -> Array:
         return contiguous.view(f"u{contiguous.dtype.itemsize}")
     half = contiguous.dtype.itemsize // 2
     return contiguous.reshape((*array.shape, 1)).view(f"u{half}")
+
+
+def differing_elements(left: Array, right: Array) -> npt.NDArray[np.bool_]:
+    """Where two arrays of one shape and dtype differ in bits."""
+    unequal: Array = _bits(left) != _bits(right)
+    return np.asarray(unequal.any(axis=-1) if unequal.ndim > left.ndim else unequal, np.bool_)
 
 
 def broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:

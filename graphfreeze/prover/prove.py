@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tensorflow.core.protobuf import saved_model_pb2
+
+from graphfreeze.prover.composition import check_contains, read_earlier
 from graphfreeze.prover.constants import check_form
 from graphfreeze.prover.envelope import compare_envelopes
 from graphfreeze.prover.failure import refuse
@@ -23,7 +26,9 @@ SCHEMA_VERSION = 1
 def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
     """Prove that every read of the plan's variables is masked as planned, and that nothing else changed.
 
-    Nothing of either model is executed or loaded into TensorFlow: only its files are read.
+    Nothing of either model is executed or loaded into TensorFlow: only its files are read. An original that is itself
+    the result of a rewrite stands for the graph that was rewritten then: it is proven that this graph and the earlier
+    plan make the original, and that the plan freezes all that the earlier one froze.
 
     Args:
         original: The directory of the original SavedModel.
@@ -41,6 +46,11 @@ def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
     before = read_saved_model(original, original=True)
     after = read_saved_model(rewritten, original=False)
     files = compare_files(original, rewritten)
+    earlier = read_earlier(original)
+    if earlier is not None:
+        _prove_graphs(earlier.original, before, earlier.plan)
+        frozen_before = check_contains(plan, earlier.plan)
+        before = earlier.original
     compare_envelopes(before, after)
     if plan.only_in:
         refuse(f"expected a plan for all endpoints, found one for {', '.join(plan.only_in)} only")
@@ -54,7 +64,17 @@ def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
         "variables": [_variable_evidence(target, proven) for target in targets.values()],
         "functions": _function_counts(proven),
         "files": files,
+        "earlier": None if earlier is None else {"frozen_elements": frozen_before},
     }
+
+
+def _prove_graphs(before: saved_model_pb2.SavedModel, after: saved_model_pb2.SavedModel, plan: FreezePlan) -> None:
+    """Prove that the earlier rewrite's graph is its original's with its own plan, so that nothing is lost with it."""
+    compare_envelopes(before, after)
+    targets = find_targets(before.meta_graphs[0].object_graph_def, plan)
+    for target in targets.values():
+        check_form(target)
+    Lockstep(before.meta_graphs[0], after.meta_graphs[0], targets).prove()
 
 
 def _variable_evidence(target: Target, proven: dict[tuple[str, str, Binding], PairEvidence]) -> dict[str, Any]:

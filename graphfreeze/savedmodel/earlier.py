@@ -1,0 +1,63 @@
+"""Models that are the result of an earlier rewrite: the plan and the original graph that they carry along."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from graphfreeze.errors import UnsupportedError
+from graphfreeze.savedmodel.files import parse_saved_model
+from graphfreeze.savedmodel.model import SavedModel
+from graphfreeze.selection.plan import FreezePlan
+from graphfreeze.selection.plan_files import load_plan
+
+__all__ = ["EarlierRewrite", "find_earlier_rewrite", "original_file"]
+
+_NOTES = Path("assets.extra") / "graphfreeze"
+_MASKED_READ = re.compile(r".*/graphfreeze/(add|select)(_\d+)*")
+
+
+@dataclass(frozen=True)
+class EarlierRewrite:
+    """What a rewritten SavedModel carries along.
+
+    Attributes:
+        plan: What is frozen in it.
+        model: The graph that it was made from, with the checkpoint and assets of the rewritten model.
+    """
+
+    plan: FreezePlan
+    model: SavedModel
+
+
+def find_earlier_rewrite(model: SavedModel) -> EarlierRewrite | None:
+    """The earlier rewrite that a model is the result of, or None where it is a plain model.
+
+    Raises:
+        ArtifactReadError: The plan that it carries along is corrupt.
+        ModelReadError: The original graph that it carries along is missing or corrupt.
+        UnsupportedError: It holds masked reads, and no plan: somebody saved a loaded rewritten model again.
+    """
+    notes = model.directory / _NOTES
+    if (notes / "plan.json").is_file():
+        original = notes / "original_saved_model.pb"
+        content = original.read_bytes() if original.is_file() else b""
+        base = SavedModel(parse_saved_model(content, str(original)), model.directory)
+        return EarlierRewrite(load_plan(notes), base)
+    for function in model.functions.values():
+        for node in function.node_def:
+            if node.op in ("AddV2", "SelectV2") and _MASKED_READ.fullmatch(node.name):
+                raise UnsupportedError(
+                    f"{model.directory} holds masked reads of an earlier rewrite ({node.name} in function "
+                    f"{function.signature.name}) without its plan: it was loaded and saved again. Fold it first: "
+                    f"graphfreeze fold OUT DEPLOY --state {model.directory}, with the OUT of that rewrite. Then "
+                    "rewrite DEPLOY with both selections."
+                )
+    return None
+
+
+def original_file(directory: Path, name: str) -> Path:
+    """Where the original's file of that name lies: in the directory, or in what an earlier rewrite noted there."""
+    notes = directory / _NOTES
+    return notes / f"original_{name}" if (notes / "plan.json").is_file() else directory / name
