@@ -14,6 +14,7 @@ from graphfreeze.savedmodel.endpoints import Endpoint
 from graphfreeze.savedmodel.handle_flow import Call, Context, Flow, Use, UseKind, trace_handles
 from graphfreeze.savedmodel.main_graph import saver_nodes, signature_nodes, variable_handles
 from graphfreeze.savedmodel.object_graph import resource_functions, saver_functions
+from graphfreeze.savedmodel.scope import Scope
 
 if TYPE_CHECKING:
     from graphfreeze.savedmodel.model import SavedModel
@@ -28,7 +29,7 @@ class Analysis:
     Attributes:
         contexts: Every context that a root reaches, in the order of discovery, with its flow.
         roots: Concrete function -> the context in which the object graph binds it. Functions that save, restore or
-            initialise are roots without handles: there, variables are to be taken as they are stored.
+            initialise, or are out of scope, are roots without handles: there, variables are taken as they are stored.
         main_graph: The flow in the main graph, of the handles that signatures take.
     """
 
@@ -56,23 +57,25 @@ class Analysis:
         return {context: tuple(names) for context, names in labels.items()}
 
 
-def analyse(model: SavedModel, variables: frozenset[int]) -> Analysis:
+def analyse(model: SavedModel, variables: frozenset[int], scope: Scope | None = None) -> Analysis:
     """Follow the handles of variables through the whole model.
 
     Args:
         model: The model.
         variables: The object nodes of the variables to follow.
+        scope: Where to follow them: elsewhere, functions run without. By default everywhere.
 
     Returns:
         The analysis. Uses that are not understood are recorded in it, not raised.
     """
-    return _Analyser(model, variables).run()
+    return _Analyser(model, variables, scope).run()
 
 
 class _Analyser:
-    def __init__(self, model: SavedModel, variables: frozenset[int]) -> None:
+    def __init__(self, model: SavedModel, variables: frozenset[int], scope: Scope | None) -> None:
         self.model = model
         self.variables = variables
+        self.scope = scope
         self.contexts: dict[Context, Flow] = {}
         self.callers: defaultdict[Context, dict[Context, None]] = defaultdict(dict)
 
@@ -80,7 +83,7 @@ class _Analyser:
         roots = self._roots()
         self._visit(roots.values())
         handles = {t: v for t, v in self._main_handles().items() if v in self.variables}
-        live = signature_nodes(self.model.meta_graph)
+        live = signature_nodes(self.model.meta_graph, None if self.scope is None else self.scope.signatures)
         body = self.model.main_body
         main_graph = trace_handles(
             body, handles, self.model.functions, self._returns, lambda i: body.nodes[i].name in live
@@ -98,6 +101,8 @@ class _Analyser:
         for node in saver_nodes(model.meta_graph):
             if "f" in node.attr:
                 raw.add(node.attr["f"].func.name)
+        if self.scope is not None:
+            raw |= set(concrete) - self.scope.functions
         roots = {}
         for name in sorted(set(concrete) & set(model.functions)):
             captures = [] if name in raw else concrete[name].bound_inputs

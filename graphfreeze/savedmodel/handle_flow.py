@@ -75,11 +75,13 @@ class Flow:
         uses: Reads, writes and uses that are not understood, in the order of the nodes.
         calls: Every call of a library function, whether a handle goes there or not, in the order of the nodes.
         returns: Position of the returned tensor -> variable, where a handle is returned.
+        handles: Tensor -> variable, of every tensor that carries a handle.
     """
 
     uses: list[Use] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     returns: dict[int, int] = field(default_factory=dict)
+    handles: dict[str, int] = field(default_factory=dict)
 
 
 def trace_handles(
@@ -136,6 +138,7 @@ def trace_handles(
         elif inputs and not all(forwards_arguments(node, call.slot) for call in calls):
             flow.uses.extend(Use(UseKind.OTHER, i, variable) for variable in sorted(set(inputs.values())))
     flow.uses.sort(key=lambda use: use.node)
+    flow.handles = known
     flow.returns = {k: known[tensor] for k, tensor in enumerate(body.returned) if tensor in known}
     return flow
 

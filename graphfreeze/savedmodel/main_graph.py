@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 from tensorflow.core.framework import function_pb2, node_def_pb2
@@ -19,13 +20,13 @@ def node_of(reference: str) -> str:
     return reference.removeprefix("^").split(":", 1)[0]
 
 
-def signature_nodes(meta_graph: meta_graph_pb2.MetaGraphDef) -> set[str]:
-    """The names of all nodes that the signatures' outputs depend on."""
+def signature_nodes(meta_graph: meta_graph_pb2.MetaGraphDef, keys: Container[str] | None = None) -> set[str]:
+    """The names of all nodes that the outputs of the signatures of these keys depend on; by default of all of them."""
     nodes = {node.name: node for node in meta_graph.graph_def.node}
     pending = [
         node_of(output.name)
         for key, signature in meta_graph.signature_def.items()
-        if key != INITIALISER_SIGNATURE
+        if key != INITIALISER_SIGNATURE and (keys is None or key in keys)
         for output in signature.outputs.values()
     ]
     found: set[str] = set()
