@@ -101,8 +101,7 @@ def _check_directory(directory: Path) -> None:
             f"{directory} is a file. Expected the directory of a SavedModel, which holds saved_model.pb."
         )
     raise ModelReadError(
-        f"{directory} is {kind}, not a SavedModel. Export it first: "
-        f"keras.saving.load_model({str(directory)!r}).export(DIR)."
+        f"{directory} is {kind}, not a SavedModel. Export it first: graphfreeze export {directory} SAVED_MODEL."
     )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -8,15 +9,41 @@ from typing import Any
 
 import pytest
 
+from graphfreeze.artifact.consistency import check_manifest
+from graphfreeze.artifact.manifest import LossEntry
 from graphfreeze.artifact.manifest_json import from_json, to_json
 from graphfreeze.errors import ArtifactReadError
 from tests.artifact.toy import build_manifest
 
+LOSS = {"output": "a", "name": "mse", "arguments": {}, "weight": 1}
 DOCUMENT: dict[str, Any] = json.loads(to_json(build_manifest()))
 
 
 def test_what_is_written_is_read_back() -> None:
     assert from_json(to_json(build_manifest())) == build_manifest()
+
+
+def test_losses_of_several_outputs_are_written_and_read_back() -> None:
+    several = (LossEntry("huber", {"delta": 0.5}, "a", 0.3), LossEntry("mean_squared_error", {}, "b/c"))
+    manifest = dataclasses.replace(build_manifest(), losses=several)
+    assert from_json(to_json(manifest)) == manifest
+    assert json.loads(to_json(manifest))["losses"] == [
+        {"output": "a", "name": "huber", "arguments": {"delta": 0.5}, "weight": 0.3},
+        {"output": "b/c", "name": "mean_squared_error", "arguments": {}, "weight": 1.0},
+    ]
+    assert manifest.output_losses == ("loss/a", "loss/b/c")
+    weighted = dataclasses.replace(build_manifest(), losses=(LossEntry("huber", weight=2.0),))
+    assert from_json(to_json(weighted)) == weighted
+    assert weighted.output_losses == ()
+
+
+def test_the_loss_of_each_output_is_an_output_of_the_step() -> None:
+    manifest = dataclasses.replace(build_manifest(), losses=(LossEntry("huber", output="a"),))
+    assert check_manifest(build_manifest()) == []
+    assert check_manifest(manifest) == [
+        "train_step.onnx lacks the output loss/a",
+        "gradients.onnx lacks the output loss/a",
+    ]
 
 
 def test_equal_manifests_give_equal_text_whatever_the_order_of_mappings() -> None:
@@ -78,6 +105,12 @@ DELETED = object()
         ("graphs.forward.inputs", "image", "a list of strings"),
         ("files", {"a": 1}, "an object of strings"),
         ("loss", "mse", "'loss' should be an object"),
+        ("loss", DELETED, "lacks the key 'loss'"),
+        ("losses", [], "'losses' should be a list of at least one loss"),
+        ("losses", [{"output": "a", "name": "mse", "arguments": {}}], r"losses\[0\] lacks the key 'weight'"),
+        ("losses", [LOSS | {"weight": "1"}], r"losses\[0\]: 'weight' should be a number"),
+        ("losses", [LOSS | {"scale": 1}], r"losses\[0\] has the unknown key 'scale'"),
+        ("losses", [LOSS], "unknown key 'loss'"),
     ],
 )
 def test_anything_else_is_refused_by_name(path: str, value: Any, message: str) -> None:

@@ -42,7 +42,7 @@ def test_keras_files(tmp_path: Path, name: str, kind: str) -> None:
     (tmp_path / name).write_bytes(b"PK")
     message = message_of(tmp_path / name)
     assert f"is {kind}, not a SavedModel" in message
-    assert ".export(DIR)" in message
+    assert f"graphfreeze export {tmp_path / name}" in message
 
 
 def test_other_files(copy: Path) -> None:

@@ -21,6 +21,7 @@ selectors = [
 form = "select"
 only_in = ["serve"]
 loss = "mean_squared_error"
+sample_weight = true
 optimizer = "adamw:learning_rate=1e-3,weight_decay=0.01"
 endpoint = "serve"
 forward_endpoint = "serving_default"
@@ -47,6 +48,7 @@ def test_a_whole_specification(tmp_path: Path) -> None:
         form="select",
         only_in=("serve",),
         loss="mean_squared_error",
+        sample_weight=True,
         optimizer="adamw:learning_rate=1e-3,weight_decay=0.01",
         endpoint="serve",
         forward_endpoint="serving_default",
@@ -77,6 +79,10 @@ def test_paths_start_from_the_directory_of_the_specification(tmp_path: Path) -> 
     assert frozen_positions(only(plan)) == [(0,)]
 
 
+def test_several_losses_are_an_array(tmp_path: Path) -> None:
+    assert load_spec(write(tmp_path, "loss = ['a=mse', 'b=mae:weight=2']")).loss == ("a=mse", "b=mae:weight=2")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -95,7 +101,9 @@ def test_paths_start_from_the_directory_of_the_specification(tmp_path: Path) -> 
         ("opset = 18.5", "opset is 18.5, expected an integer"),
         ("link = 'yes'", "link is 'yes', expected a boolean"),
         ("only_in = 'serve'", "only_in is 'serve', expected an array"),
-        ("loss = 2024-01-01", "loss is .*, expected a string"),
+        ("loss = 2024-01-01", "loss is .*, expected a string or an array"),
+        ("loss = ['a=mse', 3]", r"loss\[1\] is 3, expected a string"),
+        ("loss = []", "loss: "),
         ("schema_version = 2", "schema_version is 2, expected one of 1"),
         ("form = = 1", "freeze.toml is not TOML: Invalid value .at line 1, column 8"),
         ("form = 'auto'\nform = 'auto'", "is not TOML"),
