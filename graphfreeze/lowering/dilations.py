@@ -46,14 +46,16 @@ class _Pending:
     dropped: bool = False
 
 
-def recover_dilations(graph: Graph) -> None:
-    """Replace, in place, what lies between blocks of space by dilated convolutions and their gradients.
+def recover_dilations(graph: Graph) -> Graph:
+    """Replace what lies between blocks of space by dilated convolutions and their gradients.
 
-    Where the pattern is not complete, the graph stays as it was.
+    Where the pattern is not complete, it stays as it was. The given graph does not change: others share its operations.
     """
-    if any(operation.type == "SpaceToBatchND" for operation in graph.operations):
-        _Recovery(graph).run()
-        graph.prune()
+    if not any(operation.type == "SpaceToBatchND" for operation in graph.operations):
+        return graph
+    recovered = _Recovery(graph).run()
+    recovered.prune()
+    return recovered
 
 
 class _Recovery:
@@ -64,13 +66,14 @@ class _Recovery:
         self.blocked: dict[int, _Blocked] = {}
         self.pending: dict[int, _Pending] = {}
 
-    def run(self) -> None:
+    def run(self) -> Graph:
         for operation in self.graph.operations:
-            operation.inputs = [self.replaced.get(id(edge), edge) for edge in operation.inputs]
-            self.operations.append(operation)
-            self.visit(operation)
-        self.graph.operations = self.operations
-        self.graph.outputs = [self.replaced.get(id(edge), edge) for edge in self.graph.outputs]
+            inputs = [self.replaced.get(id(edge), edge) for edge in operation.inputs]
+            current = operation if inputs == operation.inputs else replace(operation, inputs=inputs)
+            self.operations.append(current)
+            self.visit(current)
+        outputs = [self.replaced.get(id(edge), edge) for edge in self.graph.outputs]
+        return Graph(self.graph.inputs, self.operations, outputs)
 
     def visit(self, operation: Operation) -> None:
         match operation.type:

@@ -56,8 +56,7 @@ class Lowerer:
             UnsupportedOperationError: Operations have no rule, or a rule meets a case it does not cover: all of them.
             UnsupportedError: An input's shape is unknown beyond its first axis.
         """
-        graph = named.graph
-        recover_dilations(graph)
+        graph = recover_dilations(named.graph)
         follows = any(edge.shape is None or None in edge.shape for edge in graph.inputs)
         lowering = Lowering(
             SAMPLE_BATCH_SIZES if follows else SAMPLE_BATCH_SIZES[:1],

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import onnx_ir as ir
 import pytest
 import tensorflow as tf
 
+from graphfreeze.lowering.model import Lowerer
+from graphfreeze.training.functionalise import functionalise
 from tests.lowering.conversion import Argument, check
 
 layers = keras.layers
@@ -79,3 +82,19 @@ def test_a_convolution_that_is_also_used_in_blocks_stays_for_that_use() -> None:
 
     arguments = {"x": Argument((None, 8, 8, 2)), "w": Argument((3, 3, 2, 2))}
     check(function, arguments, precisions=["float32"])
+
+
+def test_the_graph_itself_does_not_change() -> None:
+    """The graphs of a training step share operations, and are lowered one after the other."""
+
+    def function(x: Any, w: Any) -> list[Any]:
+        return [tf.nn.relu(tf.nn.convolution(x, w, padding="SAME", dilations=2))]
+
+    specs = [tf.TensorSpec((None, 8, 8, 2)), tf.TensorSpec((3, 3, 2, 2))]
+    concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
+    named = functionalise(concrete, ["x", "w"], ["y"], {})
+    before = [(operation.type, list(operation.inputs)) for operation in named.graph.operations]
+    assert "SpaceToBatchND" in dict(before)
+    first, second = (ir.to_proto(Lowerer().lower(named, "test")) for _ in range(2))
+    assert [(operation.type, list(operation.inputs)) for operation in named.graph.operations] == before
+    assert first == second
