@@ -13,8 +13,10 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_object_graph_pb2, trackable_object_graph_pb2
 
 from graphfreeze.errors import ModelReadError
+from graphfreeze.savedmodel.checkpoint_index import read_index
 from graphfreeze.savedmodel.files import VARIABLES_PREFIX, check_variable_files
 from graphfreeze.savedmodel.object_graph import align
+from graphfreeze.savedmodel.references import broken_objects
 
 __all__ = ["OBJECT_GRAPH_KEY", "Checkpoint"]
 
@@ -44,6 +46,12 @@ class Checkpoint:
         """Every key of the checkpoint, sorted, with its shape."""
         shapes: dict[str, list[int]] = self._reader.get_variable_to_shape_map()
         return dict(sorted(shapes.items()))
+
+    @cached_property
+    def dtypes(self) -> dict[str, str]:
+        """Every key of the checkpoint with the name of its dtype."""
+        dtypes: dict[str, Any] = self._reader.get_variable_to_dtype_map()
+        return {key: dtypes[key].name for key in sorted(dtypes)}
 
     def keys_of(self, graph: saved_object_graph_pb2.SavedObjectGraph, start: int = 0) -> dict[int, str]:
         """Node id in the SavedModel's object graph -> key of its value, for every object that has one.
@@ -91,13 +99,18 @@ class Checkpoint:
         graph = trackable_object_graph_pb2.TrackableObjectGraph()
         try:
             graph.ParseFromString(self.read(OBJECT_GRAPH_KEY).item())
-        except DecodeError as error:
-            raise ModelReadError(f"{self.prefix} holds a corrupt object graph. Export the model again.") from error
+            broken = broken_objects(graph.nodes)
+        except (DecodeError, TypeError, ValueError) as error:
+            broken = str(error)
+        if broken:
+            raise ModelReadError(f"{self.prefix} holds a corrupt object graph: {broken}. Export the model again.")
         return graph
 
     @cached_property
     def _reader(self) -> Any:
         check_variable_files(self.directory, self.stem)
+        # TensorFlow's reader aborts the process where an entry is absurd.
+        read_index(self.prefix)
         try:
             return tf.train.load_checkpoint(self.prefix)
         except (tf.errors.OpError, RuntimeError, ValueError) as error:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from graphfreeze.errors import ModelReadError
+from graphfreeze.errors import ModelReadError, UnsupportedError
 from graphfreeze.savedmodel.body import Body
 from graphfreeze.savedmodel.call_sites import LOOPS
 from graphfreeze.savedmodel.endpoints import Endpoint
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from graphfreeze.savedmodel.model import SavedModel
 
 __all__ = ["Analysis", "analyse"]
+
+# The work that following handles may take, in nodes; a context costs some in itself.
+_MAX_TRACED = 1_000_000
+_MAX_TRACED_PER_NODE = 20
+_CONTEXT_COST = 30
 
 
 @dataclass
@@ -76,6 +81,7 @@ class _Analyser:
         self.model = model
         self.variables = variables
         self.scope = scope
+        self.traced = 0
         self.contexts: dict[Context, Flow] = {}
         self.callers: defaultdict[Context, dict[Context, None]] = defaultdict(dict)
 
@@ -118,6 +124,16 @@ class _Analyser:
         flow = self.contexts.get(context)
         return flow.returns if flow else {}
 
+    def _count(self, nodes: int) -> None:
+        """Account for one more traced body. Functions that permute their arguments have contexts without number."""
+        self.traced += nodes + _CONTEXT_COST
+        if self.traced > _MAX_TRACED + _MAX_TRACED_PER_NODE * self.model.nodes:
+            raise UnsupportedError(
+                f"The functions of {self.model.directory} run with too many different variables: {len(self.contexts)} "
+                "combinations were found, and there are more. Select fewer variables, or export the model with "
+                "functions that take no variables as arguments."
+            )
+
     def _visit(self, start: Iterable[Context]) -> None:
         """Trace contexts and all that they call, until no context learns more of what its callees return."""
         queue = deque(context for context in start if context not in self.contexts)
@@ -125,6 +141,7 @@ class _Analyser:
             context = queue.popleft()
             before = self.contexts.get(context)
             body = self.model.body(context.function)
+            self._count(len(body.nodes))
             if context.binding and context.binding[-1][0] >= len(body.arguments):
                 raise ModelReadError(
                     f"{self.model.directory / 'saved_model.pb'} is corrupt: function {context.function!r} is called "

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import tensorflow as tf
 from tensorflow.core.framework import tensor_shape_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
+from graphfreeze.savedmodel.dtypes import dtype_name
 from graphfreeze.savedmodel.object_graph import concrete_functions_of
 
 __all__ = ["Endpoint", "TensorSpec", "list_endpoints"]
@@ -79,7 +79,7 @@ def _signature_functions(graph: Any) -> dict[str, tuple[str, ...]]:
 
 def _signature(name: str, signature: meta_graph_pb2.SignatureDef, functions: tuple[str, ...]) -> Endpoint:
     inputs = [
-        TensorSpec(key, _shape(info.tensor_shape), tf.as_dtype(info.dtype).name)
+        TensorSpec(key, _shape(info.tensor_shape), dtype_name(info.dtype))
         for key, info in sorted(signature.inputs.items())
     ]
     return Endpoint(name, "signature", functions, tuple(inputs), tuple(sorted(signature.outputs)))
@@ -88,7 +88,7 @@ def _signature(name: str, signature: meta_graph_pb2.SignatureDef, functions: tup
 def _function(graph: Any, name: str, functions: list[str]) -> Endpoint:
     first = graph.concrete_functions[functions[0]]
     specs = [
-        TensorSpec(spec.name or path, _shape(spec.shape), tf.as_dtype(spec.dtype).name)
+        TensorSpec(spec.name or path, _shape(spec.shape), dtype_name(spec.dtype))
         for path, spec in _tensor_specs(first.canonicalized_input_signature, "")
     ]
     outputs = [

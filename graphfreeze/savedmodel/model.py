@@ -18,6 +18,7 @@ from graphfreeze.savedmodel.checkpoint import Checkpoint
 from graphfreeze.savedmodel.endpoints import Endpoint, list_endpoints
 from graphfreeze.savedmodel.files import check_variable_files, read_saved_model
 from graphfreeze.savedmodel.references import check_references
+from graphfreeze.savedmodel.stored_values import check_values
 from graphfreeze.savedmodel.variables import list_variables
 from graphfreeze.selection.variable import Variable
 
@@ -82,6 +83,11 @@ class SavedModel:
         """Its function library, by name."""
         return {function.signature.name: function for function in self.meta_graph.graph_def.library.function}
 
+    @cached_property
+    def nodes(self) -> int:
+        """How many nodes the main graph and all functions have."""
+        return len(self.meta_graph.graph_def.node) + sum(len(f.node_def) for f in self.functions.values())
+
     def body(self, function: str) -> Body:
         """The indexed body of a function of the library."""
         if function not in self._bodies:
@@ -101,7 +107,10 @@ class SavedModel:
     @cached_property
     def variables_by_node(self) -> dict[int, Variable]:
         """Its variables by object node, each once, sorted by name, then object path."""
-        return list_variables(self.object_graph, lambda node: tuple(self.checkpoint.shapes[self.key_of_node[node]]))
+        variables = list_variables(self.object_graph, self._stored_shape)
+        if variables:
+            check_values(variables, self.key_of_node, self.checkpoint)
+        return variables
 
     @property
     def variables(self) -> tuple[Variable, ...]:
@@ -135,6 +144,14 @@ class SavedModel:
             )
         value: npt.NDArray[Any] = np.asarray(self.checkpoint.read(key))
         return value
+
+    def _stored_shape(self, node: int) -> tuple[int, ...]:
+        if node not in self.key_of_node:
+            raise ModelReadError(
+                f"{self.checkpoint.prefix} holds no value for object {node}, whose shape is not known otherwise. "
+                "Export the model again."
+            )
+        return tuple(self.checkpoint.shapes[self.key_of_node[node]])
 
     @cached_property
     def _node_of_path(self) -> dict[str, int]:

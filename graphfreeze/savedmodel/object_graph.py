@@ -6,8 +6,12 @@ from collections import deque
 
 from tensorflow.core.protobuf import saved_object_graph_pb2, trackable_object_graph_pb2
 
+from graphfreeze.errors import ModelReadError
+
 __all__ = ["align", "captured_nodes", "concrete_functions_of", "object_paths", "resource_functions", "saver_functions"]
 
+# Objects that are nested as deep as there are objects would ask for memory that grows with their square.
+_MAX_PATH_CHARACTERS = 1 << 26
 _RESOURCE_METHODS = frozenset({"_create_resource", "_initialize", "_destroy_resource"})
 
 
@@ -24,12 +28,19 @@ def object_paths(graph: saved_object_graph_pb2.SavedObjectGraph, skip: frozenset
     """
     paths: dict[int, str] = {0: ""} if graph.nodes else {}
     queue = deque(paths)
+    length = 0
     while queue:
         parent = queue.popleft()
         for child in graph.nodes[parent].children:
             if child.node_id in paths or (parent == 0 and child.local_name in skip):
                 continue
             paths[child.node_id] = f"{paths[parent]}/{child.local_name}" if parent else child.local_name
+            length += len(paths[child.node_id])
+            if length > _MAX_PATH_CHARACTERS:
+                raise ModelReadError(
+                    f"The object graph is corrupt: the paths of its objects have more than {_MAX_PATH_CHARACTERS} "
+                    "characters. Export the model again."
+                )
             queue.append(child.node_id)
     for parent, path in list(paths.items()):
         for slot in graph.nodes[parent].slot_variables:

@@ -11,7 +11,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from graphfreeze.errors import ModelReadError
 from graphfreeze.savedmodel.node_references import broken_graph
 
-__all__ = ["check_references"]
+__all__ = ["broken_objects", "check_references"]
 
 
 def check_references(meta_graph: meta_graph_pb2.MetaGraphDef, directory: Path) -> None:
@@ -29,15 +29,29 @@ def check_references(meta_graph: meta_graph_pb2.MetaGraphDef, directory: Path) -
         raise ModelReadError(f"{directory / 'saved_model.pb'} is corrupt: {broken}. Export the model again.")
 
 
-def _broken(meta_graph: Any) -> Iterator[str]:
-    graph = meta_graph.object_graph_def
-    functions = {function.signature.name: function for function in meta_graph.graph_def.library.function}
-    for i, node in enumerate(graph.nodes):
+def broken_objects(nodes: Any) -> str:
+    """What is wrong with the first object that names another one that is missing; empty where none does.
+
+    Args:
+        nodes: The nodes of an object graph, the SavedModel's or its checkpoint's.
+    """
+    for i, node in enumerate(nodes):
         named = [child.node_id for child in node.children]
         for slot in node.slot_variables:
             named += [slot.original_variable_node_id, slot.slot_variable_node_id]
-        for saveable in node.saveable_objects.values():
-            named += [saveable.save_function, saveable.restore_function]
+        missing = next((n for n in named if not 0 <= n < len(nodes)), None)
+        if missing is not None:
+            return f"object {i} names object {missing}, which is missing"
+    return ""
+
+
+def _broken(meta_graph: Any) -> Iterator[str]:
+    graph = meta_graph.object_graph_def
+    functions = {function.signature.name: function for function in meta_graph.graph_def.library.function}
+    yield from filter(None, [broken_objects(graph.nodes)])
+    for i, node in enumerate(graph.nodes):
+        saveables = node.saveable_objects.values()
+        named = [n for saveable in saveables for n in (saveable.save_function, saveable.restore_function)]
         yield from (f"object {i} names object {n}, which is missing" for n in named if not 0 <= n < len(graph.nodes))
     for name, concrete in graph.concrete_functions.items():
         if name not in functions:

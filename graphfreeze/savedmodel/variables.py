@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import tensorflow as tf
-
+from graphfreeze.savedmodel.dtypes import dtype_name
 from graphfreeze.savedmodel.object_graph import captured_nodes, object_paths
 from graphfreeze.selection.variable import Variable
 
@@ -39,7 +38,7 @@ def list_variables(graph: Any, stored_shape: Callable[[int], tuple[int, ...]]) -
             name=proto.name.removesuffix(":0"),
             object_path=own_paths.get(i) or paths.get(i) or f"#{i}",
             shape=stored_shape(i) if (shape := _static_shape(proto)) is None else shape,
-            dtype=tf.as_dtype(proto.dtype).name,
+            dtype=dtype_name(proto.dtype),
             trainable=proto.trainable,
         )
         for i, proto in nodes.items()
