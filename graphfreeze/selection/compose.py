@@ -51,8 +51,8 @@ def compose_plans(earlier: FreezePlan, later: FreezePlan) -> FreezePlan:
     """
     if earlier.only_in != later.only_in:
         raise UnsupportedError(
-            f"The model was rewritten before, for {_endpoints(earlier)}, and is to be rewritten for {_endpoints(later)}. "
-            "Both must be the same: fold the earlier rewrite first, or give the same endpoints."
+            f"The model was rewritten before, for {_endpoints(earlier)}, and is to be rewritten for "
+            f"{_endpoints(later)}. Both must be the same: fold the earlier rewrite first, or give the same endpoints."
         )
     paths = {frozen.variable.object_path: frozen.variable for plan in (later, earlier) for frozen in plan.variables}
     variables = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from graphfreeze.selection.variable import Variable
 
-__all__ = ["Form", "FreezePlan", "FrozenVariable"]
+__all__ = ["Form", "FreezePlan", "FrozenVariable", "LazyFrozenVariable"]
 
 Form = Literal["blend", "select"]
 
@@ -53,6 +54,57 @@ class FrozenVariable:
     def wholly_frozen(self) -> bool:
         """Whether no element trains: such a variable has no gradient, no optimizer state, no update."""
         return not bool(self.mask.any())
+
+
+class LazyFrozenVariable(FrozenVariable):
+    """A targeted variable that is too large to be kept: mask and values are made again whenever they are asked for.
+
+    Args:
+        variable: The variable.
+        form: The form of the masked read.
+        selectors: The selectors that decided it.
+        frozen_elements: How many elements are frozen.
+        read_mask: Makes the mask.
+        read_value: Makes the values.
+    """
+
+    def __init__(
+        self,
+        variable: Variable,
+        form: Form,
+        selectors: tuple[str, ...],
+        frozen_elements: int,
+        read_mask: Callable[[], npt.NDArray[np.bool_]],
+        read_value: Callable[[], npt.NDArray[Any]],
+    ) -> None:
+        # The class is frozen, as what it stands for.
+        for name, given in (("variable", variable), ("form", form), ("selectors", selectors)):
+            object.__setattr__(self, name, given)
+        object.__setattr__(self, "_frozen_elements", frozen_elements)
+        object.__setattr__(self, "_readers", (read_mask, read_value))
+
+    _frozen_elements: int
+    _readers: tuple[Callable[[], npt.NDArray[np.bool_]], Callable[[], npt.NDArray[Any]]]
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """The mask, made now."""
+        return self._readers[0]()
+
+    @property
+    def value(self) -> npt.NDArray[Any]:
+        """The values, made now."""
+        return self._readers[1]()
+
+    @property
+    def frozen_elements(self) -> int:
+        """How many elements are frozen."""
+        return self._frozen_elements
+
+    @property
+    def wholly_frozen(self) -> bool:
+        """Whether no element trains."""
+        return self._frozen_elements == self.elements
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,20 @@ same bits, and a complex one as floats with a last axis of 2: real part, imagina
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
 
 from graphfreeze.errors import ArtifactReadError
 from graphfreeze.selection.dtypes import dtype_kind
-from graphfreeze.selection.plan import FreezePlan, FrozenVariable
+from graphfreeze.selection.plan import FreezePlan, FrozenVariable, LazyFrozenVariable
+from graphfreeze.selection.tensor_stream import DTYPES, Pending, write_tensors
 from graphfreeze.selection.variable import Variable, numpy_dtype
 
 __all__ = ["SCHEMA_VERSION", "load_plan", "save_plan"]
@@ -30,6 +32,9 @@ SCHEMA_VERSION = 1
 _PLAN_FILE = "plan.json"
 _MASKS_FILE = "masks.safetensors"
 
+# Larger arrays stay on disk until they are needed.
+_KEPT_BYTES = 1 << 24
+
 
 def save_plan(plan: FreezePlan, directory: Path) -> None:
     """Write the plan into the directory, which exists. The same plan gives the same bytes.
@@ -37,15 +42,13 @@ def save_plan(plan: FreezePlan, directory: Path) -> None:
     Raises:
         OSError: The files cannot be written.
     """
-    tensors: dict[str, npt.NDArray[Any]] = {}
+    tensors: dict[str, Pending] = {}
     for frozen in plan.variables:
         path = frozen.variable.object_path
-        tensors[_mask_key(path)] = frozen.mask
-        kept = frozen.value.reshape(-1) if frozen.wholly_frozen else frozen.value[~frozen.full_mask]
-        tensors[_value_key(path)] = _to_storage(kept)
-    # safetensors reads the memory as it lies, whatever the strides; asarray, unlike ascontiguousarray, keeps 0-d.
-    contiguous = {key: np.asarray(tensors[key], order="C") for key in sorted(tensors)}
-    save_file(contiguous, directory / _MASKS_FILE)
+        tensors[_mask_key(path)] = Pending(np.dtype(np.bool_), frozen.mask.shape, partial(getattr, frozen, "mask"))
+        dtype, pair = _storage(frozen.variable)
+        tensors[_value_key(path)] = Pending(dtype, (frozen.frozen_elements, *pair), partial(_kept_values, frozen))
+    write_tensors(directory / _MASKS_FILE, tensors)
     document = {
         "schema_version": SCHEMA_VERSION,
         "only_in": list(plan.only_in),
@@ -62,7 +65,7 @@ def load_plan(directory: Path) -> FreezePlan:
         ArtifactReadError: A file is missing, corrupt, of another version, or the two disagree.
     """
     document = _read_document(directory / _PLAN_FILE)
-    tensors = _read_tensors(directory / _MASKS_FILE)
+    tensors = _Tensors(directory / _MASKS_FILE)
     try:
         plan = FreezePlan(
             tuple(_restore(entry, tensors, directory) for entry in document["variables"]), tuple(document["only_in"])
@@ -70,11 +73,17 @@ def load_plan(directory: Path) -> FreezePlan:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactReadError(f"{directory / _PLAN_FILE} is not a freeze plan: {error!r}; rewrite again") from None
     expected = {key(frozen.variable.object_path) for frozen in plan.variables for key in (_mask_key, _value_key)}
-    if expected != set(tensors):
+    if expected != tensors.names:
         raise ArtifactReadError(
-            f"{directory}: {_PLAN_FILE} and {_MASKS_FILE} disagree on {sorted(expected ^ set(tensors))}; rewrite again"
+            f"{directory}: {_PLAN_FILE} and {_MASKS_FILE} disagree on {sorted(expected ^ tensors.names)}; rewrite again"
         )
     return plan
+
+
+def _kept_values(frozen: FrozenVariable) -> npt.NDArray[Any]:
+    """The values of the frozen elements, as they are stored."""
+    value = frozen.value
+    return _to_storage(value.reshape(-1) if frozen.wholly_frozen else value[~frozen.full_mask])
 
 
 def _describe(frozen: FrozenVariable) -> dict[str, Any]:
@@ -92,7 +101,7 @@ def _describe(frozen: FrozenVariable) -> dict[str, Any]:
     }
 
 
-def _restore(entry: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]], directory: Path) -> FrozenVariable:
+def _restore(entry: Mapping[str, Any], tensors: _Tensors, directory: Path) -> FrozenVariable:
     variable = Variable(
         name=entry["name"],
         object_path=entry["object_path"],
@@ -101,24 +110,41 @@ def _restore(entry: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]], 
         trainable=entry["trainable"],
     )
     mask = tensors[_mask_key(variable.object_path)]
-    kept = _from_storage(tensors[_value_key(variable.object_path)], variable)
+    dtype, pair = _storage(variable)
+    key = _value_key(variable.object_path)
+    shape, found = tensors.describe(key)
+    if found != dtype:
+        raise ValueError(f"the value of {variable.name!r} is stored as {found}, expected {dtype}")
     if entry["form"] not in ("blend", "select"):
         raise ValueError(f"form {entry['form']!r}")
     fits = mask.ndim == len(variable.shape) and all(
         size in (1, whole) for size, whole in zip(mask.shape, variable.shape, strict=True)
     )
     frozen_elements = int(np.count_nonzero(~np.broadcast_to(mask, variable.shape))) if fits else -1
-    if mask.dtype != np.bool_ or not fits or kept.shape != (frozen_elements,):
+    if mask.dtype != np.bool_ or not fits or shape != (frozen_elements, *pair):
         raise ArtifactReadError(
-            f"{directory / _MASKS_FILE}: the mask ({mask.dtype.name} {mask.shape}) or the {kept.size} values of "
+            f"{directory / _MASKS_FILE}: the mask ({mask.dtype.name} {mask.shape}) or the value {shape} of "
             f"{variable.name!r} does not fit its shape {variable.shape}; rewrite again"
         )
-    if mask.any():
+
+    def read_value() -> npt.NDArray[Any]:
+        kept = _from_storage(tensors[key], variable)
+        if frozen_elements == frozen.elements:
+            return kept.reshape(variable.shape)
         value = np.zeros(variable.shape, kept.dtype)
-        value[~np.broadcast_to(mask, variable.shape)] = kept
-    else:
-        value = kept.reshape(variable.shape)
-    frozen = FrozenVariable(variable, mask, value, entry["form"], tuple(entry["selectors"]))
+        value[~np.broadcast_to(frozen.mask, variable.shape)] = kept
+        return value
+
+    frozen: FrozenVariable = LazyFrozenVariable(
+        variable,
+        entry["form"],
+        tuple(entry["selectors"]),
+        frozen_elements,
+        partial(tensors.__getitem__, _mask_key(variable.object_path)) if mask.nbytes > _KEPT_BYTES else lambda: mask,
+        read_value,
+    )
+    if frozen.elements * numpy_dtype(variable.dtype).itemsize <= _KEPT_BYTES:
+        frozen = FrozenVariable(variable, mask, frozen.value, frozen.form, frozen.selectors)
     if (frozen.elements, frozen.frozen_elements) != (entry["elements"], entry["frozen_elements"]):
         raise ArtifactReadError(
             f"{directory}: {_PLAN_FILE} counts {entry['frozen_elements']} of {entry['elements']} elements of "
@@ -142,13 +168,49 @@ def _read_document(path: Path) -> dict[str, Any]:
     return dict(document)
 
 
-def _read_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise ArtifactReadError(f"{path} is missing: expected the masks of a rewrite") from None
-    except (OSError, SafetensorError, KeyError, AttributeError, TypeError) as error:
-        raise ArtifactReadError(f"{path} is not a readable safetensors file: {error}; rewrite again") from None
+class _Tensors:
+    """The tensors of a safetensors file, read when asked for. It is not kept open: a mapped file counts as memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._open() as file:
+            self.names = frozenset(file.keys())
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        with self._open() as file:
+            tensor: npt.NDArray[Any] = file.get_tensor(self._known(name))
+        return tensor
+
+    def describe(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """The shape and dtype of a tensor."""
+        with self._open() as file:
+            tensor = file.get_slice(self._known(name))
+            return tuple(tensor.get_shape()), DTYPES.get(tensor.get_dtype(), np.dtype(np.void))
+
+    def _known(self, name: str) -> str:
+        if name not in self.names:
+            raise KeyError(name)
+        return name
+
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
+        try:
+            with safe_open(self.path, framework="numpy") as file:
+                yield file
+        except FileNotFoundError:
+            raise ArtifactReadError(f"{self.path} is missing: expected the masks of a rewrite") from None
+        except (OSError, SafetensorError, AttributeError, TypeError) as error:
+            raise ArtifactReadError(f"{self.path} is not a readable safetensors file: {error}; rewrite again") from None
+
+
+def _storage(variable: Variable) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """The dtype in which a variable's values are stored, and the axes that an element takes there."""
+    dtype = numpy_dtype(variable.dtype)
+    if variable.dtype == "bfloat16":
+        return np.dtype(np.uint16), ()
+    if dtype_kind(variable.dtype) == "complex":
+        return np.dtype(f"f{dtype.itemsize // 2}"), (2,)
+    return dtype, ()
 
 
 def _to_storage(value: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -161,17 +223,7 @@ def _to_storage(value: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _from_storage(stored: npt.NDArray[Any], variable: Variable) -> npt.NDArray[Any]:
     dtype = numpy_dtype(variable.dtype)
-    if variable.dtype == "bfloat16":
-        stored_dtype = np.dtype(np.uint16)
-    elif dtype_kind(variable.dtype) == "complex":
-        stored_dtype = np.dtype(f"f{dtype.itemsize // 2}")
-    else:
-        stored_dtype = dtype
-    if stored.dtype != stored_dtype:
-        raise ValueError(f"the value of {variable.name!r} is stored as {stored.dtype}, expected {stored_dtype}")
-    if dtype_kind(variable.dtype) == "complex":
-        return stored.view(dtype)[..., 0]
-    return stored.view(dtype)
+    return stored.view(dtype)[..., 0] if dtype_kind(variable.dtype) == "complex" else stored.view(dtype)
 
 
 def _mask_key(object_path: str) -> str:

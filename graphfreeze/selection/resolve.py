@@ -19,7 +19,7 @@ from graphfreeze.selection.forms import RequestedForm, resolve_form
 from graphfreeze.selection.index import index_mask
 from graphfreeze.selection.masks import smallest_broadcastable
 from graphfreeze.selection.match import match_variables
-from graphfreeze.selection.plan import FreezePlan, FrozenVariable
+from graphfreeze.selection.plan import FreezePlan, FrozenVariable, LazyFrozenVariable
 from graphfreeze.selection.predicate import evaluate
 from graphfreeze.selection.selector import Selector, parse_selector
 from graphfreeze.selection.variable import Variable, VariableSource, numpy_dtype
@@ -27,6 +27,9 @@ from graphfreeze.selection.variable import Variable, VariableSource, numpy_dtype
 __all__ = ["Selection", "SelectionKind", "resolve_plan"]
 
 SelectionKind = Literal["freeze", "train"]
+
+_KEPT_BYTES = 1 << 24
+"""Arrays of more bytes are not kept in a plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,20 +186,37 @@ def _resolve_variable(
     variable: Variable, steps: Sequence[_Step], source: VariableSource, form: RequestedForm
 ) -> FrozenVariable | None:
     """The variable's part of the plan, or None where all of it trains."""
-    resolution = _Resolution(variable, source)
-    for step in steps:
-        with step.explained(variable):
-            resolution.apply(step)
+    resolution = _apply(variable, steps, source)
     if resolution.mask.all() or 0 in variable.shape:
         return None
     value = resolution.frozen_values()
-    return FrozenVariable(
+    resolved = FrozenVariable(
         variable=variable,
         mask=smallest_broadcastable(resolution.mask),
         value=value,
         form=resolve_form(form, variable, value, resolution.current),
         selectors=tuple(step.label for step in steps),
     )
+    if value.nbytes <= _KEPT_BYTES:
+        return resolved
+    # Kept, the values of a large model would fill the memory; so they are read and resolved again when they are needed.
+    mask = resolved.mask if resolved.mask.nbytes <= _KEPT_BYTES else None
+    return LazyFrozenVariable(
+        variable,
+        resolved.form,
+        resolved.selectors,
+        resolved.frozen_elements,
+        lambda: smallest_broadcastable(_apply(variable, steps, source).mask) if mask is None else mask,
+        lambda: _apply(variable, steps, source).frozen_values(),
+    )
+
+
+def _apply(variable: Variable, steps: Sequence[_Step], source: VariableSource) -> _Resolution:
+    resolution = _Resolution(variable, source)
+    for step in steps:
+        with step.explained(variable):
+            resolution.apply(step)
+    return resolution
 
 
 def _read_mask(file: ArrayFile, directory: Path | None, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
