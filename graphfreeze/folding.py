@@ -61,13 +61,16 @@ def fold(
     if not original.is_file():
         raise DataError(f"expected the original graph at {original}, found none: give the OUT of a rewrite")
     content = original.read_bytes()
+    # Of a Keras 2 save: what it notes of its layers, so that load_model works again.
+    layers = directory / "plan" / "original_keras_metadata.pb"
+    keras_metadata = layers.read_bytes() if layers.is_file() else None
     model = SavedModel(parse_saved_model(content, str(original)), directory / "saved_model")
     has_step = (directory / "training" / "manifest.json").is_file()
     artifact = read_artifact(directory) if has_step else None
     trained = _trained_values(model, artifact, source, explicit=state is not None)
     inputs = [directory, *([source] if source.exists() else [])]
     with atomic_directory(Path(deploy), overwrite=overwrite, inputs=inputs) as destination:
-        fold_saved_model(content, model.directory, plan, trained, destination)
+        fold_saved_model(content, model.directory, plan, trained, destination, keras_metadata=keras_metadata)
         files: list[str] = []
         if artifact is not None and "forward" in artifact.manifest.graphs:
             folded = SavedModel(model.proto, destination)

@@ -40,6 +40,7 @@ __all__ = ["inspect", "rewrite", "validate", "verify"]
 
 SCHEMA_VERSION = 1
 REFERENCE_BATCH_SIZE = 8
+_RESTORED_BY_FOLD = ("saved_model.pb", "keras_metadata.pb")
 
 StrPath = str | Path
 Progress = Callable[[str, int, int], None]
@@ -153,10 +154,14 @@ def rewrite(
     load_tensorflow()
     stages = _Stages(progress, 3 if options.no_onnx else 6)
     from graphfreeze.savedmodel.earlier import find_earlier_rewrite
+    from graphfreeze.savedmodel.keras_metadata import is_keras_2
     from graphfreeze.savedmodel.model import SavedModel
 
     stages.start("reading the model")
     source = SavedModel.load(model)
+    keeps = options.keras2 == "keep" and is_keras_2(source.object_graph, source.directory)
+    if keeps:
+        _check_keep_options(options)
     earlier = find_earlier_rewrite(source)
     if earlier is None:
         plan = resolve_plan(selections, source, form=options.form, only_in=options.only_in)
@@ -188,6 +193,8 @@ def rewrite(
             stages.start("proving the result")
             with _in_report(report, "proof"):
                 report["checks"].append(_prove(Path(model), directory / "saved_model", plan))
+        if keeps:
+            report["checks"].append(_try_in_keras_2(source, plan, directory, options))
         if not options.no_onnx:
             _write_training(source, plan, directory, options, report, stages)
         elif options.checks == "full":
@@ -226,10 +233,10 @@ def verify(original: StrPath, out: StrPath) -> Report:
     directory = Path(out)
     plan = load_plan(directory / "plan")
     evidence = _prove(Path(original), directory / "saved_model", plan)
-    kept = directory / "plan" / "original_saved_model.pb"
-    source = original_file(Path(original), "saved_model.pb")
-    if not kept.is_file() or not source.is_file() or kept.read_bytes() != source.read_bytes():
-        raise VerificationError(f"{kept} is not the saved_model.pb of {original}: fold would restore another model")
+    for name in _RESTORED_BY_FOLD:
+        kept, source = directory / "plan" / f"original_{name}", original_file(Path(original), name)
+        if _content(kept) != _content(source):
+            raise VerificationError(f"{kept} is not the {name} of {original}: fold would restore another model")
     return {"schema_version": SCHEMA_VERSION, "passed": True, "variables": _describe(plan), "checks": [evidence]}
 
 
@@ -293,8 +300,6 @@ def _merge(
         raise UsageError("the training step needs a loss: give one, or no_onnx to rewrite the SavedModel only")
     if options.only_in:
         raise UnsupportedError("freezing in single endpoints only (--only-in) is not supported yet: leave it out")
-    if options.keras2 == "keep":
-        raise UnsupportedError("keeping the freeze in tf_keras.models.load_model (--keras2 keep) is not supported yet")
     return options, ordered
 
 
@@ -324,8 +329,10 @@ def _write_saved_model(source: SavedModel, plan: FreezePlan, directory: Path, op
     from graphfreeze.passes.write import write
     from graphfreeze.savedmodel.earlier import original_file
 
-    rewritten = freeze_reads(source, plan)
+    rewritten = freeze_reads(source, plan, keras2=options.keras2)
     write(rewritten, directory / "saved_model", link=options.link)
+    if rewritten.retagged:
+        report["keras_2"] = {"load_model": options.keras2, "layers": list(rewritten.retagged)}
     by_path: dict[str, list[Report]] = {}
     for read in rewritten.reads:
         by_path.setdefault(read.object_path, []).append(
@@ -340,11 +347,36 @@ def _write_saved_model(source: SavedModel, plan: FreezePlan, directory: Path, op
         variable["reads"] = by_path.get(variable["object_path"], [])
     (directory / "plan").mkdir()
     save_plan(plan, directory / "plan")
-    original = original_file(source.directory, "saved_model.pb")
-    shutil.copyfile(original, directory / "plan" / "original_saved_model.pb")
+    for name in _RESTORED_BY_FOLD:
+        if (file := original_file(source.directory, name)).is_file():
+            shutil.copyfile(file, directory / "plan" / f"original_{name}")
     # The rewritten SavedModel can stand alone: it carries the plan that it was made by.
     own_copy = directory / "saved_model" / "assets.extra" / "graphfreeze"
     shutil.copytree(directory / "plan", own_copy, dirs_exist_ok=True)
+
+
+def _content(file: Path) -> bytes | None:
+    return file.read_bytes() if file.is_file() else None
+
+
+def _check_keep_options(options: Options) -> None:
+    """Refuse what keeps `--keras2 keep` from trying its result, before any work is done."""
+    from graphfreeze.checks.keras2 import require_tf_keras
+
+    if options.checks == "static":
+        raise UsageError(
+            "--keras2 keep tries its result in tf_keras, and --checks static runs nothing of the model: "
+            "give one of the two"
+        )
+    require_tf_keras()
+
+
+def _try_in_keras_2(source: SavedModel, plan: FreezePlan, directory: Path, options: Options) -> Report:
+    from graphfreeze.checks.keras2 import check_kept
+    from graphfreeze.savedmodel.earlier import original_directory
+
+    with original_directory(source) as original:
+        return check_kept(original, directory / "saved_model", plan, seed=options.seed)
 
 
 def _prove(original: Path, rewritten: Path, plan: FreezePlan) -> Report:

@@ -15,6 +15,7 @@ from graphfreeze.errors import DataError, ModelReadError, OutputError
 from graphfreeze.passes.write import copy_files, write_fingerprint
 from graphfreeze.savedmodel.checkpoint import Checkpoint
 from graphfreeze.savedmodel.files import VARIABLES_PREFIX, parse_saved_model
+from graphfreeze.savedmodel.keras_metadata import KERAS_METADATA
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.savedmodel.session_keys import session_keys
 from graphfreeze.selection.plan import FreezePlan
@@ -28,6 +29,8 @@ def fold(
     plan: FreezePlan,
     trained: Mapping[str, npt.NDArray[Any]],
     destination: str | os.PathLike[str],
+    *,
+    keras_metadata: bytes | None = None,
 ) -> None:
     """Write a plain SavedModel whose weights are the effective values of a trained, rewritten one.
 
@@ -42,6 +45,7 @@ def fold(
         plan: The freeze plan.
         trained: Object path -> value, of the variable's shape and dtype.
         destination: Where to; it must not exist, or be empty.
+        keras_metadata: The original `keras_metadata.pb`, of a Keras 2 save.
 
     Raises:
         DataError: `trained` names a variable that the model lacks, or a value has the wrong shape or dtype.
@@ -55,6 +59,8 @@ def fold(
     try:
         copy_files(source, target, variables=False)
         (target / "saved_model.pb").write_bytes(content)
+        if keras_metadata is not None:
+            (target / KERAS_METADATA).write_bytes(keras_metadata)
         (target / "variables").mkdir(exist_ok=True)
         _write_checkpoint(model.checkpoint, merged, str(target / VARIABLES_PREFIX))
         write_fingerprint(target)

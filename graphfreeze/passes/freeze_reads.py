@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 from tensorflow.core.protobuf import saved_model_pb2
 
+from graphfreeze.passes.keras2 import Keras2Mode, retag
 from graphfreeze.passes.mask_function import mask_function
 from graphfreeze.passes.size_budget import SizeBudget
 from graphfreeze.passes.specialise import name_contexts, specialise
 from graphfreeze.passes.supported import check_model, check_plan, check_uses
 from graphfreeze.passes.well_formed import check_well_formed
 from graphfreeze.savedmodel.contexts import analyse
+from graphfreeze.savedmodel.earlier import original_file
+from graphfreeze.savedmodel.keras_metadata import KERAS_METADATA, read_keras_metadata
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.savedmodel.reads import captured_tensors
 from graphfreeze.selection.plan import Form, FreezePlan
@@ -50,14 +53,18 @@ class RewrittenModel:
         original: What it was made from; its directory still holds the checkpoint and the assets.
         proto: The new `saved_model.pb`.
         reads: Every masked read, in the order of the functions.
+        keras_metadata: The new `keras_metadata.pb`, or None where the original has none.
+        retagged: The names of the layers whose Keras 2 configuration changed.
     """
 
     original: SavedModel
     proto: saved_model_pb2.SavedModel
     reads: tuple[MaskedRead, ...]
+    keras_metadata: bytes | None = None
+    retagged: tuple[str, ...] = ()
 
 
-def freeze_reads(model: SavedModel, plan: FreezePlan) -> RewrittenModel:
+def freeze_reads(model: SavedModel, plan: FreezePlan, *, keras2: Keras2Mode = "refuse") -> RewrittenModel:
     """Mask every read of the plan's variables, in every function and for session loaders too.
 
     Saving, restoring and initialising keep seeing the raw variables. Reads that nothing takes stay as they are, and so
@@ -66,6 +73,7 @@ def freeze_reads(model: SavedModel, plan: FreezePlan) -> RewrittenModel:
     Args:
         model: The model; it is not changed.
         plan: The targeted variables with masks, values and forms.
+        keras2: What `tf_keras.models.load_model` does with the result, where the model is a save of Keras 2.
 
     Returns:
         The rewritten model.
@@ -112,4 +120,7 @@ def freeze_reads(model: SavedModel, plan: FreezePlan) -> RewrittenModel:
         ]
     changed = [body for context, body in bodies.items() if context.binding or names[context] != context.function]
     check_well_formed(proto, changed, names.values())
-    return RewrittenModel(model, proto, tuple(reads))
+    saved = read_keras_metadata(original_file(model.directory, KERAS_METADATA))
+    retagged = retag(proto.meta_graphs[0].object_graph_def, saved, targets, keras2, model.directory)
+    keras_metadata = None if saved is None else saved.SerializeToString(deterministic=True)
+    return RewrittenModel(model, proto, tuple(reads), keras_metadata, tuple(retagged))

@@ -23,14 +23,8 @@ def check_model(model: SavedModel) -> None:
     """Refuse models whose freeze would be lost without a word.
 
     Raises:
-        UnsupportedError: The model is a Keras 2 save, or its main graph reads variables that no object stands for.
+        UnsupportedError: Functions have gradient functions, or the main graph reads variables without an object.
     """
-    if (model.directory / "keras_metadata.pb").is_file():
-        raise UnsupportedError(
-            f"{model.directory} was saved by Keras 2 (it holds keras_metadata.pb): load_model would build its layers "
-            "anew and lose the freeze. Rewrite a copy without keras_metadata.pb, and load that with "
-            "tf.saved_model.load, which does not need the file."
-        )
     if model.meta_graph.graph_def.library.gradient:
         raise UnsupportedError(
             f"{model.directory} gives functions a gradient function of their own (library.gradient), as TensorFlow 1 "

@@ -14,10 +14,11 @@ from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 from graphfreeze.errors import OutputError
 from graphfreeze.passes.freeze_reads import RewrittenModel
 from graphfreeze.passes.size_budget import PROTOBUF_LIMIT, SizeBudget
+from graphfreeze.savedmodel.keras_metadata import KERAS_METADATA
 
 __all__ = ["copy_files", "write", "write_fingerprint"]
 
-_REPLACED = ("saved_model.pb", "fingerprint.pb")
+_REPLACED = ("saved_model.pb", "fingerprint.pb", KERAS_METADATA)
 _NOTES = ("assets.extra", "graphfreeze")
 
 
@@ -41,6 +42,8 @@ def write(rewritten: RewrittenModel, directory: str | os.PathLike[str], *, link:
         copy_files(rewritten.original.directory, target, link=link)
         # Not kept in a variable: a graph with its constants may be as large as the model.
         (target / "saved_model.pb").write_bytes(_serialise(rewritten.proto))
+        if rewritten.keras_metadata is not None:
+            (target / KERAS_METADATA).write_bytes(rewritten.keras_metadata)
         write_fingerprint(target)
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}.") from error
@@ -59,7 +62,7 @@ def _serialise(proto: saved_model_pb2.SavedModel) -> bytes:
 
 
 def copy_files(source: Path, target: Path, *, variables: bool = True, link: bool = False) -> None:
-    """Copy a SavedModel's directory without its graph, its fingerprint, and what an earlier rewrite noted in it.
+    """Copy a SavedModel's directory without graph, fingerprint, Keras 2 configuration, and notes of an earlier rewrite.
 
     Args:
         source: Where from.

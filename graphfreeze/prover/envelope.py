@@ -6,6 +6,7 @@ from google.protobuf.message import Message
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from graphfreeze.prover.failure import refuse
+from graphfreeze.prover.keras_notes import is_noted
 from graphfreeze.prover.masked_read import OUTPUTS
 from graphfreeze.prover.messages import differing_fields
 from graphfreeze.prover.pair import Consumer
@@ -70,9 +71,13 @@ def _compare_objects(before: meta_graph_pb2.MetaGraphDef, after: meta_graph_pb2.
     for position, (a, b) in enumerate(zip(old.nodes, new.nodes, strict=True)):
         what = f"node {position} of the object graph"
         captured = a.WhichOneof("kind") == "captured_tensor" == b.WhichOneof("kind")
-        _same(what, a, b, ("captured_tensor",) if captured else ())
+        # What Keras 2 notes of an object is compared elsewhere.
+        noted = is_noted(a) and b.WhichOneof("kind") == "user_object"
+        _same(what, a, b, ("captured_tensor",) if captured else ("user_object",) if noted else ())
         if captured:
             _same(what, a.captured_tensor, b.captured_tensor, ("name",))
+        elif noted:
+            _same(what, a.user_object, b.user_object, ("identifier", "metadata"))
 
 
 def signature_outputs(

@@ -11,7 +11,7 @@ from graphfreeze.errors import ModelReadError
 from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.messages import differing_fields
 
-__all__ = ["compare_files", "read_saved_model"]
+__all__ = ["KERAS_METADATA", "compare_files", "read_saved_model"]
 
 GRAPH = "saved_model.pb"
 FINGERPRINT = "fingerprint.pb"
@@ -92,22 +92,16 @@ def compare_files(original: Path, rewritten: Path) -> dict[str, int]:
     """Compare everything but the graph byte for byte: checkpoint shards, checkpoint index, assets.
 
     `fingerprint.pb` may be regenerated, new or absent. Files of the product's own live in `assets.extra/graphfreeze/`.
+    What `keras_metadata.pb` says is not compared here.
 
     Returns:
         Evidence: how many files and bytes are identical.
 
     Raises:
-        VerificationError: A file is missing, added, or differs; or Keras 2 would build the model anew from its layers'
-            configuration, without the freeze.
+        VerificationError: A file is missing, added, or differs.
     """
     before, after = _relative_files(original), _relative_files(rewritten)
     free = {GRAPH, FINGERPRINT}
-    if KERAS_METADATA in after:
-        refuse(
-            f"expected no {KERAS_METADATA} in a rewritten model, found one: Keras 2 would rebuild the "
-            "layers from it and lose the freeze",
-            file=KERAS_METADATA,
-        )
     for name in before:
         # The original may itself be an output of the product; its plan is replaced by the new one.
         if name not in after and name not in free and not name.startswith(OWN_FOLDER):
@@ -115,6 +109,7 @@ def compare_files(original: Path, rewritten: Path) -> dict[str, int]:
     for name in after:
         if name not in before and name not in free and not name.startswith(OWN_FOLDER):
             refuse(f"expected only the original's files, found the added file {name}", file=name)
+    free.add(KERAS_METADATA)
     identical = [name for name in before if name not in free and not name.startswith(OWN_FOLDER)]
     size = 0
     for name in identical:

@@ -11,8 +11,9 @@ from graphfreeze.prover.composition import check_contains, read_earlier
 from graphfreeze.prover.constants import check_form
 from graphfreeze.prover.envelope import compare_envelopes
 from graphfreeze.prover.failure import refuse
-from graphfreeze.prover.files import compare_files, read_saved_model
+from graphfreeze.prover.files import KERAS_METADATA, OWN_FOLDER, compare_files, read_saved_model
 from graphfreeze.prover.handles import Binding
+from graphfreeze.prover.keras2 import compare_keras_2
 from graphfreeze.prover.lockstep import Lockstep
 from graphfreeze.prover.pair import PairEvidence
 from graphfreeze.prover.targets import Target, find_targets
@@ -37,7 +38,7 @@ def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
 
     Returns:
         The evidence, JSON-ready: per variable its form and masked reads (`function`, `original_function`, `node`,
-        `operation`); counts of functions, nodes and files compared.
+        `operation`); counts of functions, nodes and files compared; what load_model of Keras 2 does.
 
     Raises:
         VerificationError: Something could not be proven. The message names variable, function and node.
@@ -47,8 +48,10 @@ def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
     after = read_saved_model(rewritten, original=False)
     files = compare_files(original, rewritten)
     earlier = read_earlier(original)
+    layers = original / KERAS_METADATA
     if earlier is not None:
-        _prove_graphs(earlier.original, before, earlier.plan)
+        layers = original / OWN_FOLDER / f"original_{KERAS_METADATA}"
+        _prove_graphs(earlier.original, before, earlier.plan, (layers, original / KERAS_METADATA))
         frozen_before = check_contains(plan, earlier.plan)
         before = earlier.original
     compare_envelopes(before, after)
@@ -57,6 +60,8 @@ def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
     targets = find_targets(before.meta_graphs[0].object_graph_def, plan)
     for target in targets.values():
         check_form(target)
+    objects = (before.meta_graphs[0].object_graph_def, after.meta_graphs[0].object_graph_def)
+    keras_2 = compare_keras_2((layers, rewritten / KERAS_METADATA), *objects, targets)
     proven = Lockstep(before.meta_graphs[0], after.meta_graphs[0], targets).prove()
     return {
         "schema_version": SCHEMA_VERSION,
@@ -65,15 +70,20 @@ def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
         "functions": _function_counts(proven),
         "files": files,
         "earlier": None if earlier is None else {"frozen_elements": frozen_before},
+        "keras_2": keras_2,
     }
 
 
-def _prove_graphs(before: saved_model_pb2.SavedModel, after: saved_model_pb2.SavedModel, plan: FreezePlan) -> None:
+def _prove_graphs(
+    before: saved_model_pb2.SavedModel, after: saved_model_pb2.SavedModel, plan: FreezePlan, layers: tuple[Path, Path]
+) -> None:
     """Prove that the earlier rewrite's graph is its original's with its own plan, so that nothing is lost with it."""
     compare_envelopes(before, after)
     targets = find_targets(before.meta_graphs[0].object_graph_def, plan)
     for target in targets.values():
         check_form(target)
+    objects = (before.meta_graphs[0].object_graph_def, after.meta_graphs[0].object_graph_def)
+    compare_keras_2(layers, *objects, targets)
     Lockstep(before.meta_graphs[0], after.meta_graphs[0], targets).prove()
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection.plan import FreezePlan
 from graphfreeze.selection.plan_files import load_plan
 
-__all__ = ["EarlierRewrite", "find_earlier_rewrite", "original_file"]
+__all__ = ["EarlierRewrite", "find_earlier_rewrite", "original_directory", "original_file"]
 
 _NOTES = Path("assets.extra") / "graphfreeze"
 _MASKED_READ = re.compile(r".*/graphfreeze/(add|select)(_\d+)*")
@@ -61,3 +64,20 @@ def original_file(directory: Path, name: str) -> Path:
     """Where the original's file of that name lies: in the directory, or in what an earlier rewrite noted there."""
     notes = directory / _NOTES
     return notes / f"original_{name}" if (notes / "plan.json").is_file() else directory / name
+
+
+@contextmanager
+def original_directory(model: SavedModel) -> Iterator[Path]:
+    """A directory from which TensorFlow loads the original: the model's own, or what an earlier rewrite noted of it."""
+    notes = model.directory / _NOTES
+    if not (notes / "plan.json").is_file():
+        yield model.directory
+        return
+    with tempfile.TemporaryDirectory(prefix="graphfreeze-") as name:
+        directory = Path(name)
+        for kept in notes.glob("original_*"):
+            (directory / kept.name.removeprefix("original_")).symlink_to(kept.resolve())
+        for part in ("assets", "variables"):
+            if (model.directory / part).is_dir():
+                (directory / part).symlink_to((model.directory / part).resolve())
+        yield directory

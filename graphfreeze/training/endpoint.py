@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow.python.util import nest
 
 from graphfreeze.errors import UnsupportedError, UsageError
+from graphfreeze.training.training_call import traces, training_call
 
 __all__ = [
     "ADDED_LOSSES",
@@ -23,7 +24,7 @@ __all__ = [
 ]
 
 TRAINING_ENDPOINT = "train"
-"""The endpoint of `graphfreeze export` that computes in training mode."""
+"""The endpoint that computes in training mode: of `graphfreeze export`, or `__call__(training=True)` of the model."""
 
 ADDED_LOSSES = "graphfreeze_losses"
 """The output of an endpoint that is added to the loss: regularisers, activity regularisers, `add_loss`."""
@@ -84,7 +85,10 @@ class Endpoint:
 
 
 def endpoint_names(loaded: Any) -> list[str]:
-    """The names of everything that can be called: attributes first, then signatures."""
+    """The names of everything that can be called: attributes first, then signatures.
+
+    Where `loaded(..., training=True)` was traced, as in Keras 2 saves, that is one more: `train`.
+    """
     attributes = [
         name
         for name in sorted(vars(loaded))
@@ -92,7 +96,10 @@ def endpoint_names(loaded: Any) -> list[str]:
     ]
     if getattr(loaded, "concrete_functions", None) or _is_callable_object(loaded):
         attributes.append("__call__")
-    return [*attributes, *(name for name in sorted(loaded.signatures) if name not in attributes)]
+    names = [*attributes, *(name for name in sorted(loaded.signatures) if name not in attributes)]
+    if TRAINING_ENDPOINT not in names and traces(loaded, training=True):
+        names.append(TRAINING_ENDPOINT)
+    return names
 
 
 def choose_endpoint(loaded: Any, name: str | None) -> Endpoint:
@@ -132,9 +139,13 @@ def choose_forward_endpoint(loaded: Any, name: str | None, trained: Endpoint) ->
 
 
 def _concrete(loaded: Any, name: str) -> Any:
-    if name != "__call__" and not hasattr(loaded, name):
+    if name in loaded.signatures and not hasattr(loaded, name):
         return loaded.signatures[name]
+    if name == TRAINING_ENDPOINT and not hasattr(getattr(loaded, name, None), "concrete_functions"):
+        return training_call(loaded, ADDED_LOSSES)
     functions = (loaded.__call__ if name == "__call__" else getattr(loaded, name)).concrete_functions
+    if name == "__call__":
+        functions = traces(loaded, training=False) or functions
     return min(functions, key=lambda f: sum(not isinstance(i, tf.TensorSpec) for i in _specs(f)))
 
 
