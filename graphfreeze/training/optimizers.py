@@ -10,7 +10,10 @@ import keras
 
 from graphfreeze.training.arguments import Configured, construct, parse_configured, snake_case
 
-__all__ = ["OPTIMIZERS", "OptimizerVariable", "build_optimizer", "parse_optimizer"]
+__all__ = ["LEARNING_RATE", "OPTIMIZERS", "OptimizerVariable", "build_optimizer", "parse_optimizer"]
+
+LEARNING_RATE = "learning_rate"
+"""The name of the hyperparameter in the artifact."""
 
 _NOT_OFFERED = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer"}  # the base class, and wrappers of other optimizers
 
@@ -71,6 +74,6 @@ def build_optimizer(
             name = f"{configured.name}/{parameter}/{slot}"
         else:
             parameter, slot = None, variable.name
-            name = "learning_rate" if slot == "learning_rate" else f"{configured.name}/{slot}"
+            name = LEARNING_RATE if slot == LEARNING_RATE else f"{configured.name}/{slot}"
         variables.append(OptimizerVariable(name, parameter, variable.value))
     return optimizer, variables

@@ -22,7 +22,7 @@ from graphfreeze.training.functionalise import functionalise
 from graphfreeze.training.graph import NamedGraph
 from graphfreeze.training.losses import OutputLoss
 from graphfreeze.training.masked_reads import read_state_directly
-from graphfreeze.training.optimizers import OptimizerVariable, build_optimizer
+from graphfreeze.training.optimizers import LEARNING_RATE, OptimizerVariable, build_optimizer
 from graphfreeze.training.targets import Objective, make_objective
 from graphfreeze.training.variable_uses import VariableSlot
 
@@ -34,7 +34,7 @@ class Parameter:
     """A variable of the model in the training step.
 
     Attributes:
-        name: Its name in the artifact: the variable's name, or its object path where two share the name.
+        name: Its name in the artifact: the variable's name, or its object path where something else has that name.
         variable: What the SavedModel says of it.
         resource: The loaded `tf.Variable`.
         frozen: Its part of the freeze plan, or None.
@@ -160,7 +160,9 @@ def _parameters(loaded: Any, variables: Sequence[Variable], plan: FreezePlan, en
         frozen = plan.find(variable.object_path)
         if frozen is not None:
             resource.assign(np.where(frozen.full_mask, resource.numpy(), frozen.value))
-        name = variable.name if counts[variable.name] == 1 else variable.object_path
+        # A compiled Keras 2 save holds its own optimizer's learning rate.
+        ambiguous = counts[variable.name] > 1 or variable.name == LEARNING_RATE
+        name = variable.object_path if ambiguous else variable.name
         trains = (
             variable.trainable
             and id(resource.handle) in captured

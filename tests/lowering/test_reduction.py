@@ -23,6 +23,10 @@ def test_reductions_with_gradients(keepdims: bool) -> None:
     check(gradients(function), {"x": Argument((None, 3, 4))})
 
 
+def test_l2_loss_with_gradients() -> None:
+    check(gradients(lambda x: [tf.nn.l2_loss(x)]), {"x": Argument((None, 3, 4))})
+
+
 def test_products_with_gradients() -> None:
     check(gradients(lambda x: [tf.reduce_prod(x, [1]), tf.reduce_prod(x, [-1])]), {"x": Argument((None, 3, 4))})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,14 +148,6 @@ def test_custom_gradients_in_shared_functions(tmp_path: Path) -> None:
     plan = make_plan(model, ("a",), "blend")
     with pytest.raises(UnsupportedVariableUseError, match="custom gradient captures tensors from inside it"):
         freeze_reads(model, plan)
-
-
-def test_keras_2_saves_are_refused(saved: Saved, tmp_path: Path) -> None:
-    shutil.copytree(saved("dense"), tmp_path / "in")
-    (tmp_path / "in" / "keras_metadata.pb").touch()
-    model = SavedModel.load(tmp_path / "in")
-    with pytest.raises(UnsupportedError, match="saved by Keras 2"):
-        freeze_reads(model, make_plan(model, MODELS["dense"].targets, "blend"))
 
 
 def test_freezing_in_some_endpoints_only_is_refused(saved: Saved) -> None:

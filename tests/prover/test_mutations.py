@@ -461,10 +461,3 @@ def test_the_fingerprint(mutant: Make, form: Form) -> None:
     assert model.evidence()["proven"]
     (model.original / "fingerprint.pb").unlink()
     assert model.evidence()["proven"]
-
-
-def test_keras_metadata_would_lose_the_freeze(mutant: Make, form: Form) -> None:
-    model = mutant("shared", form)
-    for directory in (model.original, model.rewritten):
-        (directory / "keras_metadata.pb").write_bytes(b"")
-    assert model.failure("Keras 2 would rebuild")["file"] == "keras_metadata.pb"

@@ -69,6 +69,15 @@ rule("All", inputs=(UNUSED,))(_logical("ReduceMin", "Whether all elements along 
 rule("Any", inputs=(UNUSED,))(_logical("ReduceMax", "Whether any element along the axes is true."))
 
 
+@rule("L2Loss", inputs=(UNUSED,))
+def l2_loss(node: Node) -> Tensor:
+    """Half the sum of squares of all elements, in whatever layout they are stored."""
+    source, output = node.inputs[0], node.outputs[0]
+    squares = node.emit("ReduceSumSquare", node.value(source, stored_layout(source)), keepdims=0)
+    output.values[PLAIN] = node.emit("Mul", squares, node.scalar(0.5, 0))
+    return output
+
+
 def _position(operator: str, formula: str) -> Callable[..., Tensor]:
     def lower(node: Node, axis: npt.NDArray[Any]) -> Tensor:
         source = node.inputs[0]
