@@ -133,7 +133,13 @@ def test_several_outputs_with_weights_and_weighted_examples(tmp_path: Path) -> N
         jit_compile=False,
     )
     targets = [data["y.value"], data["y.label"]]
-    assert_equal(model, trainer, steps(trainer, data), fit(model, data, targets, data["sample_weight"]))
+    before = trainer.gradients({name: array[:BATCH_SIZE] for name, array in data.items()})
+    by_hand = np.mean((model(data["x"][:BATCH_SIZE])[0] - targets[0][:BATCH_SIZE]) ** 2, axis=-1)
+    assert before.output_losses["value"] == pytest.approx(np.mean(by_hand * data["sample_weight"][:BATCH_SIZE]), 1e-5)
+    found = steps(trainer, data)
+    assert before.loss == pytest.approx(found[0][0], 1e-6)
+    assert trainer.output_losses.keys() == before.output_losses.keys() == {"label", "value"}
+    assert_equal(model, trainer, found, fit(model, data, targets, data["sample_weight"]))
 
 
 def test_masks_reach_the_loss(tmp_path: Path) -> None:
