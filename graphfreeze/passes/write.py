@@ -7,13 +7,15 @@ import os
 import shutil
 from pathlib import Path
 
-from google.protobuf.message import EncodeError
+from google.protobuf.message import DecodeError, EncodeError
 from tensorflow.core.protobuf import fingerprint_pb2, saved_model_pb2
 from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 
 from graphfreeze.errors import OutputError
 from graphfreeze.passes.freeze_reads import RewrittenModel
 from graphfreeze.passes.size_budget import PROTOBUF_LIMIT, SizeBudget
+from graphfreeze.savedmodel.directory import check_files
+from graphfreeze.savedmodel.files import VARIABLES_PREFIX
 from graphfreeze.savedmodel.keras_metadata import KERAS_METADATA
 
 __all__ = ["copy_files", "write", "write_fingerprint"]
@@ -45,6 +47,7 @@ def write(rewritten: RewrittenModel, directory: str | os.PathLike[str], *, link:
         if rewritten.keras_metadata is not None:
             (target / KERAS_METADATA).write_bytes(rewritten.keras_metadata)
         write_fingerprint(target)
+        _drop_stale_fingerprint(rewritten.original.directory, target)
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}.") from error
 
@@ -71,9 +74,11 @@ def copy_files(source: Path, target: Path, *, variables: bool = True, link: bool
         link: Hard-link files instead, where the file system can.
 
     Raises:
+        ModelReadError: `source` holds links that lead elsewhere, or what is no file.
         OutputError: `target` holds something.
         OSError: Something cannot be read or written.
     """
+    check_files(source)
     if target.exists() and any(target.iterdir()):
         raise OutputError(f"{target} is not empty. Give a new directory.")
     target.mkdir(parents=True, exist_ok=True)
@@ -100,6 +105,27 @@ def write_fingerprint(directory: Path) -> None:
     digest = hashlib.sha256(fingerprint.SerializeToString(deterministic=True)).digest()
     fingerprint.uuid = str(int.from_bytes(digest[:16], "big"))
     (directory / "fingerprint.pb").write_bytes(fingerprint.SerializeToString(deterministic=True))
+
+
+def _drop_stale_fingerprint(original: Path, target: Path) -> None:
+    """Leave the new fingerprint out where the original's was none of the original: it would seem to prove a change.
+
+    A rewrite does not change signatures, so that their hash stays if it was right; so does that of an equal checkpoint.
+    """
+    if not (original / "fingerprint.pb").is_file():
+        return
+    old, new = fingerprint_pb2.FingerprintDef(), fingerprint_pb2.FingerprintDef()
+    try:
+        old.ParseFromString((original / "fingerprint.pb").read_bytes())
+    except DecodeError:
+        (target / "fingerprint.pb").unlink()
+        return
+    new.ParseFromString((target / "fingerprint.pb").read_bytes())
+    index = f"{VARIABLES_PREFIX}.index"
+    kept = (original / index).is_file() and (original / index).read_bytes() == (target / index).read_bytes()
+    stale = old.signature_def_hash != new.signature_def_hash or (kept and old.checkpoint_hash != new.checkpoint_hash)
+    if old.version == new.version and stale:
+        (target / "fingerprint.pb").unlink()
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -12,7 +12,7 @@ from graphfreeze.savedmodel.body import Body
 from graphfreeze.savedmodel.call_sites import LOOPS
 from graphfreeze.savedmodel.endpoints import Endpoint
 from graphfreeze.savedmodel.handle_flow import Call, Context, Flow, Use, UseKind, trace_handles
-from graphfreeze.savedmodel.main_graph import saver_nodes, signature_nodes, variable_handles
+from graphfreeze.savedmodel.main_graph import saver_nodes, signature_nodes, unclear_handles, variable_handles
 from graphfreeze.savedmodel.object_graph import resource_functions, saver_functions
 from graphfreeze.savedmodel.scope import Scope
 
@@ -94,6 +94,12 @@ class _Analyser:
         main_graph = trace_handles(
             body, handles, self.model.functions, self._returns, lambda i: body.nodes[i].name in live
         )
+        main_graph.uses.extend(
+            Use(UseKind.OTHER, i, variable, reason)
+            for i, variable, reason in unclear_handles(self.model.meta_graph, self.model.functions, body, live)
+            if variable in self.variables
+        )
+        main_graph.uses.sort(key=lambda use: use.node)
         self._visit(call.callee for call in main_graph.calls)
         for context, flow in self.contexts.items():
             _check_returned_handles(flow, self.contexts, self.model.body(context.function))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from typing import Any
 
 from tensorflow.core.framework import function_pb2, node_def_pb2
@@ -12,7 +12,7 @@ from graphfreeze.savedmodel.body import Body
 from graphfreeze.savedmodel.call_sites import CALLS
 from graphfreeze.savedmodel.endpoints import INITIALISER_SIGNATURE
 
-__all__ = ["node_of", "saver_nodes", "signature_nodes", "variable_handles"]
+__all__ = ["node_of", "saver_nodes", "signature_nodes", "unclear_handles", "variable_handles"]
 
 
 def node_of(reference: str) -> str:
@@ -56,14 +56,49 @@ def variable_handles(
     Returns:
         Tensor -> object node id.
     """
-    concrete: Any = meta_graph.object_graph_def.concrete_functions
-    handles: dict[str, int] = {}
-    for node in body.nodes:
-        if node.op not in CALLS or node.attr["f"].func.name not in concrete:
+    return {tensor: captured for _, tensor, captured in _passed(meta_graph, functions, body)}
+
+
+def unclear_handles(
+    meta_graph: meta_graph_pb2.MetaGraphDef,
+    functions: dict[str, function_pb2.FunctionDef],
+    body: Body,
+    live: Container[str],
+) -> list[tuple[int, int, str]]:
+    """Calls of concrete functions by live nodes that pass something else than one handle for each object.
+
+    Returns:
+        Position of the node, object node id, and the reason, for each.
+    """
+    owners: dict[str, int] = {}
+    unclear = []
+    for i, tensor, captured in _passed(meta_graph, functions, body):
+        if body.nodes[i].name not in live:
             continue
-        name = node.attr["f"].func.name
-        captures = concrete[name].bound_inputs
-        first = len(functions[name].signature.input_arg) - len(captures)
-        for position, captured in enumerate(captures, first):
-            handles[body.tensor(node.input[position])] = captured
-    return handles
+        origin = body.positions[node_of(tensor)]
+        seen: set[int] = set()
+        while body.nodes[origin].op in ("Identity", "IdentityN") and body.nodes[origin].input and origin not in seen:
+            seen.add(origin)
+            origin = body.positions[node_of(body.nodes[origin].input[0])]
+        if body.nodes[origin].op != "VarHandleOp":
+            unclear.append((i, captured, "it passes something else than the variable's handle"))
+            continue
+        owner = owners.setdefault(body.nodes[origin].name, captured)
+        if owner != captured:
+            reason = "its handle stands for another variable too"
+            unclear += [(i, captured, reason), (i, owner, reason)]
+    return unclear
+
+
+def _passed(
+    meta_graph: meta_graph_pb2.MetaGraphDef, functions: dict[str, function_pb2.FunctionDef], body: Body
+) -> Iterator[tuple[int, str, int]]:
+    """Position of a node that calls a concrete function, a tensor that it passes, the object that this stands for."""
+    concrete: Any = meta_graph.object_graph_def.concrete_functions
+    for i, node in enumerate(body.nodes):
+        if node.op in CALLS and node.attr["f"].func.name in concrete:
+            name = node.attr["f"].func.name
+            captures = concrete[name].bound_inputs
+            first = len(functions[name].signature.input_arg) - len(captures)
+            for position, captured in enumerate(captures, first):
+                yield i, body.tensor(node.input[position]), captured

@@ -15,6 +15,7 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2, saved_obje
 from graphfreeze.errors import ModelReadError, UnsupportedError
 from graphfreeze.savedmodel.body import Body, function_body, main_graph_body
 from graphfreeze.savedmodel.checkpoint import Checkpoint
+from graphfreeze.savedmodel.directory import check_assets
 from graphfreeze.savedmodel.endpoints import Endpoint, list_endpoints
 from graphfreeze.savedmodel.files import check_variable_files, read_saved_model
 from graphfreeze.savedmodel.references import check_references
@@ -52,6 +53,7 @@ class SavedModel:
                 "TensorFlow 2 (tf.saved_model.save, or export of Keras) are supported."
             )
         check_references(self.meta_graph, self.directory)
+        check_assets(self.meta_graph, self.directory)
         if any(node.WhichOneof("kind") == "variable" for node in self.object_graph.nodes):
             check_variable_files(self.directory)
         self.checkpoint = Checkpoint(self.directory)
