@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphfreeze.training.graph import Edge, Graph, NamedGraph
+from graphfreeze.training.graph import NamedGraph
 
 __all__ = ["convolution_filters"]
 
@@ -17,19 +17,19 @@ _KEEPS_LAYOUT = frozenset({"Add", "AddV2", "Cast", "Identity", "Mul", "SelectV2"
 
 def convolution_filters(named: NamedGraph) -> set[str]:
     """The names of the inputs that reach the filter of a convolution through elementwise operations only."""
-    return {
-        name
+    # What each edge is made of: the inputs that reach it. One walk serves all of them.
+    reaching = {
+        id(edge): {name}
         for name, edge in zip(named.inputs, named.graph.inputs, strict=True)
-        if edge.shape is not None and len(edge.shape) in (4, 5) and _reaches_filter(named.graph, edge)
+        if edge.shape is not None and len(edge.shape) in (4, 5)
     }
-
-
-def _reaches_filter(graph: Graph, source: Edge) -> bool:
-    reached = {id(source)}
-    for operation in graph.operations:
-        positions = [i for i, edge in enumerate(operation.inputs) if id(edge) in reached]
-        if _FILTER_INPUT.get(operation.type) in positions:
-            return True
-        if positions and operation.type in _KEEPS_LAYOUT:
-            reached.update(id(edge) for edge in operation.outputs)
-    return False
+    found: set[str] = set()
+    for operation in named.graph.operations:
+        position = _FILTER_INPUT.get(operation.type)
+        if position is not None:
+            found |= reaching.get(id(operation.inputs[position]), set())
+        elif operation.type in _KEEPS_LAYOUT:
+            names = set().union(*(reaching.get(id(edge), ()) for edge in operation.inputs))
+            if names:
+                reaching.update((id(edge), names) for edge in operation.outputs)
+    return found
