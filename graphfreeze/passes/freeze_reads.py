@@ -1,4 +1,4 @@
-"""The freeze pass: every read of a targeted variable becomes a masked read."""
+"""The freeze pass: every read of a targeted variable becomes a masked read, every update a masked update."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 from tensorflow.core.protobuf import saved_model_pb2
 
+from graphfreeze.passes.freeze_updates import mask_updates
 from graphfreeze.passes.keras2 import Keras2Mode, retag
 from graphfreeze.passes.mask_function import mask_function
+from graphfreeze.passes.scoped import bind_clones, check_signatures
 from graphfreeze.passes.size_budget import SizeBudget
+from graphfreeze.passes.slot_variables import find_slots
 from graphfreeze.passes.specialise import name_contexts, specialise
 from graphfreeze.passes.supported import check_model, check_plan, check_uses
 from graphfreeze.passes.well_formed import check_well_formed
@@ -17,9 +20,10 @@ from graphfreeze.savedmodel.earlier import original_file
 from graphfreeze.savedmodel.keras_metadata import KERAS_METADATA, read_keras_metadata
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.savedmodel.reads import captured_tensors
+from graphfreeze.savedmodel.scope import find_scope
 from graphfreeze.selection.plan import Form, FreezePlan
 
-__all__ = ["MaskedRead", "RewrittenModel", "freeze_reads"]
+__all__ = ["MaskedRead", "MaskedUpdate", "RewrittenModel", "freeze_reads"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,29 @@ class MaskedRead:
     endpoints: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class MaskedUpdate:
+    """One update of a targeted variable, or of an optimizer's slot of one, that the pass masked.
+
+    Attributes:
+        name: The name of the variable, or of the slot.
+        object_path: Its object path.
+        of: The object path of the targeted variable: of the variable itself, or of the one whose slot it is.
+        function: The function that updates it, as the rewritten model names it.
+        node: The node that does.
+        operation: That node's operation.
+        endpoints: The endpoints that reach it.
+    """
+
+    name: str
+    object_path: str
+    of: str
+    function: str
+    node: str
+    operation: str
+    endpoints: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class RewrittenModel:
     """A rewritten SavedModel that is not written yet.
@@ -53,6 +80,7 @@ class RewrittenModel:
         original: What it was made from; its directory still holds the checkpoint and the assets.
         proto: The new `saved_model.pb`.
         reads: Every masked read, in the order of the functions.
+        updates: Every masked update, in the order of the functions.
         keras_metadata: The new `keras_metadata.pb`, or None where the original has none.
         retagged: The names of the layers whose Keras 2 configuration changed.
     """
@@ -60,6 +88,7 @@ class RewrittenModel:
     original: SavedModel
     proto: saved_model_pb2.SavedModel
     reads: tuple[MaskedRead, ...]
+    updates: tuple[MaskedUpdate, ...] = ()
     keras_metadata: bytes | None = None
     retagged: tuple[str, ...] = ()
 
@@ -68,7 +97,8 @@ def freeze_reads(model: SavedModel, plan: FreezePlan, *, keras2: Keras2Mode = "r
     """Mask every read of the plan's variables, in every function and for session loaders too.
 
     Saving, restoring and initialising keep seeing the raw variables. Reads that nothing takes stay as they are, and so
-    does everything that does not read a targeted variable. The result depends on nothing but the two arguments.
+    does everything that does not use a targeted variable. Where the model updates them itself, frozen elements stay as
+    they are stored, and so do those of the optimizer's slots. The result depends on nothing but the arguments.
 
     Args:
         model: The model; it is not changed.
@@ -86,23 +116,34 @@ def freeze_reads(model: SavedModel, plan: FreezePlan, *, keras2: Keras2Mode = "r
     """
     check_model(model)
     targets = check_plan(model, plan)
-    analysis = analyse(model, frozenset(targets))
-    check_uses(model, analysis, targets)
+    scope = find_scope(model, plan.only_in)
+    analysis = analyse(model, frozenset(targets), scope)
+    slots = find_slots(model, analysis if scope is None else analyse(model, frozenset(targets)), targets)
+    if slots:
+        analysis = analyse(model, frozenset({*targets, *slots}), scope)
+    check_uses(model, analysis)
+    if scope is not None:
+        check_signatures(model, analysis, scope)
     captured = captured_tensors(model)
-    names = name_contexts(analysis, existing=model.functions.keys(), fixed=captured.keys())
+    names = name_contexts(
+        analysis, existing=model.functions.keys(), fixed=captured.keys(), plain_first=scope is not None
+    )
 
     proto = saved_model_pb2.SavedModel()
     proto.CopyFrom(model.proto)
     budget = SizeBudget(proto.ByteSize())
     bodies = specialise(proto, analysis, names, budget)
     endpoints = analysis.endpoints_of(model.endpoints)
+    bind_clones(proto.meta_graphs[0].object_graph_def, analysis, names)
     objects = proto.meta_graphs[0].object_graph_def.nodes
+    masks = targets | {slot: targets[owner] for slot, owner in slots.items()}
+    dtypes = {node: model.variables_by_node[node].dtype for node in masks}
     reads: list[MaskedRead] = []
+    updates: list[MaskedUpdate] = []
     for context, function in bodies.items():
         captures = captured.get(context.function, {})
-        edit = mask_function(
-            function, model.body(context.function), analysis.contexts[context], targets, captures, budget
-        )
+        body, flow = model.body(context.function), analysis.contexts[context]
+        edit = mask_function(function, body, flow, targets, captures, budget)
         for tensor, masked in edit.captured.items():
             for node in captures[tensor]:
                 objects[node].captured_tensor.name = masked
@@ -118,9 +159,21 @@ def freeze_reads(model: SavedModel, plan: FreezePlan, *, keras2: Keras2Mode = "r
             )
             for frozen, node, operation in edit.reads
         ]
+        updates += [
+            MaskedUpdate(
+                model.variables_by_node[variable].name,
+                model.variables_by_node[variable].object_path,
+                masks[variable].variable.object_path,
+                names[context],
+                node,
+                operation,
+                endpoints.get(context, ()),
+            )
+            for variable, node, operation in mask_updates(function, body, flow, masks, dtypes, budget)
+        ]
     changed = [body for context, body in bodies.items() if context.binding or names[context] != context.function]
     check_well_formed(proto, changed, names.values())
     saved = read_keras_metadata(original_file(model.directory, KERAS_METADATA))
     retagged = retag(proto.meta_graphs[0].object_graph_def, saved, targets, keras2, model.directory)
     keras_metadata = None if saved is None else saved.SerializeToString(deterministic=True)
-    return RewrittenModel(model, proto, tuple(reads), keras_metadata, tuple(retagged))
+    return RewrittenModel(model, proto, tuple(reads), tuple(updates), keras_metadata, tuple(retagged))

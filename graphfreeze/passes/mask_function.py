@@ -55,7 +55,11 @@ def mask_function(
         What was replaced.
     """
     edit = FunctionEdit()
-    uses = [use for use in flow.uses if use.kind is UseKind.READ and is_used(body, use.node, captures)]
+    uses = [
+        use
+        for use in flow.uses
+        if use.kind is UseKind.READ and use.variable in targets and is_used(body, use.node, captures)
+    ]
     if not uses:
         return edit
     builder = MaskedReadBuilder(function, budget)

@@ -30,7 +30,7 @@ from graphfreeze.passes.size_budget import SizeBudget
 from graphfreeze.selection.plan import FrozenVariable
 from graphfreeze.selection.variable import numpy_dtype
 
-__all__ = ["MaskedReadBuilder"]
+__all__ = ["MaskedReadBuilder", "scope"]
 
 _INVALID = re.compile(r"[^A-Za-z0-9_.\-/]")
 _NODE_OVERHEAD = 256
@@ -69,7 +69,7 @@ class MaskedReadBuilder:
         if frozen.form == "blend":
             key = ("stop_gradient", frozen.variable.object_path, read.device)
             if key not in self._made:
-                name = f"{_scope(frozen)}/stop_gradient"
+                name = f"{scope(frozen)}/stop_gradient"
                 self._made[key] = self._add("StopGradient", name, [values], read.device, "output", T=_type(frozen))
             values = self._made[key]
         return self._combine(read, raw, mask, values, frozen)
@@ -128,14 +128,14 @@ class MaskedReadBuilder:
         return self._combine(gather, raw, mask, values, frozen)
 
     def _combine(self, read: node_def_pb2.NodeDef, raw: str, mask: str, values: str, frozen: FrozenVariable) -> str:
-        scope = f"{read.name}/graphfreeze"
+        prefix = f"{read.name}/graphfreeze"
         attributes: dict[str, Any] = {"T": _type(frozen)}
         if "_output_shapes" in read.attr:
             attributes["_output_shapes"] = read.attr["_output_shapes"]
         if frozen.form == "select":
-            return self._add("SelectV2", f"{scope}/select", [mask, raw, values], read.device, "output", **attributes)
-        product = self._add("Mul", f"{scope}/mul", [mask, raw], read.device, "z", **attributes)
-        return self._add("AddV2", f"{scope}/add", [product, values], read.device, "z", **attributes)
+            return self._add("SelectV2", f"{prefix}/select", [mask, raw, values], read.device, "output", **attributes)
+        product = self._add("Mul", f"{prefix}/mul", [mask, raw], read.device, "z", **attributes)
+        return self._add("AddV2", f"{prefix}/add", [product, values], read.device, "z", **attributes)
 
     def _gather(
         self, operation: str, gather: node_def_pb2.NodeDef, name: str, inputs: list[str], **attributes: Any
@@ -154,7 +154,7 @@ class MaskedReadBuilder:
         key = ("mask", frozen.variable.object_path, mask.shape, device)
         if key not in self._made:
             dtype = frozen.variable.dtype if frozen.form == "blend" else "bool"
-            self._made[key] = self._const(f"{_scope(frozen)}/mask", mask.astype(numpy_dtype(dtype)), dtype, device)
+            self._made[key] = self._const(f"{scope(frozen)}/mask", mask.astype(numpy_dtype(dtype)), dtype, device)
         return self._made[key]
 
     def _frozen(self, frozen: FrozenVariable, device: str) -> str:
@@ -164,7 +164,7 @@ class MaskedReadBuilder:
             values = frozen.value
             if frozen.form == "blend":
                 values = np.where(frozen.full_mask, -np.zeros((), values.dtype), values)
-            self._made[key] = self._const(f"{_scope(frozen)}/frozen", values, frozen.variable.dtype, device)
+            self._made[key] = self._const(f"{scope(frozen)}/frozen", values, frozen.variable.dtype, device)
         return self._made[key]
 
     def _const(self, name: str, array: npt.NDArray[Any], dtype: str, device: str) -> str:
@@ -199,7 +199,8 @@ class MaskedReadBuilder:
         return candidate
 
 
-def _scope(frozen: FrozenVariable) -> str:
+def scope(frozen: FrozenVariable) -> str:
+    """The start of the names of a variable's constants."""
     return f"graphfreeze/{_INVALID.sub('_', frozen.variable.name)}"
 
 

@@ -17,7 +17,9 @@ from graphfreeze.savedmodel.handle_flow import Call, Context
 __all__ = ["name_contexts", "specialise"]
 
 
-def name_contexts(analysis: Analysis, existing: Container[str], fixed: Container[str]) -> dict[Context, str]:
+def name_contexts(
+    analysis: Analysis, existing: Container[str], fixed: Container[str], *, plain_first: bool = False
+) -> dict[Context, str]:
     """Give every context the name of its function's body.
 
     A function keeps its name for the context in which the object graph binds it; one that is not bound there, for the
@@ -27,6 +29,7 @@ def name_contexts(analysis: Analysis, existing: Container[str], fixed: Container
         analysis: The analysis.
         existing: The names of the functions that there are.
         fixed: Functions that cannot be cloned, because custom gradients capture tensors from inside them.
+        plain_first: The context without targeted variables keeps the name even where the object graph binds another.
 
     Raises:
         UnsupportedVariableUseError: One of these would have to be cloned.
@@ -37,7 +40,8 @@ def name_contexts(analysis: Analysis, existing: Container[str], fixed: Container
     names: dict[Context, str] = {}
     for function, contexts in by_function.items():
         plain = Context(function)
-        own = analysis.roots.get(function) or (plain if plain in contexts else contexts[0])
+        root = None if plain_first and plain in contexts else analysis.roots.get(function)
+        own = root or (plain if plain in contexts else contexts[0])
         clones = [context for context in contexts if context != own]
         if clones and function in fixed:
             raise UnsupportedVariableUseError(

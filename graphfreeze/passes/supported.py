@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from graphfreeze.errors import UnsupportedDtypeError, UnsupportedError, UnsupportedVariableUseError, UsageError
+from graphfreeze.savedmodel.body import Body
 from graphfreeze.savedmodel.contexts import Analysis
-from graphfreeze.savedmodel.handle_flow import Use, UseKind
+from graphfreeze.savedmodel.handle_flow import Flow, Use, UseKind
 from graphfreeze.savedmodel.main_graph import signature_nodes, variable_handles
 from graphfreeze.savedmodel.model import SavedModel
+from graphfreeze.savedmodel.updates import update_of
 from graphfreeze.selection.plan import FreezePlan, FrozenVariable
 
 __all__ = ["check_model", "check_plan", "check_uses"]
@@ -54,12 +54,7 @@ def check_plan(model: SavedModel, plan: FreezePlan) -> dict[int, FrozenVariable]
     Raises:
         UsageError: A targeted variable is not one of the model's, or its mask or value do not fit it.
         UnsupportedDtypeError: A targeted variable's dtype has no masked read of that form.
-        UnsupportedError: The plan is for some endpoints only.
     """
-    if plan.only_in:
-        raise UnsupportedError(
-            f"Freezing in some endpoints only ({', '.join(plan.only_in)}) is not supported. Freeze in all of them."
-        )
     nodes = {variable.object_path: node for node, variable in model.variables_by_node.items()}
     targets = {}
     for frozen in plan.variables:
@@ -86,8 +81,8 @@ def check_plan(model: SavedModel, plan: FreezePlan) -> dict[int, FrozenVariable]
     return targets
 
 
-def check_uses(model: SavedModel, analysis: Analysis, targets: Mapping[int, FrozenVariable]) -> None:
-    """Refuse uses of targeted variables that are not known to be safe.
+def check_uses(model: SavedModel, analysis: Analysis) -> None:
+    """Refuse uses of targeted variables, and of their slots, that are not known to be safe.
 
     Raises:
         UnsupportedVariableUseError: There is one; all of them are in its details.
@@ -97,18 +92,18 @@ def check_uses(model: SavedModel, analysis: Analysis, targets: Mapping[int, Froz
         body = model.body(context.function)
         refused += [
             (
-                targets[use.variable],
+                model.variables_by_node[use.variable],
                 body.nodes[use.node].op,
                 body.nodes[use.node].name,
                 f"function {context.function}",
                 use,
             )
             for use in flow.uses
-            if use.kind is not UseKind.READ
+            if use.kind is not UseKind.READ and not _can_be_masked(body, flow, use)
         ]
     refused += [
         (
-            targets[use.variable],
+            model.variables_by_node[use.variable],
             model.main_body.nodes[use.node].op,
             model.main_body.nodes[use.node].name,
             "the main graph",
@@ -118,14 +113,13 @@ def check_uses(model: SavedModel, analysis: Analysis, targets: Mapping[int, Froz
     ]
     for function, context in analysis.roots.items():
         for variable in sorted(set(analysis.contexts[context].returns.values())):
-            frozen = targets[variable]
-            refused.append((frozen, "Return", function, f"function {function}", Use(UseKind.OTHER, -1, variable)))
+            returned = model.variables_by_node[variable]
+            refused.append((returned, "Return", function, f"function {function}", Use(UseKind.OTHER, -1, variable)))
     if not refused:
         return
-    frozen, operation, node, where, use = refused[0]
-    first = frozen.variable
+    first, operation, node, where, use = refused[0]
     if use.kind is UseKind.WRITE:
-        problem = "which writes it: that would overwrite what is frozen, or train what is not"
+        problem = "which writes it in a way that cannot be limited to trainable elements"
     else:
         problem = use.reason or "which is not known to keep frozen elements frozen"
     more = f" So do {len(refused) - 1} more uses." if len(refused) > 1 else ""
@@ -135,13 +129,20 @@ def check_uses(model: SavedModel, analysis: Analysis, targets: Mapping[int, Froz
         {
             "uses": [
                 {
-                    "variable": f.variable.name,
-                    "object_path": f.variable.object_path,
+                    "variable": v.name,
+                    "object_path": v.object_path,
                     "operation": o,
                     "node": n,
                     "where": w,
                 }
-                for f, o, n, w, _ in refused
+                for v, o, n, w, _ in refused
             ]
         },
     )
+
+
+def _can_be_masked(body: Body, flow: Flow, use: Use) -> bool:
+    """Whether a node writes variables that are all known in a known way."""
+    node = body.nodes[use.node]
+    update = update_of(node) if use.kind is UseKind.WRITE else None
+    return update is not None and all(body.tensor(node.input[position]) in flow.handles for position in update.handles)

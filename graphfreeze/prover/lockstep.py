@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 
 from tensorflow.core.protobuf import meta_graph_pb2
 
@@ -13,14 +14,21 @@ from graphfreeze.prover.handles import Binding, Contexts
 from graphfreeze.prover.messages import differing_fields
 from graphfreeze.prover.pair import Consumer, Pair, PairEvidence
 from graphfreeze.prover.roots import Roots
+from graphfreeze.prover.scope import Scope
+from graphfreeze.prover.slots import find_slots
 from graphfreeze.prover.targets import Target
 
-__all__ = ["Lockstep"]
+__all__ = ["Lockstep", "library_of"]
 
 Obligation = tuple[str, str, Binding]
 
 
-def _library(meta: meta_graph_pb2.MetaGraphDef) -> dict[str, GraphView]:
+def library_of(meta: meta_graph_pb2.MetaGraphDef) -> dict[str, GraphView]:
+    """The functions of a model by name.
+
+    Raises:
+        VerificationError: Two have one name.
+    """
     views: dict[str, GraphView] = {}
     for function in meta.graph_def.library.function:
         if function.signature.name in views:
@@ -36,6 +44,8 @@ class Lockstep:
         original: The original's meta graph.
         rewritten: The rewritten meta graph.
         targets: The targeted variables by object node.
+        scope: Where they are frozen; None means everywhere. Elsewhere, bodies and calls have to stay as they are.
+        clones: The functions that stand for concrete functions in the rewritten model, where these are others.
     """
 
     def __init__(
@@ -43,17 +53,23 @@ class Lockstep:
         original: meta_graph_pb2.MetaGraphDef,
         rewritten: meta_graph_pb2.MetaGraphDef,
         targets: dict[int, Target],
+        scope: Scope | None = None,
+        clones: Mapping[str, str] | None = None,
     ) -> None:
+        self._scope = scope
+        self._clones = clones or {}
         self._before = original
         self._after = rewritten
-        self._targets = targets
-        self._functions = _library(original)
-        self._rewritten = _library(rewritten)
+        self._captured = captured_tensors(original, rewritten)
+        self._functions = library_of(original)
+        named = {name: [consumer.original for consumer in found] for name, found in self._captured.items()}
+        self.slots = find_slots(original, self._functions, targets, named)
+        self._targets = targets | self.slots
+        self._rewritten = library_of(rewritten)
         self._contexts = Contexts(self._functions)
-        self._roots = Roots(original, targets, self._contexts)
+        self._roots = Roots(original, self._targets, self._contexts, scope)
         self._proven: dict[Obligation, PairEvidence] = {}
         self._queue: deque[Obligation] = deque()
-        self._captured = captured_tensors(original, rewritten)
 
     def prove(self) -> dict[Obligation, PairEvidence]:
         """Prove every pair of bodies.
@@ -81,7 +97,7 @@ class Lockstep:
                     variable=self._targets[variable].name,
                     function=name,
                 )
-        self._oblige(name, name, binding)
+        self._oblige(name, self._clones.get(name, name), binding)
 
     def _oblige_gradients(self) -> None:
         library = self._before.graph_def.library
@@ -99,6 +115,8 @@ class Lockstep:
     def _oblige(self, original: str, rewritten: str, binding: Binding) -> None:
         if rewritten not in self._rewritten:
             refuse("expected the function in the rewritten model, found none of that name", function=rewritten)
+        if self._scope is not None and not binding and rewritten != original:
+            refuse(f"expected a call of {original!r}, which is out of scope, found another", function=rewritten)
         if (original, rewritten, binding) not in self._proven:
             self._proven[(original, rewritten, binding)] = PairEvidence()
             self._queue.append((original, rewritten, binding))

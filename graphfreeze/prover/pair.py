@@ -13,8 +13,10 @@ from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import CallSlot, GraphView, Tensor, call_slots, data_inputs, integer_attr
 from graphfreeze.prover.handles import HARMLESS, READS, SAME, Binding, Context
 from graphfreeze.prover.masked_read import MaskedReads, RawRead
+from graphfreeze.prover.masked_update import MaskedUpdates, Update
 from graphfreeze.prover.messages import differing_fields
 from graphfreeze.prover.targets import Target
+from graphfreeze.prover.writes import write_of
 
 __all__ = ["Consumer", "Pair", "PairEvidence"]
 
@@ -36,6 +38,7 @@ class PairEvidence:
 
     Attributes:
         masked: Of each raw tensor that is consumed masked: object node of the variable, node, operation.
+        updated: Of each masked update: object node of the variable or slot, node, operation.
         unread: Reads of targeted variables that nothing consumes.
         nodes: How many nodes of the original were compared.
         identical: How many of them are the same bytes.
@@ -43,6 +46,7 @@ class PairEvidence:
     """
 
     masked: list[tuple[int, str, str]] = field(default_factory=list)
+    updated: list[tuple[int, str, str]] = field(default_factory=list)
     unread: int = 0
     nodes: int = 0
     identical: int = 0
@@ -81,6 +85,7 @@ class Pair:
         self._raws: dict[tuple[str, int], RawRead] = {}
         self._gathered: set[str] = set()
         self._masked: set[tuple[str, int]] = set()
+        self._updates: dict[str, Update] = {}
 
     def prove(self) -> PairEvidence:
         """Prove the obligation.
@@ -92,8 +97,14 @@ class Pair:
         self._check_definition()
         self._find_raw_reads()
         reads = MaskedReads(self._original, self._rewritten, self._raws)
+        updates = MaskedUpdates(self._original, self._rewritten, self._updates, reads)
+        self._check_control_outputs(updates)
         for name, node in self._original.nodes.items():
-            self._compare_node(node, self._rewritten.nodes[name], reads)
+            self._compare_node(node, self._rewritten.nodes[name], reads, updates)
+        for name, update in self._updates.items():
+            if update.write.applies:
+                updates.prove_restored(name)
+            self._evidence.updated += [(t.node_id, name, update.node.op) for t in update.targets]
         for name, text in self._original.returns.items():
             self._compare_tensor(Consumer(f"output {name!r}", text, self._rewritten.returns.get(name, "")), reads)
         for consumer in self._consumers:
@@ -129,12 +140,19 @@ class Pair:
         before, after = self._original.definition, self._rewritten.definition
         if before is None or after is None:
             return
-        different = differing_fields(before, after, skip=("node_def", "ret", "signature"))
+        different = differing_fields(before, after, skip=("node_def", "ret", "signature", "control_ret"))
         different += [f"signature.{f}" for f in differing_fields(before.signature, after.signature, skip=("name",))]
         if set(before.ret) != set(after.ret):
             different.append("ret")
         if different:
             self._fail(f"expected the function to differ in masked reads only, found another {', '.join(different)}")
+
+    def _check_control_outputs(self, updates: MaskedUpdates) -> None:
+        before, after = self._original.definition, self._rewritten.definition
+        if before is None or after is None:
+            return
+        if {key: updates.node_waited_for(name) for key, name in before.control_ret.items()} != dict(after.control_ret):
+            self._fail("expected the function to differ in masked reads and updates only, found another control_ret")
 
     # The raw tensors that have to be masked.
 
@@ -152,8 +170,22 @@ class Pair:
                 self._check_peephole(node)
 
     def _check_use(self, node: node_def_pb2.NodeDef, position: int, target: Target) -> None:
-        """A handle may be read, passed on, or asked harmless things; nothing else is understood, and writes are not."""
-        if node.op in READS and position == 0:
+        """A handle may be read, written, passed on, or asked harmless things; nothing else is understood."""
+        write = write_of(node)
+        if target.slot_of is not None and node.op in READS and position == 0:
+            return
+        if write is not None and position in write.handles:
+            variables = [self._context.variable_of(node.input[handle]) for handle in write.handles]
+            known = tuple(self._targets[variable] for variable in variables if variable is not None)
+            if len(known) < len(variables):
+                self._fail("expected slots of the variable only, found another handle", node.name, target.name)
+            if self._original.definition is None:
+                self._fail("expected updates inside of functions, found one in the main graph", node.name, target.name)
+            after = self._rewritten.nodes[node.name]
+            if len(data_inputs(after)) != len(data_inputs(node)):
+                self._fail("expected the node to stay as it is, found another number of inputs", node.name, target.name)
+            self._updates[node.name] = Update(after, write, known)
+        elif node.op in READS and position == 0:
             dtype = node.attr["dtype"].type if "dtype" in node.attr else None
             if dtype != target.dtype:
                 self._fail("expected the read to have the variable's dtype, found another", node.name, target.name)
@@ -183,14 +215,17 @@ class Pair:
 
     # Node by node.
 
-    def _compare_node(self, before: node_def_pb2.NodeDef, after: node_def_pb2.NodeDef, reads: MaskedReads) -> None:
+    def _compare_node(
+        self, before: node_def_pb2.NodeDef, after: node_def_pb2.NodeDef, reads: MaskedReads, updates: MaskedUpdates
+    ) -> None:
         same = before.SerializeToString(deterministic=True) == after.SerializeToString(deterministic=True)
         self._evidence.identical += same
         if not same:
             different = differing_fields(before, after, skip=("op", "input", "attr"))
             if set(before.attr) != set(after.attr):
                 different += [f"attribute {name}" for name in sorted(set(before.attr) ^ set(after.attr))]
-            if len(before.input) != len(after.input):
+            added = len(before.input)
+            if len(after.input) < added or list(after.input[added:]) != updates.added_controls(before.name):
                 different.append("number of inputs")
             if different:
                 self._fail(
@@ -198,15 +233,21 @@ class Pair:
                     before.name,
                     fields=different,
                 )
-        if not same or self._raws:
-            for position, (old, new) in enumerate(zip(before.input, after.input, strict=True)):
-                self._compare_input(before, position, old, new, reads)
+        if not same or self._raws or self._updates:
+            for position, (old, new) in enumerate(zip(before.input, after.input, strict=False)):
+                self._compare_input(before, position, old, new, reads, updates)
         self._compare_callees(before, after, same)
 
-    def _compare_input(self, node: node_def_pb2.NodeDef, position: int, old: str, new: str, reads: MaskedReads) -> None:
+    def _compare_input(
+        self, node: node_def_pb2.NodeDef, position: int, old: str, new: str, reads: MaskedReads, updates: MaskedUpdates
+    ) -> None:
+        update = self._updates.get(node.name)
         if old.startswith("^"):
-            if old != new:
-                self._fail(f"expected the control input {old!r}, found {new!r}", node.name)
+            if updates.waited_for(old) != new:
+                self._fail(f"expected the control input {updates.waited_for(old)!r}, found {new!r}", node.name)
+        elif update is not None and not update.write.applies and position == update.write.value:
+            value = Consumer(f"input {position}", old, updates.masked_value(node.name))
+            self._compare_tensor(value, reads, node.name)
         elif node.name in self._gathered and position == 0:
             return
         elif self._context.counts(node.name):

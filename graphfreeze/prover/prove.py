@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ from tensorflow.core.protobuf import saved_model_pb2
 from graphfreeze.prover.composition import check_contains, read_earlier
 from graphfreeze.prover.constants import check_form
 from graphfreeze.prover.envelope import compare_envelopes
-from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.files import KERAS_METADATA, OWN_FOLDER, compare_files, read_saved_model
 from graphfreeze.prover.handles import Binding
 from graphfreeze.prover.keras2 import compare_keras_2
-from graphfreeze.prover.lockstep import Lockstep
+from graphfreeze.prover.lockstep import Lockstep, library_of
 from graphfreeze.prover.pair import PairEvidence
+from graphfreeze.prover.scope import find_scope, take_back_clones
 from graphfreeze.prover.targets import Target, find_targets
 from graphfreeze.selection.plan import FreezePlan
 
@@ -25,7 +26,7 @@ SCHEMA_VERSION = 1
 
 
 def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
-    """Prove that every read of the plan's variables is masked as planned, and that nothing else changed.
+    """Prove that every read and update of the plan's variables is masked as planned, and that nothing else changed.
 
     Nothing of either model is executed or loaded into TensorFlow: only its files are read. An original that is itself
     the result of a rewrite stands for the graph that was rewritten then: it is proven that this graph and the earlier
@@ -37,8 +38,9 @@ def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
         plan: What was to be frozen.
 
     Returns:
-        The evidence, JSON-ready: per variable its form and masked reads (`function`, `original_function`, `node`,
-        `operation`); counts of functions, nodes and files compared; what load_model of Keras 2 does.
+        The evidence, JSON-ready: per variable its form, masked reads and masked updates (`function`,
+        `original_function`, `node`, `operation`); counts of functions, nodes and files compared; what load_model of
+        Keras 2 does.
 
     Raises:
         VerificationError: Something could not be proven. The message names variable, function and node.
@@ -54,44 +56,48 @@ def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
         _prove_graphs(earlier.original, before, earlier.plan, (layers, original / KERAS_METADATA))
         frozen_before = check_contains(plan, earlier.plan)
         before = earlier.original
-    compare_envelopes(before, after)
-    if plan.only_in:
-        refuse(f"expected a plan for all endpoints, found one for {', '.join(plan.only_in)} only")
-    targets = find_targets(before.meta_graphs[0].object_graph_def, plan)
-    for target in targets.values():
-        check_form(target)
-    objects = (before.meta_graphs[0].object_graph_def, after.meta_graphs[0].object_graph_def)
-    keras_2 = compare_keras_2((layers, rewritten / KERAS_METADATA), *objects, targets)
-    proven = Lockstep(before.meta_graphs[0], after.meta_graphs[0], targets).prove()
+    targets, keras_2, walk, proven = _prove_graphs(before, after, plan, (layers, rewritten / KERAS_METADATA))
     return {
         "schema_version": SCHEMA_VERSION,
         "proven": True,
-        "variables": [_variable_evidence(target, proven) for target in targets.values()],
+        "variables": [_variable_evidence(target, walk.slots, proven) for target in targets.values()],
         "functions": _function_counts(proven),
         "files": files,
         "earlier": None if earlier is None else {"frozen_elements": frozen_before},
+        "only_in": list(plan.only_in),
         "keras_2": keras_2,
     }
 
 
 def _prove_graphs(
     before: saved_model_pb2.SavedModel, after: saved_model_pb2.SavedModel, plan: FreezePlan, layers: tuple[Path, Path]
-) -> None:
-    """Prove that the earlier rewrite's graph is its original's with its own plan, so that nothing is lost with it."""
+) -> tuple[dict[int, Target], dict[str, Any] | None, Lockstep, dict[tuple[str, str, Binding], PairEvidence]]:
+    """Prove that one graph is the other one with a plan. Of the second, bound clones are taken back."""
+    old, new = before.meta_graphs[0], after.meta_graphs[0]
+    scope, clones = None, {}
+    if plan.only_in:
+        scope = find_scope(old, library_of(old), plan.only_in)
+        clones = take_back_clones(old.object_graph_def, new.object_graph_def, scope)
     compare_envelopes(before, after)
-    targets = find_targets(before.meta_graphs[0].object_graph_def, plan)
+    targets = find_targets(old.object_graph_def, plan)
     for target in targets.values():
         check_form(target)
-    objects = (before.meta_graphs[0].object_graph_def, after.meta_graphs[0].object_graph_def)
-    compare_keras_2(layers, *objects, targets)
-    Lockstep(before.meta_graphs[0], after.meta_graphs[0], targets).prove()
+    keras_2 = compare_keras_2(layers, old.object_graph_def, new.object_graph_def, targets)
+    walk = Lockstep(old, new, targets, scope, clones)
+    return targets, keras_2, walk, walk.prove()
 
 
-def _variable_evidence(target: Target, proven: dict[tuple[str, str, Binding], PairEvidence]) -> dict[str, Any]:
-    reads = []
+def _variable_evidence(
+    target: Target, slots: Mapping[int, Target], proven: dict[tuple[str, str, Binding], PairEvidence]
+) -> dict[str, Any]:
+    reads, updates = [], []
+    held = {target.node_id: target} | {n: slot for n, slot in slots.items() if slot.slot_of == target}
     for (original, rewritten, _), evidence in proven.items():
         place = {"function": rewritten, "original_function": original}
         reads += [{**place, "node": n, "operation": op} for v, n, op in evidence.masked if v == target.node_id]
+        updates += [
+            {**place, "node": n, "operation": op, "of": held[v].name} for v, n, op in evidence.updated if v in held
+        ]
     frozen = target.frozen
     order = ("function", "node", "operation")
     return {
@@ -101,6 +107,7 @@ def _variable_evidence(target: Target, proven: dict[tuple[str, str, Binding], Pa
         "elements": frozen.elements,
         "frozen_elements": frozen.frozen_elements,
         "masked_reads": sorted(reads, key=lambda read: [read[key] for key in order]),
+        "masked_updates": sorted(updates, key=lambda update: [update[key] for key in (*order, "of")]),
     }
 
 

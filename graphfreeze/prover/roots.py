@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import GraphView, Tensor, data_inputs
 from graphfreeze.prover.handles import CALLS, SAME, Binding, Context, Contexts
+from graphfreeze.prover.scope import Scope
 from graphfreeze.prover.targets import Target
 
 __all__ = ["Roots"]
@@ -24,14 +25,17 @@ class Roots:
         meta: The original's meta graph.
         targets: The targeted variables by object node.
         contexts: The contexts of the original's functions.
+        scope: Where the variables count; None means everywhere.
     """
 
     def __init__(
         self,
         meta: meta_graph_pb2.MetaGraphDef,
-        targets: dict[int, Target],
+        targets: Mapping[int, Target],
         contexts: Contexts,
+        scope: Scope | None = None,
     ) -> None:
+        self._scope = scope
         self._meta = meta
         self._objects = meta.object_graph_def
         self._targets = targets
@@ -56,7 +60,7 @@ class Roots:
         return known
 
     def _bind(self, function: str) -> Binding:
-        if function in self._bookkeeping:
+        if function in self._bookkeeping or (self._scope is not None and function not in self._scope.functions):
             return ()
         captured = self._objects.concrete_functions[function].bound_inputs
         first = len(self._contexts.library[function].arguments) - len(captured)
@@ -109,7 +113,8 @@ class Roots:
     @property
     def live_signatures(self) -> frozenset[str]:
         """The signatures in which targeted variables are to be masked."""
-        return frozenset(self._meta.signature_def) - {INIT_SIGNATURE}
+        every = frozenset(self._meta.signature_def) - {INIT_SIGNATURE}
+        return every if self._scope is None else every & self._scope.signatures
 
     def main_context(self, view: GraphView) -> Context:
         """The main graph, with the handle of each targeted variable, live where a signature needs it.
@@ -117,7 +122,7 @@ class Roots:
         Raises:
             VerificationError: A handle cannot be told apart.
         """
-        live = self._live_nodes(view)
+        live = self._live_nodes(view, self.live_signatures)
         owners: dict[str, int] = {}
         for node in view.nodes.values():
             if node.name in live and node.op in CALLS:
@@ -130,7 +135,23 @@ class Roots:
                     node=node.name,
                 )
         sources = {(name, 0): node_id for name, node_id in owners.items() if node_id in self._targets}
-        return Context(view, sources, self._contexts, live)
+        context = Context(view, sources, self._contexts, live)
+        if self._scope is not None:
+            self._check_shared(context)
+        return context
+
+    def _check_shared(self, context: Context) -> None:
+        """Signatures that are not frozen must not share a call with those that are."""
+        others = self._live_nodes(context.view, frozenset(self._meta.signature_def) - self.live_signatures)
+        for name in sorted(others):
+            node = context.view.nodes[name]
+            carries = any(context.variable_of(text) is not None for text in data_inputs(node))
+            if context.is_call(node) and carries and context.counts(name):
+                refuse(
+                    "expected calls of the frozen signatures alone, found one that another signature shares",
+                    function=context.view.name,
+                    node=name,
+                )
 
     def _align(self, view: GraphView, function: str, inputs: list[str], owners: dict[str, int]) -> None:
         """A signature's call passes, at its end, exactly what the concrete function captures."""
@@ -161,9 +182,9 @@ class Roots:
                     node=node.name,
                 )
 
-    def _live_nodes(self, view: GraphView) -> frozenset[str]:
+    def _live_nodes(self, view: GraphView, signatures: Iterable[str]) -> frozenset[str]:
         live: set[str] = set()
-        for name in sorted(self.live_signatures):
+        for name in sorted(signatures):
             work = [Tensor.parse(info.name).node for info in self._meta.signature_def[name].outputs.values()]
             while work:
                 current = work.pop()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, replace
 
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_object_graph_pb2
 
 from graphfreeze.prover.failure import refuse
 from graphfreeze.selection.plan import FreezePlan, FrozenVariable
+from graphfreeze.selection.variable import Variable
 
-__all__ = ["NUMPY_NAMES", "Target", "find_targets"]
+__all__ = ["NUMPY_NAMES", "Target", "find_targets", "variable_targets"]
 
 NUMPY_NAMES: dict[int, str] = {
     types_pb2.DT_HALF: "float16",
@@ -40,11 +42,13 @@ class Target:
         node_id: Its node in the object graph.
         frozen: What the plan says of it.
         dtype: Its DataType.
+        slot_of: The targeted variable whose optimizer slot this is; None for a targeted variable itself.
     """
 
     node_id: int
     frozen: FrozenVariable
     dtype: int
+    slot_of: Target | None = None
 
     @property
     def name(self) -> str:
@@ -80,6 +84,23 @@ def _resolve(graph: saved_object_graph_pb2.SavedObjectGraph, path: str) -> set[i
             name, _, variable = rest.partition("/")
             if name == slot.slot_name and slot.original_variable_node_id in _resolve(graph, variable):
                 found.add(slot.slot_variable_node_id)
+    return found
+
+
+def variable_targets(
+    graph: saved_object_graph_pb2.SavedObjectGraph, like: Target, exclude: Container[int]
+) -> dict[int, Target]:
+    """Every variable of a targeted variable's shape, with its mask; without some object nodes."""
+    found = {}
+    for node_id, node in enumerate(graph.nodes):
+        if node.WhichOneof("kind") != "variable" or node_id in exclude or node.variable.shape.unknown_rank:
+            continue
+        shape = tuple(dim.size for dim in node.variable.shape.dim)
+        if shape == like.shape:
+            dtype = NUMPY_NAMES.get(node.variable.dtype, "")
+            name = node.variable.name.removesuffix(":0")
+            variable = Variable(name, f"#{node_id}", shape, dtype, node.variable.trainable)
+            found[node_id] = Target(node_id, replace(like.frozen, variable=variable), node.variable.dtype)
     return found
 
 

@@ -19,6 +19,9 @@ TARGETS: dict[str, list[str]] = {
     "custom_gradient": ["w"],
     "table": ["w"],
     "recurrent": ["*"],
+    "counter": ["w"],
+    "updates": ["w", "e", "b"],
+    "endpoints": ["a", "b"],
 }
 """What is frozen in each model that can be rewritten."""
 

@@ -108,6 +108,40 @@ def counter(path: Path) -> Path:
     return _save(path, lambda x: w.assign_add(x) * 2.0, tf.TensorSpec([2]), w=w)
 
 
+def updates(path: Path) -> Path:
+    """A training step of its own: Adam's operation, a sparse momentum's, a delta, and a slot that is assigned to."""
+    w, e, b = _square("w", 1.0), _square("e", 5.0), tf.Variable([1.0, 2.0], name="b")
+    slots = {f"{v.name[:-2]}_{s}": tf.Variable(tf.ones_like(v), name=s) for v in (w, e, b) for s in ("m", "v")}
+
+    def train(x: Any, i: Any) -> Any:
+        loss = tf.reduce_sum((x + tf.gather(e, i)) @ w + b)
+        handles = {name: slot.handle for name, slot in slots.items()}
+        tf.raw_ops.ResourceApplyAdam(
+            **{"var": w.handle, "m": handles["w_m"], "v": handles["w_v"], "grad": tf.transpose(x) @ x, "lr": 0.1},
+            **{"beta1_power": 0.9, "beta2_power": 0.9, "beta1": 0.9, "beta2": 0.9, "epsilon": 1e-7},
+        )
+        tf.raw_ops.ResourceSparseApplyKerasMomentum(
+            var=e.handle, accum=handles["e_m"], lr=0.1, grad=x, indices=i, momentum=0.9
+        )
+        slots["b_m"].assign(slots["b_m"] * 0.9 + x[0])
+        b.assign_sub(slots["b_m"] * 0.1)
+        slots["e_v"].scatter_sub(tf.IndexedSlices(x, i))
+        return loss
+
+    return _save(path, train, tf.TensorSpec([2, 2]), tf.TensorSpec([2], tf.int32), w=w, e=e, b=b, **slots)
+
+
+def endpoints(path: Path) -> Path:
+    """Endpoints that call one another and share functions: what is frozen in one must stay in the others."""
+    module = tf.Module()
+    module.a, module.b = a, b = _square("a", 1.0), _square("b", 5.0)
+    product = tf.function(lambda x, w: x @ w)
+    module.inner = tf.function(lambda x: product(x, a), input_signature=[ROWS])
+    module.outer = tf.function(lambda x: product(module.inner(x), b), input_signature=[ROWS])
+    tf.saved_model.save(module, str(path), signatures={"inner": module.inner, "outer": module.outer})
+    return path
+
+
 def recurrent(path: Path) -> Path:
     """A Keras 3 export: an embedding (ReadVariableOp and GatherV2), and an LSTM that reads in a While body."""
     keras.utils.set_random_seed(7)
@@ -119,6 +153,17 @@ def recurrent(path: Path) -> Path:
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {
     builder.__name__: builder
-    for builder in (shared, control_flow, gathers, custom_gradient, table, dataset, counter, recurrent)
+    for builder in (
+        shared,
+        control_flow,
+        gathers,
+        custom_gradient,
+        table,
+        dataset,
+        counter,
+        updates,
+        endpoints,
+        recurrent,
+    )
 }
 """Model name -> what saves it at a path."""

@@ -17,10 +17,9 @@ from tests.prover.rewriting import freeze_plan
 Make = Callable[[str, Form], Mutant]
 
 
-@pytest.mark.parametrize(("name", "operation"), [("dataset", "MapDataset"), ("counter", "AssignAddVariableOp")])
-def test_a_use_that_is_not_understood(original: Callable[[str], Path], name: str, operation: str) -> None:
-    with pytest.raises(VerificationError, match=f"found it in {operation}") as caught:
-        prove(original(name), original(name), freeze_plan(original(name), ["w"], "select"))
+def test_a_use_that_is_not_understood(original: Callable[[str], Path]) -> None:
+    with pytest.raises(VerificationError, match="found it in MapDataset") as caught:
+        prove(original("dataset"), original("dataset"), freeze_plan(original("dataset"), ["w"], "select"))
     assert caught.value.details["variable"] == "w"
 
 

@@ -86,12 +86,6 @@ def test_the_plan_may_not_be_another(rewritten: Rewritten, original: Callable[[s
         prove(original("shared"), original("shared"), freeze_plan(original("shared"), ["a"], "blend"))
 
 
-def test_only_in_cannot_be_proven(rewritten: Rewritten) -> None:
-    before, after, plan = rewritten("shared", "blend")
-    with pytest.raises(VerificationError, match="all endpoints, found one for serve only"):
-        prove(before, after, FreezePlan(plan.variables, ("serve",)))
-
-
 def test_unreadable_models(rewritten: Rewritten, tmp_path: Path) -> None:
     before, after, plan = rewritten("shared", "blend")
     broken = Path(shutil.copytree(after, tmp_path / "broken"))

@@ -1,0 +1,195 @@
+"""Masking the updates of one function: what writes a targeted variable, or an optimizer's slot of one.
+
+A model with a training step of its own computed its gradients when it was traced: they know nothing of masked reads.
+So each update is made to leave the frozen elements in storage as they are:
+
+    AssignSub, AssignAdd, scatters that add   the delta becomes SelectV2(mask, delta, what changes nothing)
+    Assign, scatters that overwrite           the value becomes SelectV2(mask, value, what is stored)
+    optimizers' Apply operations              what was stored at the frozen elements is put back afterwards
+
+Scatters, and Apply operations of sparse gradients, take mask and stored values at their own indices. What waits for an
+Apply operation waits for putting back, too:
+
+    U/graphfreeze/before       ReadVariableOp, before U (of sparse gradients ResourceGather)
+    U/graphfreeze/after        ReadVariableOp, after U
+    U/graphfreeze/keep         SelectV2(mask, after, before)
+    U/graphfreeze/restore      AssignVariableOp (of sparse gradients ResourceScatterUpdate)
+    U/graphfreeze/done         NoOp, after all restores: takes the place of U in control inputs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from tensorflow.core.framework import function_pb2, node_def_pb2
+
+from graphfreeze.passes.masked_read import MaskedReadBuilder, scope
+from graphfreeze.passes.size_budget import SizeBudget
+from graphfreeze.savedmodel.body import Body
+from graphfreeze.savedmodel.handle_flow import Flow, UseKind
+from graphfreeze.savedmodel.updates import Update, UpdateKind, update_of
+from graphfreeze.selection.plan import FrozenVariable
+from graphfreeze.selection.variable import numpy_dtype
+
+__all__ = ["mask_updates"]
+
+
+def mask_updates(
+    function: function_pb2.FunctionDef,
+    body: Body,
+    flow: Flow,
+    masks: Mapping[int, FrozenVariable],
+    dtypes: Mapping[int, str],
+    budget: SizeBudget,
+) -> list[tuple[int, str, str]]:
+    """Mask the updates of one function. Its reads are masked already.
+
+    Args:
+        function: The function to change; new nodes follow the old ones.
+        body: The index of the function as it was.
+        flow: Where handles go in it.
+        masks: Object node -> the targeted variable whose mask holds: of a slot, that of its variable.
+        dtypes: Object node -> dtype, of variables and slots.
+        budget: What the graph may grow to.
+
+    Returns:
+        The object nodes of the masked variables and slots, each with the name and operation of the node that writes it.
+    """
+    nodes = sorted({use.node for use in flow.uses if use.kind is UseKind.WRITE and use.variable in masks})
+    if not nodes:
+        return []
+    builder = _Builder(function, budget)
+    done: dict[str, str] = {}
+    masked = []
+    for i in nodes:
+        node = function.node_def[i]
+        update = update_of(node)
+        assert update is not None, "checked before anything is changed"
+        variables = [flow.handles[body.tensor(body.nodes[i].input[position])] for position in update.handles]
+        if update.kind is UpdateKind.APPLY:
+            done[node.name] = builder.restore_after(node, update, [(masks[v], dtypes[v]) for v in variables])
+        else:
+            builder.mask_value(node, update, masks[variables[0]], dtypes[variables[0]])
+        masked += [(variable, node.name, node.op) for variable in variables]
+    _wait_for(function, done, builder.direct)
+    return masked
+
+
+def _wait_for(function: function_pb2.FunctionDef, done: Mapping[str, str], direct: set[str]) -> None:
+    """Let all that waits for a node wait for another one instead, less the nodes in between."""
+    if not done:
+        return
+    for node in function.node_def:
+        if node.name not in direct:
+            for k, reference in enumerate(node.input):
+                if reference.startswith("^") and reference[1:] in done:
+                    node.input[k] = f"^{done[reference[1:]]}"
+    for key, name in function.control_ret.items():
+        if name in done:
+            function.control_ret[key] = done[name]
+
+
+class _Builder(MaskedReadBuilder):
+    """Adds the nodes of masked updates to one function."""
+
+    def __init__(self, function: function_pb2.FunctionDef, budget: SizeBudget) -> None:
+        super().__init__(function, budget)
+        self.direct: set[str] = set()
+        """The nodes that wait for an update itself, not for what is put back after it."""
+
+    def mask_value(self, node: node_def_pb2.NodeDef, update: Update, frozen: FrozenVariable, dtype: str) -> None:
+        """Keep the frozen elements out of what a node writes."""
+        mask = self._update_mask(node, update, frozen)
+        if update.neutral is None:
+            kept = self._stored(node, update, 0, "before", dtype, _controls(node))
+        else:
+            number = np.array(update.neutral).astype(numpy_dtype(dtype))
+            key = ("neutral", dtype, number.tobytes(), node.device)
+            if key not in self._made:
+                self._made[key] = self._const("graphfreeze/unchanged", number, dtype, node.device)
+            kept = self._made[key]
+        inputs = [mask, node.input[update.value], kept]
+        node.input[update.value] = self._select(f"{node.name}/graphfreeze/keep", inputs, node.device, dtype)
+
+    def restore_after(
+        self, node: node_def_pb2.NodeDef, update: Update, variables: list[tuple[FrozenVariable, str]]
+    ) -> str:
+        """Put back what was stored at the frozen elements of all variables that a node writes.
+
+        Returns:
+            The name of the node after which that is done.
+        """
+        controls, name, restores = _controls(node), f"{node.name}/graphfreeze", []
+        for handle, (frozen, dtype) in zip(update.handles, variables, strict=True):
+            mask = self._update_mask(node, update, frozen)
+            before = self._stored(node, update, handle, "before", dtype, controls)
+            node.input.append(f"^{before.split(':', 1)[0]}")
+            after = self._stored(node, update, handle, "after", dtype, [f"^{node.name}"])
+            self.direct.add(after.split(":", 1)[0])
+            kept = self._select(f"{name}/keep", [mask, after, before], node.device, dtype)
+            inputs, types = [node.input[handle], kept], {"dtype": _enum(dtype)}
+            if update.indices is None:
+                restores.append(self._add("AssignVariableOp", f"{name}/restore", inputs, node.device, "", **types))
+            else:
+                inputs.insert(1, node.input[update.indices])
+                types["Tindices"] = node.attr["Tindices"].type
+                restores.append(self._add("ResourceScatterUpdate", f"{name}/restore", inputs, node.device, "", **types))
+        waits = [f"^{tensor.split(':', 1)[0]}" for tensor in restores]
+        return self._add("NoOp", f"{name}/done", waits, node.device, "").split(":", 1)[0]
+
+    def _update_mask(self, node: node_def_pb2.NodeDef, update: Update, frozen: FrozenVariable) -> str:
+        """The mask, true where trainable, in a shape that broadcasts to what is written."""
+        if update.indices is None:
+            return self._bools(frozen, frozen.mask, node.device)
+        if frozen.mask.size == 1:
+            return self._bools(frozen, frozen.mask.reshape(()), node.device)
+        indices = node.input[update.indices]
+        types = {"Tparams": int(tf.bool.as_datatype_enum), "Tindices": node.attr["Tindices"].type}
+        name = f"{node.name}/graphfreeze/mask"
+        if update.kind is UpdateKind.ELEMENTS:
+            inputs = [self._bools(frozen, frozen.full_mask, node.device), indices]
+            return self._add("GatherNd", name, inputs, node.device, "output", **types)
+        if frozen.mask.shape[0] == 1:
+            return self._bools(frozen, frozen.mask[0], node.device)
+        key = ("axis", 0, node.device)
+        if key not in self._made:
+            self._made[key] = self._const("graphfreeze/axis", np.array(0, np.int32), "int32", node.device)
+        inputs = [self._bools(frozen, frozen.mask, node.device), indices, self._made[key]]
+        types["Taxis"] = int(tf.int32.as_datatype_enum)
+        return self._add("GatherV2", name, inputs, node.device, "output", **types)
+
+    def _bools(self, frozen: FrozenVariable, mask: npt.NDArray[np.bool_], device: str) -> str:
+        key = ("update mask", frozen.variable.object_path, mask.shape, device)
+        if key not in self._made:
+            self._made[key] = self._const(f"{scope(frozen)}/update_mask", mask, "bool", device)
+        return self._made[key]
+
+    def _stored(
+        self, node: node_def_pb2.NodeDef, update: Update, handle: int, name: str, dtype: str, controls: list[str]
+    ) -> str:
+        """What is stored where a node writes, read when the control inputs are done."""
+        operation, output, inputs = "ReadVariableOp", "value", [node.input[handle]]
+        types: dict[str, Any] = {"dtype": _enum(dtype)}
+        if update.indices is not None:
+            operation = "ResourceGatherNd" if update.kind is UpdateKind.ELEMENTS else "ResourceGather"
+            output = "output"
+            inputs.append(node.input[update.indices])
+            types["Tindices"] = node.attr["Tindices"].type
+        return self._add(
+            operation, f"{node.name}/graphfreeze/{name}", [*inputs, *controls], node.device, output, **types
+        )
+
+    def _select(self, name: str, inputs: list[str], device: str, dtype: str) -> str:
+        return self._add("SelectV2", name, inputs, device, "output", T=_enum(dtype))
+
+
+def _controls(node: node_def_pb2.NodeDef) -> list[str]:
+    return [reference for reference in node.input if reference.startswith("^")]
+
+
+def _enum(dtype: str) -> int:
+    return int(tf.as_dtype(dtype).as_datatype_enum)

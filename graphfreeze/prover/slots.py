@@ -1,0 +1,261 @@
+"""Which variables are slots of a targeted variable, found in the original model.
+
+A slot has the variable's shape. Either an optimizer's operation takes it beside the variable; or the value of every
+read of it ends, element by element, in writes of the variable and of its slots, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import reduce
+
+from tensorflow.core.framework import node_def_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
+
+from graphfreeze.errors import VerificationError
+from graphfreeze.prover.failure import refuse
+from graphfreeze.prover.graph_view import GraphView, Tensor, call_slots, data_inputs
+from graphfreeze.prover.handles import HARMLESS, READS, SAME, Binding, Context, Contexts
+from graphfreeze.prover.roots import Roots
+from graphfreeze.prover.targets import Target, variable_targets
+from graphfreeze.prover.writes import write_of
+
+__all__ = ["find_slots"]
+
+ELEMENT_BY_ELEMENT = frozenset(
+    {
+        *("Identity", "Cast", "StopGradient", "SelectV2"),
+        *("Add", "AddV2", "AddN", "Sub", "Mul", "MulNoNan", "Div", "RealDiv", "DivNoNan", "SquaredDifference"),
+        *("Maximum", "Minimum", "Pow", "Square", "Sqrt", "Rsqrt", "Reciprocal", "Inv", "Neg", "Abs", "Sign"),
+        *("Exp", "Log", "Log1p", "Tanh", "IsFinite", "IsNan", "LogicalAnd", "LogicalOr", "LogicalNot"),
+        *("Less", "LessEqual", "Greater", "GreaterEqual", "Equal", "NotEqual"),
+    }
+)
+SHAPE_ONLY = frozenset({"Shape", "Size", "Rank", "ZerosLike", "OnesLike"})
+
+Ends = frozenset[int] | None
+"""The variables in whose writes a value ends; None where it ends elsewhere, too."""
+
+
+def find_slots(
+    meta: meta_graph_pb2.MetaGraphDef,
+    library: Mapping[str, GraphView],
+    targets: Mapping[int, Target],
+    captured: Mapping[str, Iterable[str]],
+) -> dict[int, Target]:
+    """The slots of the targeted variables that the model writes itself.
+
+    Args:
+        meta: The original's meta graph.
+        library: Its functions.
+        targets: The targeted variables by object node.
+        captured: By function, the tensors that custom gradients capture from it.
+
+    Returns:
+        The slots by object node, each with the mask of its variable.
+
+    Raises:
+        VerificationError: One variable is a slot of two.
+    """
+    explored = _explore(meta, library, dict(targets))
+    written = {variable for context in explored for variable, _ in _writes(context)}
+    slots: dict[int, Target] = {}
+    for node_id in sorted(written):
+        owner = targets[node_id]
+        candidates = variable_targets(meta.object_graph_def, owner, exclude=targets)
+        for slot in sorted(_slots_of(meta, library, owner, candidates, captured)):
+            if slot in slots:
+                refuse("expected a slot of one targeted variable, found one of two", variable=candidates[slot].name)
+            slots[slot] = replace(candidates[slot], slot_of=owner)
+    return slots
+
+
+def _slots_of(
+    meta: meta_graph_pb2.MetaGraphDef,
+    library: Mapping[str, GraphView],
+    owner: Target,
+    candidates: dict[int, Target],
+    captured: Mapping[str, Iterable[str]],
+) -> set[int]:
+    try:
+        contexts = _explore(meta, library, {owner.node_id: owner, **candidates})
+    except VerificationError:
+        # Handles of some are mixed up with others: these are no slots.
+        candidates = {n: c for n, c in candidates.items() if _is_clear(meta, library, c)}
+        contexts = _explore(meta, library, {owner.node_id: owner, **candidates})
+    ends: dict[int, Ends] = dict.fromkeys(candidates, frozenset())
+    taken: set[int] = set()
+    for context in contexts:
+        if context.view.definition is None:
+            ends |= dict.fromkeys(_seen_in(context) & set(candidates))
+            continue
+        values = _Values(context, frozenset(captured.get(context.view.name, ())))
+        for variable, found in values.ends_of_reads():
+            known = ends.get(variable)
+            if variable in candidates:
+                ends[variable] = None if known is None or found is None else known | found
+        for variable, node in _writes(context):
+            write = write_of(node)
+            if write is not None and write.applies and variable == owner.node_id:
+                beside = [context.variable_of(node.input[position]) for position in write.handles]
+                if beside[0] == variable:
+                    taken.update(slot for slot in beside[1:] if slot in candidates)
+    return taken | _closed({n: e for n, e in ends.items() if e is not None}, owner.node_id)
+
+
+def _closed(ends: dict[int, frozenset[int]], owner: int) -> set[int]:
+    """Those that end in the owner and in one another only, and from which the owner is reached."""
+    while True:
+        allowed = {owner, *ends}
+        kept = {n: e for n, e in ends.items() if e <= allowed}
+        if len(kept) == len(ends):
+            break
+        ends = kept
+    feeding = {n for n, e in ends.items() if owner in e}
+    while more := {n for n, e in ends.items() if n not in feeding and e & feeding}:
+        feeding |= more
+    return feeding
+
+
+def _is_clear(meta: meta_graph_pb2.MetaGraphDef, library: Mapping[str, GraphView], candidate: Target) -> bool:
+    try:
+        _explore(meta, library, {candidate.node_id: candidate})
+    except VerificationError:
+        return False
+    return True
+
+
+def _explore(
+    meta: meta_graph_pb2.MetaGraphDef, library: Mapping[str, GraphView], followed: dict[int, Target]
+) -> list[Context]:
+    """Every context that a handle of these variables enters; the main graph first.
+
+    Raises:
+        VerificationError: A handle cannot be told apart from another, or is given to the caller.
+    """
+    contexts = Contexts(library)
+    roots = Roots(meta, followed, contexts)
+    found = [roots.main_context(GraphView.of_main_graph(meta.graph_def))]
+    work: list[tuple[str, Binding]] = []
+    for name in roots.functions():
+        binding = roots.binding(name)
+        for variable in contexts.returned(name, binding):
+            if variable is not None:
+                refuse(
+                    "expected handles to stay inside of the model, found a function that returns one",
+                    variable=followed[variable].name,
+                    function=name,
+                )
+        work.append((name, binding))
+    seen: set[tuple[str, Binding]] = set()
+
+    def enter(context: Context) -> None:
+        for node in context.view.nodes.values():
+            context.check_loop(node)
+            known = context.is_call(node)
+            work.extend((s.function, context.binding_of(node, s) if known else ()) for s in call_slots(node, library))
+
+    enter(found[0])
+    while work:
+        function, binding = work.pop()
+        if not binding or (function, binding) in seen:
+            continue
+        seen.add((function, binding))
+        found.append(contexts.of(function, binding))
+        enter(found[-1])
+    return found
+
+
+def _seen_in(context: Context) -> set[int]:
+    """The variables whose handles live nodes of the main graph take, other than to pass them to functions."""
+    return {
+        variable
+        for node in context.view.nodes.values()
+        if context.counts(node.name) and not context.is_call(node) and node.op not in SAME | HARMLESS
+        for variable in _followed(context, node)
+    }
+
+
+def _followed(context: Context, node: node_def_pb2.NodeDef) -> set[int]:
+    return {v for text in data_inputs(node) if (v := context.variable_of(text)) is not None}
+
+
+def _writes(context: Context) -> list[tuple[int, node_def_pb2.NodeDef]]:
+    """The nodes that write, once for each variable that they take as one that they write."""
+    found = []
+    for node in context.view.nodes.values():
+        write = write_of(node)
+        if write is not None and context.counts(node.name):
+            written = {context.variable_of(node.input[position]) for position in write.handles}
+            found += [(variable, node) for variable in sorted(v for v in written if v is not None)]
+    return found
+
+
+class _Values:
+    """In which writes the values of one body end."""
+
+    def __init__(self, context: Context, captured: frozenset[str]) -> None:
+        self._context = context
+        view = context.view
+        self._outside = {Tensor.parse(text).node for text in (*view.returns.values(), *captured)}
+        self._consumers: dict[str, list[tuple[node_def_pb2.NodeDef, int]]] = {}
+        for node in view.nodes.values():
+            for position, text in enumerate(data_inputs(node)):
+                self._consumers.setdefault(Tensor.parse(text).node, []).append((node, position))
+        self._ends: dict[str, Ends] = {}
+
+    def ends_of_reads(self) -> list[tuple[int, Ends]]:
+        """Of each use of a handle: the variable, and where the value of it ends."""
+        found: list[tuple[int, Ends]] = []
+        for node in self._context.view.nodes.values():
+            for position, text in enumerate(data_inputs(node)):
+                variable = self._context.variable_of(text)
+                if variable is None:
+                    continue
+                write = write_of(node)
+                if node.op in READS and position == 0:
+                    whole = node.op == "ReadVariableOp" or node.name not in self._consumers
+                    found.append((variable, self.ends(node.name) if whole else None))
+                elif write is not None and position in write.handles:
+                    continue
+                elif "_gradient_op_type" in node.attr or not (
+                    node.op in SAME or node.op in HARMLESS or self._context.is_call(node)
+                ):
+                    found.append((variable, None))
+        return found
+
+    def ends(self, name: str) -> Ends:
+        """Where the output of a node ends: by the ends of its consumers, these first."""
+        waiting, opened = [name], set[str]()
+        while waiting:
+            current = waiting[-1]
+            through = [n.name for n, _ in self._consumers.get(current, ()) if n.op in ELEMENT_BY_ELEMENT]
+            missing = [n for n in through if n not in self._ends]
+            if current in opened and missing:
+                refuse("expected no cycle of nodes, found one", function=self._context.view.name, node=current)
+            if missing:
+                opened.add(current)
+                waiting.extend(missing)
+                continue
+            waiting.pop()
+            parts = [self._end_at(node, position) for node, position in self._consumers.get(current, ())]
+            parts.append(None if current in self._outside else frozenset())
+            self._ends[current] = reduce(_join, parts)
+        return self._ends[name]
+
+    def _end_at(self, node: node_def_pb2.NodeDef, position: int) -> Ends:
+        if node.op in ELEMENT_BY_ELEMENT:
+            return self._ends[node.name]
+        if node.op in SHAPE_ONLY:
+            return frozenset()
+        write = write_of(node)
+        if write is None or write.indices is not None or position != write.value:
+            return None
+        written = [self._context.variable_of(node.input[handle]) for handle in write.handles]
+        known = frozenset(v for v in written if v is not None)
+        return known if len(known) == len(written) else None
+
+
+def _join(a: Ends, b: Ends) -> Ends:
+    return None if a is None or b is None else a | b
