@@ -20,7 +20,6 @@ from graphfreeze.artifact.manifest_json import losses_to_json
 from graphfreeze.errors import (
     ArtifactReadError,
     CheckFailedError,
-    UnsupportedError,
     UsageError,
     VerificationError,
 )
@@ -156,6 +155,7 @@ def rewrite(
     from graphfreeze.savedmodel.earlier import find_earlier_rewrite
     from graphfreeze.savedmodel.keras_metadata import is_keras_2
     from graphfreeze.savedmodel.model import SavedModel
+    from graphfreeze.savedmodel.scope import find_scope
 
     stages.start("reading the model")
     source = SavedModel.load(model)
@@ -170,11 +170,13 @@ def rewrite(
         source, before = earlier.model, EffectiveValues(earlier.model, earlier.plan)
         now = resolve_plan(selections, before, form=options.form, only_in=options.only_in)
         plan = compose_plans(earlier.plan, now)
+    find_scope(source, plan.only_in)
     report: Report = {
         "schema_version": SCHEMA_VERSION,
         "graphfreeze": __version__,
         "dry_run": dry_run,
         "form": options.form,
+        "only_in": list(plan.only_in),
         "variables": _describe(plan),
         "totals": {
             "variables": len(plan.variables),
@@ -298,8 +300,6 @@ def _merge(
         raise UsageError("nothing is selected: give at least one selection to freeze")
     if not options.no_onnx and not options.loss:
         raise UsageError("the training step needs a loss: give one, or no_onnx to rewrite the SavedModel only")
-    if options.only_in:
-        raise UnsupportedError("freezing in single endpoints only (--only-in) is not supported yet: leave it out")
     return options, ordered
 
 
@@ -334,6 +334,7 @@ def _write_saved_model(source: SavedModel, plan: FreezePlan, directory: Path, op
     if rewritten.retagged:
         report["keras_2"] = {"load_model": options.keras2, "layers": list(rewritten.retagged)}
     by_path: dict[str, list[Report]] = {}
+    updates: dict[str, list[Report]] = {}
     for read in rewritten.reads:
         by_path.setdefault(read.object_path, []).append(
             {
@@ -343,8 +344,20 @@ def _write_saved_model(source: SavedModel, plan: FreezePlan, directory: Path, op
                 "endpoints": list(read.endpoints),
             }
         )
+    for update in rewritten.updates:
+        updates.setdefault(update.of, []).append(
+            {
+                "updates": update.name,
+                "object_path": update.object_path,
+                "operation": update.operation,
+                "function": update.function,
+                "node": update.node,
+                "endpoints": list(update.endpoints),
+            }
+        )
     for variable in report["variables"]:
         variable["reads"] = by_path.get(variable["object_path"], [])
+        variable["updates"] = updates.get(variable["object_path"], [])
     (directory / "plan").mkdir()
     save_plan(plan, directory / "plan")
     for name in _RESTORED_BY_FOLD:
@@ -395,7 +408,14 @@ def _check_behaviour(
     source: SavedModel, plan: FreezePlan, directory: Path, options: Options, report: Report, batch: Batch | None
 ) -> None:
     from graphfreeze.checks.behaviour import check_behaviour
+    from graphfreeze.checks.updates import check_updates
 
+    updated: dict[str, dict[str, str]] = {}
+    for variable in report["variables"]:
+        for update in variable["updates"]:
+            for label in update["endpoints"]:
+                name = label.partition(" ")[2]
+                updated.setdefault(name, {})[update["object_path"]] = variable["object_path"]
     with _in_report(report, "behaviour"):
         report["checks"] += check_behaviour(
             source.directory,
@@ -404,7 +424,23 @@ def _check_behaviour(
             plan,
             data=batch,
             seed=options.seed,
+            updating=updated.keys(),
         )
+        if updated:
+            rewritten = directory / "saved_model"
+            report["checks"].append(
+                check_updates(rewritten, source.variables, plan, updated, data=batch, seed=options.seed)
+            )
+
+
+def _check_scope(plan: FreezePlan, *endpoints: str) -> None:
+    """Refuse a training step in which nothing would be frozen."""
+    for name in endpoints:
+        if plan.only_in and name not in plan.only_in:
+            raise UsageError(
+                f"the training step is made of the endpoint {name!r}, and the freeze is limited to "
+                f"{', '.join(plan.only_in)}: choose one of these (--endpoint, --forward-endpoint), or write no ONNX"
+            )
 
 
 def _write_training(
@@ -416,6 +452,7 @@ def _write_training(
 
     stages.start("tracing the training step")
     step = _trace(directory / "saved_model", source.variables, plan, options)
+    _check_scope(plan, step.endpoint.name, step.forward_endpoint.name)
     stages.start("lowering it to ONNX")
     assembly = assemble(step, opset=options.opset, seed=options.seed)
     batch = _batch(step, assembly, options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from graphfreeze.training.functionalise import functionalise
 from graphfreeze.training.trace import resolve
 from graphfreeze.training.variable_uses import VariableSlot
 
-__all__ = ["check_behaviour"]
+__all__ = ["Side", "check_behaviour"]
 
 _BATCH_SIZE = 8
 
@@ -36,12 +36,14 @@ def check_behaviour(
     *,
     data: Batch | None = None,
     seed: int = 0,
+    updating: Container[str] = (),
 ) -> list[Report]:
     """Compare every endpoint that can be called with dense tensors.
 
     The original gets the plan's frozen values first. Its outputs must then be the rewritten model's, bit for bit, and
     so must the gradients of the sum of squared outputs at trainable elements; at frozen ones they must be zero. What
-    the original does not repeat from one run to the next says nothing, and is reported as such.
+    the original does not repeat from one run to the next says nothing, and is reported as such. Where the freeze is
+    limited to some endpoints, the others are compared with the original as it is.
 
     Args:
         original: The original SavedModel.
@@ -50,6 +52,7 @@ def check_behaviour(
         plan: What is frozen.
         data: Inputs by name, for the endpoints that take all of them. Random ones otherwise.
         seed: Where random inputs come from.
+        updating: Endpoints that update what is frozen: they are left out, for the original moves it.
 
     Returns:
         Two checks for the report: outputs and gradients.
@@ -65,8 +68,13 @@ def check_behaviour(
     undifferentiated: list[Report] = []
     names = {variable.object_path: variable.name for variable in variables}
     for name in endpoints:
-        sides = [_Side.load(original, name, variables), _Side.load(rewritten, name, variables)]
-        sides[0].assign(plan)
+        if name in updating:
+            reason = "it trains what is frozen in the rewritten model, so that the original goes another way"
+            skipped.append({"endpoint": name, "reason": reason})
+            continue
+        frozen_here = plan if not plan.only_in or name in plan.only_in else FreezePlan()
+        sides = [Side.load(original, name, variables), Side.load(rewritten, name, variables)]
+        sides[0].assign(frozen_here)
         batch = sides[0].batch(data, seed)
         try:
             twice = [sides[0].run(batch), sides[0].run(batch)]
@@ -80,7 +88,7 @@ def check_behaviour(
         except (LookupError, tf.errors.OpError) as error:
             undifferentiated.append({"endpoint": name, "reason": f"the original has no gradients: {error}"})
             continue
-        gradients += _compare_gradients(name, names, plan, originals, sides[1].gradients(batch))
+        gradients += _compare_gradients(name, names, frozen_here, originals, sides[1].gradients(batch))
     checks = [
         _check("the rewritten model computes what the original computes", "outputs, bit for bit", outputs, skipped),
         _check(
@@ -121,7 +129,7 @@ def _endpoints(saved_model: Path) -> tuple[list[str], list[Report]]:
 
 
 @dataclass
-class _Side:
+class Side:
     """One of the two models, at one endpoint. What is loaded must be kept: its functions do not keep it alive."""
 
     loaded: Any
@@ -130,18 +138,21 @@ class _Side:
     function: Any = None
 
     @classmethod
-    def load(cls, path: Path, name: str, variables: Sequence[Variable]) -> _Side:
+    def load(cls, path: Path, name: str, variables: Sequence[Variable]) -> Side:
+        """Load a model with one of its endpoints."""
         loaded = tf.saved_model.load(str(path))
         found = {variable.object_path: resolve(loaded, variable.object_path) for variable in variables}
         resources = {path: resource for path, resource in found.items() if hasattr(resource, "handle")}
         return cls(loaded, choose_endpoint(loaded, name), resources)
 
     def assign(self, plan: FreezePlan) -> None:
+        """Give the variables the plan's frozen values."""
         for frozen in plan.variables:
             resource = self.resources[frozen.variable.object_path]
             resource.assign(np.where(frozen.full_mask, resource.numpy(), frozen.value))
 
     def batch(self, data: Batch | None, seed: int) -> dict[str, npt.NDArray[Any]]:
+        """The inputs from the data where it has all of them, else random ones."""
         entries = self.endpoint.inputs
         if data is not None and all(entry.name in data for entry in entries):
             return {entry.name: np.asarray(data[entry.name]) for entry in entries}
@@ -163,11 +174,15 @@ class _Side:
     def run(self, batch: Batch) -> dict[str, npt.NDArray[Any]]:
         """The outputs, with the variables as they were."""
         before = {path: resource.numpy() for path, resource in self.resources.items()}
-        flat = [tf.constant(batch[entry.name]) for entry in self.endpoint.inputs]
-        results = [result.numpy() for result in self._call(*flat)]
+        results = self.step(batch)
         for path, resource in self.resources.items():
             resource.assign(before[path])
         return dict(zip((entry.name for entry in self.endpoint.outputs), results, strict=True))
+
+    def step(self, batch: Batch) -> list[npt.NDArray[Any]]:
+        """The outputs in their order; what the endpoint writes stays written."""
+        flat = [tf.constant(batch[entry.name]) for entry in self.endpoint.inputs]
+        return [result.numpy() for result in self._call(*flat)]
 
     def gradients(self, batch: Batch) -> dict[str, npt.NDArray[Any]]:
         """The gradient of the sum of squared outputs for each variable that has one."""
