@@ -10,7 +10,7 @@ from typing import Any
 
 from graphfreeze.errors import UsageError
 
-__all__ = ["Configured", "construct", "parse_configured"]
+__all__ = ["Argument", "Configured", "construct", "number_or_text", "parse_configured", "snake_case"]
 
 Argument = bool | int | float | str
 
@@ -25,7 +25,7 @@ class Configured:
     """
 
     name: str
-    arguments: Mapping[str, Argument] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 def parse_configured(text: str, what: str, choices: Mapping[str, str]) -> Configured:
@@ -48,9 +48,9 @@ def parse_configured(text: str, what: str, choices: Mapping[str, str]) -> Config
     arguments: dict[str, Argument] = {}
     for item in filter(None, rest.split(",")):
         key, equals, value = item.partition("=")
-        if not equals or not key.isidentifier():
+        if not equals or not all(part.isidentifier() for part in key.split(".")):
             raise UsageError(f"in {text!r}: expected key=value, found {item!r}")
-        arguments[key] = _value(value)
+        arguments[key] = number_or_text(value)
     return Configured(known[name], arguments)
 
 
@@ -73,7 +73,8 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
-def _value(text: str) -> Argument:
+def number_or_text(text: str) -> Argument:
+    """`true` and `false`, numbers, and what is none of these as it is."""
     lowered = text.lower()
     if lowered in ("true", "false"):
         return lowered == "true"

@@ -26,7 +26,7 @@ _ALIASES = {
     "bce": "binary_crossentropy",
     "kld": "kl_divergence",
 }
-_INTEGER_TARGETS = frozenset({"sparse_categorical_crossentropy", "circle"})
+_INTEGER_TARGETS = frozenset({"sparse_categorical_crossentropy", "categorical_generalized_cross_entropy", "circle"})
 
 
 def _classes() -> dict[str, str]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
+from graphfreeze.errors import UsageError
 from graphfreeze.training.arguments import Configured, construct, parse_configured, snake_case
+from graphfreeze.training.schedules import with_schedule
 
 __all__ = ["LEARNING_RATE", "OPTIMIZERS", "OptimizerVariable", "build_optimizer", "parse_optimizer"]
 
@@ -23,7 +26,7 @@ def _classes() -> dict[str, str]:
     for name in dir(keras.optimizers):
         item = getattr(keras.optimizers, name)
         if isinstance(item, type) and issubclass(item, keras.optimizers.Optimizer) and name not in _NOT_OFFERED:
-            found["adamw" if name == "AdamW" else snake_case(name)] = name
+            found[snake_case(name.replace("AdamW", "Adamw"))] = name
     return found
 
 
@@ -54,10 +57,23 @@ def parse_optimizer(text: str) -> Configured:
 def build_optimizer(
     configured: Configured, parameters: Sequence[tuple[str, Any]]
 ) -> tuple[Any, list[OptimizerVariable]]:
-    """Make the Keras optimizer and its variables for these parameters (pairs of name and `tf.Variable`)."""
-    optimizer = construct(getattr(keras.optimizers, OPTIMIZERS[configured.name]), configured, "optimizer")
-    names = {id(variable): name for name, variable in parameters}
+    """Make the Keras optimizer and its variables for these parameters (pairs of name and `tf.Variable`).
+
+    The optimizer remembers the parameters: `optimizer.apply(gradients)` updates them.
+
+    Raises:
+        UsageError: The arguments do not fit, or ask for what has no place in one training step.
+    """
+    if "loss_scale_factor" in configured.arguments:
+        raise UsageError(
+            f"the optimizer {configured.name!r} cannot have a loss_scale_factor: the step takes the gradients of the "
+            "loss itself, nothing is to be scaled back. Leave it out"
+        )
+    make = getattr(keras.optimizers, OPTIMIZERS[configured.name])
+    optimizer = construct(make, _with_lists(with_schedule(configured)), "optimizer")
     slots: dict[int, tuple[str, str]] = {}
+    variables = [_as_in_keras(name, variable) for name, variable in parameters]
+    names = {id(variable): name for variable, (name, _) in zip(variables, parameters, strict=True)}
     make_slot = optimizer.add_variable_from_reference
 
     def remember(reference_variable: Any, name: str | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -66,8 +82,9 @@ def build_optimizer(
         return made
 
     optimizer.add_variable_from_reference = remember
-    optimizer.build([variable for _, variable in parameters])
-    variables = []
+    optimizer.build(variables)
+    slots = {**_slots_by_position(optimizer, list(names.values())), **slots}
+    made = []
     for variable in optimizer.variables:
         if id(variable) in slots:
             parameter, slot = slots[id(variable)]
@@ -75,5 +92,32 @@ def build_optimizer(
         else:
             parameter, slot = None, variable.name
             name = LEARNING_RATE if slot == LEARNING_RATE else f"{configured.name}/{slot}"
-        variables.append(OptimizerVariable(name, parameter, variable.value))
-    return optimizer, variables
+        made.append(OptimizerVariable(name, parameter, variable.value))
+    return optimizer, made
+
+
+def _with_lists(configured: Configured) -> Configured:
+    """A list in place of the one pattern that the text can give: Keras would take its letters for patterns."""
+    arguments = dict(configured.arguments)
+    if isinstance(arguments.get("exclude_layers"), str):
+        arguments["exclude_layers"] = [arguments["exclude_layers"]]
+    return Configured(configured.name, arguments)
+
+
+def _as_in_keras(name: str, variable: Any) -> Any:
+    """A Keras variable around a loaded one, named as in the model: optimizers go by names and paths."""
+    *scopes, own = name.split("/")
+    with ExitStack() as stack:
+        for scope in filter(None, scopes):
+            stack.enter_context(keras.name_scope(scope))
+        return keras.Variable(variable, dtype=variable.dtype.name, name=own, trainable=True)
+
+
+def _slots_by_position(optimizer: Any, parameters: Sequence[str]) -> dict[int, tuple[str, str]]:
+    """Parameter and purpose of the variables that an optimizer keeps in lists, one for each parameter."""
+    found = {}
+    for attribute, items in vars(optimizer).items():
+        if isinstance(items, list) and len(items) == len(parameters):
+            for item, parameter in zip(items, parameters, strict=True):
+                found[id(item)] = (parameter, attribute.strip("_"))
+    return found

@@ -262,7 +262,7 @@ class _Tracer:
         The bits come from before the step, where the state holds the frozen values: no constant is needed for them.
         """
         before = {p.name: p.resource.read_value() for p in self.trained if p.frozen is not None}
-        self.optimizer.apply(list(gradients), [p.resource for p in self.trained])
+        self.optimizer.apply(list(gradients))
         for p in self.trained:
             if p.frozen is not None:
                 p.resource.assign(tf.where(tf.constant(p.frozen.mask), p.resource, before[p.name]))

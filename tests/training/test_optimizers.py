@@ -1,0 +1,96 @@
+"""Optimizers as they are written, and that a step is the one of Keras' own fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import graphfreeze
+from graphfreeze import Selection, Trainer
+from graphfreeze.errors import UsageError
+from graphfreeze.training.optimizers import OPTIMIZERS, build_optimizer, parse_optimizer
+
+STEPS = 4
+
+
+def model() -> Any:
+    x = keras.Input((5,), name="x")
+    h = keras.layers.Dense(6, name="fixed", trainable=False)(x)
+    h = keras.layers.Dense(4, activation="tanh", name="hidden")(h)
+    return keras.Model(x, keras.layers.Dense(3, name="last")(h), name="model")
+
+
+@pytest.mark.parametrize(
+    ("text", "optimizer"),
+    [
+        ("adafactor:learning_rate=0.05", lambda: keras.optimizers.Adafactor(0.05)),
+        ("muon:learning_rate=0.02,exclude_layers=last", lambda: keras.optimizers.Muon(0.02, exclude_layers=["last"])),
+        (
+            "sgd:learning_rate=piecewise_constant_decay,learning_rate.boundaries=0/2,learning_rate.values=0.2/0.1/0.01",
+            lambda: keras.optimizers.SGD(keras.optimizers.schedules.PiecewiseConstantDecay([0, 2], [0.2, 0.1, 0.01])),
+        ),
+        (
+            "adam:learning_rate=0.05,gradient_accumulation_steps=2,use_ema=true,ema_overwrite_frequency=3",
+            lambda: keras.optimizers.Adam(0.05, gradient_accumulation_steps=2, use_ema=True, ema_overwrite_frequency=3),
+        ),
+    ],
+    ids=["adafactor", "muon", "schedule", "accumulation and averages"],
+)
+def test_a_step_is_that_of_fit(text: str, optimizer: Any, tmp_path: Path) -> None:
+    keras.utils.set_random_seed(1)
+    trained = model()
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 5)).astype(np.float32), rng.normal(size=(8, 3)).astype(np.float32)
+    graphfreeze.export(trained, tmp_path / "model")
+    arguments: dict[str, Any] = {"loss": "mse", "optimizer": text, "endpoint": "train", "checks": "none"}
+    graphfreeze.rewrite(tmp_path / "model", tmp_path / "out", [Selection("freeze", "fixed/kernel")], **arguments)
+    trainer = Trainer(tmp_path / "out", device="cpu")
+    trained.compile(optimizer(), "mse", jit_compile=False)
+    for _ in range(STEPS):
+        expected = trained.train_on_batch(x, y)
+        assert trainer.step({"x": x, "y": y}) == pytest.approx(float(expected), rel=5e-6)
+    weights = trainer.weights()
+    for variable in trained.trainable_variables:
+        np.testing.assert_allclose(weights[variable.path], variable, rtol=2e-5, atol=2e-6, err_msg=variable.path)
+
+
+def test_every_slot_says_whose_and_what_it_is() -> None:
+    variables = [("layer/kernel", keras.Variable(np.ones((3, 2), np.float32)).value)]
+    variables += [("layer/bias", keras.Variable(np.ones(2, np.float32)).value)]
+    _, made = build_optimizer(parse_optimizer("adafactor"), variables)
+    made = [v for v in made if v.variable.shape.rank or v.parameter != "layer/bias"]  # Keras' placeholders
+    assert {(v.name, v.parameter) for v in made} == {
+        ("adafactor/iteration", None),
+        ("learning_rate", None),
+        ("adafactor/layer/kernel/r", "layer/kernel"),
+        ("adafactor/layer/kernel/c", "layer/kernel"),
+        ("adafactor/layer/kernel/velocity", "layer/kernel"),
+        ("adafactor/layer/bias/velocity", "layer/bias"),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_the_states_have_names_of_their_own(name: str) -> None:
+    variables = [(f"layer/{n}", keras.Variable(np.ones((3, 2), np.float32)).value) for n in ("first", "second")]
+    _, made = build_optimizer(parse_optimizer(name), variables)
+    names = [v.name for v in made]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("adam:learning_rate=cosine", "neither a number nor a schedule; nearest: cosine_decay"),
+        ("adam:learning_rate=cosine_decay", "the learning rate schedule 'cosine_decay' does not take {}"),
+        ("adam:learning_rate=0.1,learning_rate.decay_steps=3", "is an argument of a schedule: say which one"),
+        ("adam:rate.decay_steps=3", "no argument 'rate.decay_steps'"),
+        ("adam:loss_scale_factor=8.0", "cannot have a loss_scale_factor"),
+    ],
+)
+def test_what_is_wrong_with_an_optimizer(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        build_optimizer(parse_optimizer(text), [])
