@@ -34,7 +34,9 @@ def check_composition(artifact: Artifact, device: Device, values: Mapping[str, n
     at_once = whole(values)
     by_gradients = first(values)
     gradients = {name: value for name, value in by_gradients.items() if name.startswith("gradient/")}
-    composed = {**second({**values, **gradients}), **by_gradients}
+    # A parameter that the forward pass itself changes is updated from what it is after that.
+    state = {name.removeprefix("new/"): value for name, value in by_gradients.items() if name.startswith("new/")}
+    composed = {**by_gradients, **second({**values, **state, **gradients})}
     problems = []
     equal = 0
     for name, found in at_once.items():

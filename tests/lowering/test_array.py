@@ -132,3 +132,13 @@ def test_diagonals_with_gradients() -> None:
 def test_a_known_permutation_folds_away() -> None:
     model = check(lambda x: x[:, tf.math.invert_permutation([2, 0, 1])[0]], {"x": Argument((None, 3))})
     assert {node.op_type for node in model.graph.node} <= {"Slice", "Reshape"}
+
+
+def test_square_matrices_that_follow_the_batch() -> None:
+    def function(x: Any) -> list[Any]:
+        products = tf.matmul(x, x, transpose_b=True)
+        ones = tf.linalg.eye(tf.shape(x)[0], dtype=x.dtype)
+        squares = [products * ones, tf.linalg.set_diag(products, x[:, 0]), tf.linalg.diag(x[:, 1])]
+        return [tf.linalg.diag_part(products), *(tf.matmul(square, x) for square in squares)]
+
+    check(gradients(function), {"x": Argument((None, 3))})

@@ -14,7 +14,9 @@ ALIGNMENTS = [(False, True), (True, False), (False, False)]
 
 
 @pytest.mark.parametrize(("align_corners", "half_pixel_centers"), ALIGNMENTS)
-@pytest.mark.parametrize("resize", [tf.raw_ops.ResizeBilinear, tf.raw_ops.ResizeNearestNeighbor])
+@pytest.mark.parametrize(
+    "resize", [tf.raw_ops.ResizeBicubic, tf.raw_ops.ResizeBilinear, tf.raw_ops.ResizeNearestNeighbor]
+)
 def test_resizing_with_gradients(resize: Any, align_corners: bool, half_pixel_centers: bool) -> None:
     def function(x: Any) -> list[Any]:
         results = []
@@ -25,6 +27,6 @@ def test_resizing_with_gradients(resize: Any, align_corners: bool, half_pixel_ce
             results += [y, tape.gradient(y, x, output_gradients=tf.stop_gradient(y))]
         return results
 
-    # Bilinear interpolation gives float32 whatever it is given.
-    tolerance = {"float64": 2e-6 if resize is tf.raw_ops.ResizeBilinear else 1e-13}
+    # Bilinear and bicubic interpolation give float32 whatever they are given.
+    tolerance = {"float64": 1e-13 if resize is tf.raw_ops.ResizeNearestNeighbor else 2e-6}
     check(function, {"x": Argument((None, 5, 7, 3))}, tolerance=tolerance)

@@ -13,13 +13,6 @@ from graphfreeze.lowering.rules.comparison import emit_where
 from graphfreeze.lowering.tensor import Tensor
 
 
-def _matrix_shape(tensor: Tensor) -> tuple[int, int]:
-    rows, columns = tensor.shape[-2:]
-    if rows is None or columns is None:
-        raise CannotLower("matrices whose size follows the batch; static matrices are covered")
-    return rows, columns
-
-
 def _main_diagonal(offsets: npt.NDArray[Any]) -> None:
     if np.any(offsets):
         raise CannotLower(f"the diagonals {offsets.tolist()}; the main diagonal (0) is covered")
@@ -41,7 +34,10 @@ def matrix_diagonal(node: Node, value: ir.Value, offsets: npt.NDArray[Any] | Non
     if offsets is not None:
         _main_diagonal(offsets)
     source = node.inputs[0]
-    rows, columns = _matrix_shape(source)
+    rows, columns = source.shape[-2:]
+    if rows is None or columns is None:
+        kept = emit_where(node, _identity(node, source), value, node.lowering.builder.constant(_zeros(node, source)))
+        return node.emit("ReduceSum", kept, node.int64([source.rank - 1]), keepdims=0)
     length = min(rows, columns)
     top = node.emit("Slice", value, node.int64([0]), node.int64([length]), node.int64([source.rank - 2]))
     flat = node.reshape(top, [*source.dims[:-2], length * columns])
@@ -59,17 +55,14 @@ def matrix_of_diagonal_old(node: Node, diagonal: ir.Value) -> ir.Value:
 def matrix_of_diagonal(node: Node, diagonal: ir.Value, offsets: npt.NDArray[Any]) -> ir.Value:
     """Square matrices with given main diagonals, zeros elsewhere."""
     _main_diagonal(offsets)
-    rows, columns = _matrix_shape(node.outputs[0])
-    if rows != columns:
-        raise CannotLower(f"matrices of {rows} rows and {columns} columns; square matrices are covered")
     return _diagonal_matrix(node, diagonal)
 
 
 def _diagonal_matrix(node: Node, diagonal: ir.Value) -> ir.Value:
-    source = node.inputs[0]
-    rows, _ = _matrix_shape(node.outputs[0])
-    column = node.reshape(diagonal, [*source.dims, 1])
-    return emit_where(node, _identity(node, rows), column, _zero(node))
+    column = node.reshape(diagonal, [*node.inputs[0].dims, 1])
+    return emit_where(
+        node, _identity(node, node.outputs[0]), column, node.lowering.builder.constant(_zeros(node, node.outputs[0]))
+    )
 
 
 @rule("MatrixSetDiag", "MatrixSetDiagV2", "MatrixSetDiagV3", inputs=(PLAIN, PLAIN, KNOWN))
@@ -79,18 +72,22 @@ def matrix_set_diagonal(
     """The matrices with other main diagonals."""
     if offsets is not None:
         _main_diagonal(offsets)
-    rows, columns = _matrix_shape(node.outputs[0])
-    if rows != columns:
-        raise CannotLower(f"matrices of {rows} rows and {columns} columns; square matrices are covered")
     column = node.reshape(diagonal, [*node.inputs[1].dims, 1])
-    return emit_where(node, _identity(node, rows), column, value)
+    return emit_where(node, _identity(node, node.outputs[0]), column, value)
 
 
-def _identity(node: Node, size: int) -> ir.Value:
-    return node.lowering.builder.constant(
-        np.eye(size, dtype=np.bool_).reshape(*[1] * (node.outputs[0].rank - 2), size, size)
-    )
+def _identity(node: Node, matrices: Tensor) -> ir.Value:
+    """Where the main diagonal of square matrices is."""
+    size, columns = matrices.dims[-2:]
+    if size != columns:
+        raise CannotLower(f"matrices of {size[0]} rows and {columns[0]} columns; square matrices are covered")
+    ones = [1] * (matrices.rank - 2)
+    if len(set(size)) == 1:
+        return node.lowering.builder.constant(np.eye(size[0], dtype=np.bool_).reshape(*ones, size[0], size[0]))
+    limit = node.emit("Reshape", node.vector([size]), node.int64([]))
+    numbers = node.emit("Range", np.int64(0), limit, np.int64(1))
+    return node.emit("Equal", node.reshape(numbers, [*ones, size, 1]), node.reshape(numbers, [*ones, 1, size]))
 
 
-def _zero(node: Node) -> ir.Value:
-    return node.lowering.builder.constant(node.scalar(0))
+def _zeros(node: Node, like: Tensor) -> npt.NDArray[Any]:
+    return node.scalar(0, like.rank)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+import tensorflow as tf
 
 from graphfreeze.lowering.convolution_geometry import image_dims
 from graphfreeze.lowering.rule import CHANNELS_FIRST, UNUSED, Node, rule
@@ -63,6 +64,40 @@ def resize_nearest_gradient(node: Node, dy: ir.Value) -> ir.Value:
         return node.emit("ReduceSum", blocks, node.int64([3, 5]), keepdims=0)
     weights = [np.eye(n, dtype=node.dtype)[found] for found, n in zip(sources, size, strict=True)]
     return _reduce(node, dy, weights)
+
+
+@rule("ResizeBicubic", inputs=(CHANNELS_FIRST, UNUSED), outputs=(CHANNELS_FIRST,))
+def resize_bicubic(node: Node, x: ir.Value) -> ir.Value:
+    """Bicubic interpolation with any alignment of the corners: products with matrices of both axes."""
+    *_, size = image_dims(node, node.inputs[0])
+    *_, reached = image_dims(node, node.outputs[0])
+    x = x if node.inputs[0].dtype == np.float32 else node.cast(x, np.float32)
+    rows, columns = (_cubic_weights(node, *axis) for axis in zip(size, reached, strict=True))
+    return _reduce(node, x, [np.ascontiguousarray(rows.T), np.ascontiguousarray(columns.T)])
+
+
+@rule("ResizeBicubicGrad", inputs=(CHANNELS_FIRST, UNUSED), outputs=(CHANNELS_FIRST,))
+def resize_bicubic_gradient(node: Node, dy: ir.Value) -> ir.Value:
+    """The gradient of bicubic interpolation: products with the interpolation matrices of both axes."""
+    *_, size = image_dims(node, node.outputs[0])
+    *_, reached = image_dims(node, node.inputs[0])
+    weights = [_cubic_weights(node, *axis) for axis in zip(size, reached, strict=True)]
+    return _to_output_dtype(node, _reduce(node, dy, weights))
+
+
+def _cubic_weights(node: Node, size: int, reached: int) -> npt.NDArray[Any]:
+    """The interpolation of one axis as a matrix [reached, size]: what TensorFlow makes of an identity matrix.
+
+    Its kernel takes the coefficients from a table of 1024 positions, which a formula would not reproduce.
+    """
+    found = tf.raw_ops.ResizeBicubic(
+        images=np.eye(size, dtype=np.float32).reshape(1, size, 1, size),
+        size=[reached, 1],
+        align_corners=node.attribute("align_corners", False),
+        half_pixel_centers=node.attribute("half_pixel_centers", False),
+    )
+    weights: npt.NDArray[Any] = found.numpy().reshape(reached, size)
+    return weights
 
 
 def _scale(node: Node, size: int, reached: int) -> np.float32:
