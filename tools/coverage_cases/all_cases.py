@@ -1,0 +1,37 @@
+"""All cases, cheapest first."""
+
+from __future__ import annotations
+
+from tools.coverage_cases.activations import activation_cases
+from tools.coverage_cases.applications import application_cases
+from tools.coverage_cases.augmentation import augmentation_cases
+from tools.coverage_cases.case import Case
+from tools.coverage_cases.composite_layers import composite_layer_cases
+from tools.coverage_cases.layers import LEFT_OUT, layer_cases
+from tools.coverage_cases.losses import loss_cases
+from tools.coverage_cases.optimizers import optimizer_cases
+
+__all__ = ["all_cases", "left_out"]
+
+
+def all_cases() -> list[Case]:
+    """Every case."""
+    return [
+        *loss_cases(),
+        *activation_cases(),
+        *optimizer_cases(),
+        *layer_cases(),
+        *composite_layer_cases(),
+        *augmentation_cases(),
+        *application_cases(),
+    ]
+
+
+def left_out() -> list[tuple[str, str]]:
+    """What has no case, and why."""
+    return [
+        *((f"keras.layers.{name}", why) for name, why in LEFT_OUT.items()),
+        ("keras.losses.CTC", "its targets need lengths, and its operation has no ONNX form"),
+        ("keras.optimizers.LossScaleOptimizer", "the step takes the gradients of the loss itself, unscaled"),
+        ("keras.optimizers.MultiOptimizer", "it is made of optimizers, which the command line cannot say"),
+    ]

@@ -1,0 +1,217 @@
+"""Converts one case as `rewrite` does, and compares what comes out with TensorFlow."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from graphfreeze.artifact import read_artifact, write_artifact
+from graphfreeze.artifact.layout import to_tensorflow
+from graphfreeze.assembly import Assembly, assemble
+from graphfreeze.checks.reference import Reference, compute_reference, restored
+from graphfreeze.checks.single_step import check_single_steps
+from graphfreeze.errors import CheckFailedError, GraphfreezeError
+from graphfreeze.runtime.device import choose_device
+from graphfreeze.runtime.graph_runner import GraphRunner
+from graphfreeze.savedmodel.model import SavedModel
+from graphfreeze.selection.plan import FreezePlan
+from graphfreeze.training.batch import index_limits, random_inputs
+from graphfreeze.training.endpoint import TRAINING_ENDPOINT
+from graphfreeze.training.keras_endpoints import write_endpoints
+from graphfreeze.training.losses import parse_losses, sample_targets
+from graphfreeze.training.optimizers import parse_optimizer
+from graphfreeze.training.trace import TracedStep, trace_step
+from graphfreeze.validation.composition import check_composition
+from graphfreeze.validation.tolerance import Comparison, compare, scale_of
+from tools.coverage_cases.case import Case
+
+__all__ = ["Measurement", "Workspace"]
+
+OPSET = 18
+SEED = 0
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass
+class Measurement:
+    """What a case showed.
+
+    Attributes:
+        case: The case.
+        outcome: "agrees", "disagrees", "refused" (by an error of graphfreeze) or "fails" (in any other way).
+        detail: What disagrees, or the whole refusal.
+        operations: TensorFlow operations of the training step, bodies included.
+        nodes: ONNX nodes of train_step.onnx, bodies included.
+        loss_error: Of the loss, relative.
+        gradient_error: The largest relative error of a gradient in the Euclidean norm.
+        noise: By how much that gradient moves in TensorFlow with the last bit of parameters and inputs, relative to
+            its largest element.
+        seconds: For tracing and lowering.
+    """
+
+    case: Case
+    outcome: str = "fails"
+    detail: str = ""
+    operations: int | None = None
+    nodes: int | None = None
+    loss_error: float | None = None
+    gradient_error: float | None = None
+    noise: float | None = None
+    seconds: float | None = None
+
+
+@dataclass
+class Workspace:
+    """Measures cases in a directory of its own; models that cases share are exported once.
+
+    Attributes:
+        directory: Where the files go.
+    """
+
+    directory: Path
+    _exported: dict[Callable[[], Any], Path] = field(default_factory=dict)
+
+    @classmethod
+    @contextmanager
+    def temporary(cls) -> Iterator[Workspace]:
+        """A workspace that is removed at the end."""
+        with tempfile.TemporaryDirectory() as directory:
+            yield cls(Path(directory))
+
+    def measure(self, case: Case) -> Measurement:
+        """Export, trace, lower, write, run and compare. Every failure is an outcome."""
+        found = Measurement(case)
+        try:
+            self._measure(case, found)
+        except CheckFailedError as error:
+            found.outcome, found.detail = "disagrees", str(error)
+        except GraphfreezeError as error:
+            found.outcome, found.detail = "refused", str(error)
+        except Exception as error:  # one failing case must not stop the others
+            found.detail = f"{type(error).__name__}: {error}"
+        finally:
+            keras.backend.clear_session()
+        return found
+
+    def _measure(self, case: Case, found: Measurement) -> None:
+        saved_model = self._export(case)
+        variables = SavedModel.load(saved_model).variables
+        start = time.perf_counter()
+        step = trace_step(
+            saved_model,
+            variables,
+            FreezePlan(),
+            losses=parse_losses(case.loss),
+            optimizer=parse_optimizer(case.optimizer),
+            endpoint=TRAINING_ENDPOINT,
+        )
+        found.operations = sum(1 for _ in step.graphs["train_step"].graph.walk())
+        assembly = assemble(step, opset=OPSET, seed=SEED)
+        found.seconds = time.perf_counter() - start
+        found.nodes = sum(1 for _ in assembly.graphs["train_step"].graph.all_nodes())
+        batch = _batch(case, step)
+        reference = compute_reference(step, batch, SEED)
+        with tempfile.TemporaryDirectory(dir=self.directory) as name:
+            training = Path(name) / "training"
+            stored = _stored(assembly, reference, batch)
+            write_artifact(training, assembly.manifest, assembly.graphs, assembly.state, stored)
+            problems = _compare(step, training, batch, reference, found)
+            if case.steps:
+                check_single_steps(step, batch, training)
+        found.outcome, found.detail = ("disagrees", "; ".join(problems)) if problems else ("agrees", "")
+
+    def _export(self, case: Case) -> Path:
+        if case.make not in self._exported:
+            keras.utils.set_random_seed(SEED)
+            directory = Path(tempfile.mkdtemp(dir=self.directory))
+            write_endpoints(case.make(), directory)
+            self._exported[case.make] = directory
+        return self._exported[case.make]
+
+
+def _batch(case: Case, step: TracedStep) -> Arrays:
+    rng = np.random.default_rng(SEED)
+    batch = random_inputs(step.endpoint.inputs, index_limits(step.graphs["gradients"]), rng, case.batch_size)
+    for name, draw in case.inputs.items():
+        batch[name] = np.asarray(draw(rng, batch[name].shape)).astype(batch[name].dtype)
+    for term in step.objective.terms:
+        shape = tuple(case.batch_size if size is None else size for size in term.target.shape)
+        classes = term.output.shape[-1] if term.output.shape else 1
+        batch[term.target.name] = sample_targets(term.loss.loss, rng, shape, classes or 1).astype(term.target.dtype)
+    return batch
+
+
+def _stored(assembly: Assembly, reference: Reference, batch: Arrays) -> Arrays:
+    stored: Arrays = {f"batch/{name}": array for name, array in batch.items()}
+    for name, loss in reference.losses.items():
+        stored |= {name: np.asarray(loss), f"noise/{name}": np.asarray(reference.loss_noise[name], np.float32)}
+    for name, gradient in reference.gradients.items():
+        stored[f"gradient/{name}"] = assembly.stored(name, gradient)
+        stored[f"noise/{name}"] = np.asarray(reference.noise[name], np.float32)
+    return stored
+
+
+def _compare(step: TracedStep, training: Path, batch: Arrays, reference: Reference, found: Measurement) -> list[str]:
+    """What differs: loss, gradients, new model state, predictions, and the training step from its two parts."""
+    artifact, device = read_artifact(training), choose_device("cpu")
+    entries = {entry.name: entry for entry in artifact.manifest.state}
+    feeds = {**artifact.state, **batch}
+    outputs = GraphRunner(artifact, "gradients", device)(feeds)
+    loss = compare(
+        outputs["loss"],
+        reference.losses["loss"],
+        largest=scale_of(reference.losses["loss"]),
+        noise=reference.loss_noise["loss"],
+    )
+    found.loss_error = loss.relative_l2
+    compared = {"loss": loss}
+    largest = max((scale_of(gradient) for gradient in reference.gradients.values()), default=0.0)
+    for name, gradient in reference.gradients.items():
+        ours = to_tensorflow(outputs[f"gradient/{name}"], entries[name])
+        item = compare(ours, gradient, largest=largest, noise=reference.noise[name])
+        compared[f"gradient/{name}"] = item
+        if item.rule != "zero" and (found.gradient_error is None or not item.relative_l2 <= found.gradient_error):
+            found.gradient_error = item.relative_l2
+            found.noise = item.noise / item.scale if item.scale else 0.0
+    for name, value in _new_state(step, batch).items():
+        if f"new/{name}" in outputs:
+            compared[f"new/{name}"] = _alone(to_tensorflow(outputs[f"new/{name}"], entries[name]), value)
+    entries_in = [entry.name for entry in step.forward_endpoint.inputs]
+    if set(entries_in) <= set(batch):
+        expected = step.functions["forward"](*(tf.constant(batch[name]) for name in entries_in))
+        predicted = GraphRunner(artifact, "forward", device)(feeds)
+        names = [name for name in artifact.manifest.graphs["forward"].outputs if name.startswith("output/")]
+        for name, value in zip(names, expected, strict=True):
+            compared[name] = _alone(predicted[name], value.numpy())
+    problems = [
+        f"{name}: {item.rule}, error {item.error:.2g} of {item.scale:.2g}, allowed {item.allowed:.2g}"
+        for name, item in compared.items()
+        if not item.accepted
+    ]
+    composition = check_composition(artifact, device, feeds)
+    return problems if composition.passed else [*problems, composition.message]
+
+
+def _alone(ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> Comparison:
+    if theirs.dtype.kind in "fV":
+        return compare(ours, theirs, largest=scale_of(theirs))
+    error = float(np.count_nonzero(ours != theirs))
+    return Comparison(not error, "different" if error else "exact", error, error, scale_of(theirs), 0.0, 0.0)
+
+
+def _new_state(step: TracedStep, batch: Arrays) -> Arrays:
+    """Statistics and seeds after TensorFlow's forward pass."""
+    with restored(step):
+        step.functions["gradients"](*(tf.constant(batch[entry.name]) for entry in step.batch))
+        return {p.name: p.resource.numpy() for p in step.parameters if not p.variable.trainable}
