@@ -47,6 +47,7 @@ def fold(
 
     Raises:
         DataError: There is no trained state, or it is not one of this model.
+        UsageError: The freeze is limited to some endpoints, and the others take other values.
         FileError: Something cannot be read or written.
     """
     load_tensorflow()

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from graphfreeze.errors import DataError, ModelReadError, OutputError
+from graphfreeze.errors import DataError, ModelReadError, OutputError, UsageError
 from graphfreeze.passes.write import copy_files, write_fingerprint
 from graphfreeze.savedmodel.checkpoint import Checkpoint
 from graphfreeze.savedmodel.files import VARIABLES_PREFIX, parse_saved_model
@@ -48,6 +48,7 @@ def fold(
         keras_metadata: The original `keras_metadata.pb`, of a Keras 2 save.
 
     Raises:
+        UsageError: The freeze is limited to some endpoints, and the others take other values.
         DataError: `trained` names a variable that the model lacks, or a value has the wrong shape or dtype.
         ModelReadError: The original or the checkpoint cannot be read.
         OutputError: The destination holds something, or cannot be written.
@@ -95,7 +96,14 @@ def _merge(model: SavedModel, plan: FreezePlan, trained: Mapping[str, npt.NDArra
                 f"expected {variable.shape} and {variable.dtype}."
             )
         if frozen is not None:
-            value = np.where(frozen.full_mask, value, frozen.value)
+            effective = np.where(frozen.full_mask, value, frozen.value)
+            if plan.only_in and effective.tobytes() != value.tobytes():
+                raise UsageError(
+                    f"The freeze is limited to {', '.join(plan.only_in)}, and {variable.name} ({path}) holds other values "
+                    "than the frozen ones, which the other endpoints take. A plain model has one value for each element: "
+                    "keep the rewritten model, or rewrite without a limit."
+                )
+            value = effective
         for key in {model.key_of_node[node], *for_sessions.get(node, ())}:
             merged[key] = value
     return merged

@@ -14,6 +14,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from graphfreeze.errors import UnsupportedError, UsageError
+from graphfreeze.passes.fold import fold
 from graphfreeze.passes.freeze_reads import freeze_reads
 from graphfreeze.passes.write import write
 from graphfreeze.prover import prove
@@ -203,6 +204,17 @@ def test_custom_gradients(saved: Saved, tmp_path: Path) -> None:
             continue
         write(rewritten, tmp_path / name)
         prove(saved("custom_gradients"), tmp_path / name, limited)
+
+
+def test_folding_needs_one_value_for_all(shared: Path, tmp_path: Path) -> None:
+    content = shared / "saved_model.pb"
+    plan = scoped(shared, tmp_path / "out", ("first",))
+    with pytest.raises(UsageError, match="limited to first, and a .* holds other values"):
+        fold(content, tmp_path / "out", plan, {}, tmp_path / "folded")
+    model = SavedModel.load(shared)
+    current = model.read(next(v for v in model.variables if v.name == "a"))
+    plan = FreezePlan((frozen(model, "a", np.array([[True, False]]), current, "blend"),), ("first",))
+    fold(content, tmp_path / "out", plan, {}, tmp_path / "folded")
 
 
 def test_saving_twice_gives_the_same_bytes(shared: Path, tmp_path: Path) -> None:
