@@ -99,9 +99,9 @@ def _merge(model: SavedModel, plan: FreezePlan, trained: Mapping[str, npt.NDArra
             effective = np.where(frozen.full_mask, value, frozen.value)
             if plan.only_in and effective.tobytes() != value.tobytes():
                 raise UsageError(
-                    f"The freeze is limited to {', '.join(plan.only_in)}, and {variable.name} ({path}) holds other values "
-                    "than the frozen ones, which the other endpoints take. A plain model has one value for each element: "
-                    "keep the rewritten model, or rewrite without a limit."
+                    f"The freeze is limited to {', '.join(plan.only_in)}, and {variable.name} ({path}) holds other "
+                    "values than the frozen ones, which the other endpoints take. A plain model has one value for each "
+                    "element: keep the rewritten model, or rewrite without a limit."
                 )
             value = effective
         for key in {model.key_of_node[node], *for_sessions.get(node, ())}:

@@ -209,7 +209,7 @@ def test_custom_gradients(saved: Saved, tmp_path: Path) -> None:
 def test_folding_needs_one_value_for_all(shared: Path, tmp_path: Path) -> None:
     content = shared / "saved_model.pb"
     plan = scoped(shared, tmp_path / "out", ("first",))
-    with pytest.raises(UsageError, match="limited to first, and a .* holds other values"):
+    with pytest.raises(UsageError, match=r"limited to first, and a .* holds other values"):
         fold(content, tmp_path / "out", plan, {}, tmp_path / "folded")
     model = SavedModel.load(shared)
     current = model.read(next(v for v in model.variables if v.name == "a"))
