@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -70,7 +71,9 @@ def build_optimizer(
             "loss itself, nothing is to be scaled back. Leave it out"
         )
     make = getattr(keras.optimizers, OPTIMIZERS[configured.name])
-    optimizer = construct(make, _with_lists(with_schedule(configured)), "optimizer")
+    # Left to itself, Keras counts the optimizers of a process (adam_1), and nodes would be named by the count.
+    named = partial(make, name=configured.name)
+    optimizer = construct(named, _with_lists(with_schedule(configured)), "optimizer")
     slots: dict[int, tuple[str, str]] = {}
     variables = [_as_in_keras(name, variable) for name, variable in parameters]
     names = {id(variable): name for variable, (name, _) in zip(variables, parameters, strict=True)}
@@ -82,8 +85,9 @@ def build_optimizer(
         return made
 
     optimizer.add_variable_from_reference = remember
+    before = frozenset(vars(optimizer))
     optimizer.build(variables)
-    slots = {**_slots_by_position(optimizer, list(names.values())), **slots}
+    slots = {**_slots_by_position(optimizer, before, list(names.values())), **slots}
     made = []
     for variable in optimizer.variables:
         if id(variable) in slots:
@@ -113,11 +117,16 @@ def _as_in_keras(name: str, variable: Any) -> Any:
         return keras.Variable(variable, dtype=variable.dtype.name, name=own, trainable=True)
 
 
-def _slots_by_position(optimizer: Any, parameters: Sequence[str]) -> dict[int, tuple[str, str]]:
-    """Parameter and purpose of the variables that an optimizer keeps in lists, one for each parameter."""
+def _slots_by_position(
+    optimizer: Any, before: Collection[str], parameters: Sequence[str]
+) -> dict[int, tuple[str, str]]:
+    """Parameter and purpose of the variables that `build` put into lists of the optimizer, one for each parameter.
+
+    Lists that were there before hold all variables of the optimizer: their length says nothing.
+    """
     found = {}
     for attribute, items in vars(optimizer).items():
-        if isinstance(items, list) and len(items) == len(parameters):
+        if attribute not in before and isinstance(items, list) and len(items) == len(parameters):
             for item, parameter in zip(items, parameters, strict=True):
                 found[id(item)] = (parameter, attribute.strip("_"))
     return found

@@ -73,12 +73,16 @@ def test_every_slot_says_whose_and_what_it_is() -> None:
     }
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_the_states_have_names_of_their_own(name: str) -> None:
-    variables = [(f"layer/{n}", keras.Variable(np.ones((3, 2), np.float32)).value) for n in ("first", "second")]
-    _, made = build_optimizer(parse_optimizer(name), variables)
+def test_the_states_have_names_of_their_own(name: str, count: int) -> None:
+    variables = [(f"layer/{n}", keras.Variable(np.ones((3, 2), np.float32)).value) for n in range(count)]
+    optimizer, made = build_optimizer(parse_optimizer(name), variables)
     names = [v.name for v in made]
     assert len(set(names)) == len(names)
+    assert [v.name for v in made if v.parameter is None][:2] == [f"{name}/iteration", "learning_rate"]
+    # Nodes of the step are named by it: it must not depend on what else the process made.
+    assert optimizer.name == name
 
 
 @pytest.mark.parametrize(
