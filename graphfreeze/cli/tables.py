@@ -93,18 +93,16 @@ def rewriting(report: Report) -> list[RenderableType]:
 
 
 def _frozen_variables(title: str, variables: Sequence[Report]) -> RenderableType:
+    columns = ["variable", "shape", "elements", "form", "guarantee"]
     rows = [
-        (
-            v["name"],
-            _shape(v["shape"]),
-            _frozen(v["frozen_elements"], v["elements"]),
-            v["form"],
-            v["guarantee"],
-            _cell(len(v["reads"]) if "reads" in v else None),
-        )
+        [v["name"], _shape(v["shape"]), _frozen(v["frozen_elements"], v["elements"]), v["form"], v["guarantee"]]
         for v in variables
     ]
-    return _table(title, ("variable", "shape", "elements", "form", "guarantee", "reads"), rows)
+    # Where nothing was rewritten, no reads were counted.
+    if all("reads" in v for v in variables):
+        columns.append("reads")
+        rows = [[*row, str(len(v["reads"]))] for row, v in zip(rows, variables, strict=True)]
+    return _table(title, columns, rows)
 
 
 def verification(report: Report) -> list[RenderableType]:
@@ -158,8 +156,20 @@ def exporting(report: Report) -> list[RenderableType]:
 
 
 def _checks(checks: Sequence[Report]) -> RenderableType:
-    rows = [("ok" if c["passed"] else "FAILED", c["name"], c.get("message", "")) for c in checks]
+    rows = [(_verdict(c), c["name"], c.get("message", "")) for c in checks]
     return _table("Checks", ("", "check", "found"), rows)
+
+
+def _verdict(check: Report) -> str:
+    """`-` where nothing could be compared: neither does a check fail there, nor does it say anything."""
+    evidence = check.get("evidence")
+    if (
+        check["passed"]
+        and isinstance(evidence, Mapping)
+        and (evidence.get("status") == "not available" or evidence.get("compared") == [])
+    ):
+        return "-"
+    return "ok" if check["passed"] else "FAILED"
 
 
 def _facts(report: Report) -> RenderableType:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from rich.console import Console
 
+from graphfreeze.cli import tables
 from graphfreeze.cli.commands import graphfreeze
 from tests.cli.conftest import CommandLine
 
@@ -70,7 +74,9 @@ def test_dry_run_shows_the_plan_and_writes_nothing(
     report = command(*arguments, "--json").json
     assert report["dry_run"] is True
     assert report["totals"] == {"variables": 1, "elements": 12, "frozen_elements": 4}
-    assert "nothing was written" in command(*arguments).out
+    table = command(*arguments).out
+    assert "nothing was written" in table
+    assert "reads" not in table
     assert list(tmp_path.iterdir()) == []
 
 
@@ -142,6 +148,23 @@ def test_fold(command: CommandLine, model: Path, rewritten: Path, tmp_path: Path
     )
     np.testing.assert_array_equal(before[:, 0], after[:, 0])
     assert (before[:, 1:] != after[:, 1:]).all()
+
+
+@pytest.mark.parametrize(
+    ("check", "mark"),
+    [
+        ({"passed": True}, "ok"),
+        ({"passed": False, "evidence": {"compared": []}}, "FAILED"),
+        ({"passed": True, "evidence": {"compared": [{"status": "equal"}]}}, "ok"),
+        ({"passed": True, "evidence": {"compared": []}}, "-"),
+        ({"passed": True, "evidence": {"status": "not available"}}, "-"),
+    ],
+)
+def test_a_check_that_compared_nothing_is_not_called_ok(check: dict[str, Any], mark: str) -> None:
+    (_, checks) = tables.verification({"variables": [], "checks": [{"name": "of the numbers", **check}]})
+    text = io.StringIO()
+    Console(file=text).print(checks)
+    assert f"{mark} of the numbers" in " ".join(text.getvalue().split())
 
 
 def test_quiet_prints_nothing_and_verbose_logs_on_stderr(command: CommandLine, model: Path) -> None:
