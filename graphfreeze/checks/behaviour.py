@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +142,7 @@ class Side:
     def load(cls, path: Path, name: str, variables: Sequence[Variable]) -> Side:
         """Load a model with one of its endpoints."""
         loaded = tf.saved_model.load(str(path))
-        found = {variable.object_path: resolve(loaded, variable.object_path) for variable in variables}
+        found = {variable.object_path: _find(loaded, variable.object_path) for variable in variables}
         resources = {path: resource for path, resource in found.items() if hasattr(resource, "handle")}
         return cls(loaded, choose_endpoint(loaded, name), resources)
 
@@ -208,6 +209,18 @@ class Side:
             for path, gradient in zip(watched, found, strict=True)
             if gradient is not None
         }
+
+
+def _find(loaded: Any, object_path: str) -> Any:
+    """The object at a path, maybe that of an optimizer's slot, OPTIMIZER/SLOT/VARIABLE; None where it is hidden."""
+    with contextlib.suppress(AttributeError, LookupError, TypeError):
+        return resolve(loaded, object_path)
+    parts = object_path.split("/")
+    for i in range(1, len(parts) - 1):
+        with contextlib.suppress(AttributeError, LookupError, TypeError, ValueError):
+            optimizer = resolve(loaded, "/".join(parts[:i]))
+            return optimizer.get_slot(resolve(loaded, "/".join(parts[i + 1 :])), parts[i])
+    return None
 
 
 def _compare_outputs(endpoint: str, twice: Sequence[Batch], rewritten: Batch) -> list[Report]:

@@ -102,9 +102,20 @@ class _Analyser:
         main_graph.uses.sort(key=lambda use: use.node)
         self._visit(call.callee for call in main_graph.calls)
         for context, flow in self.contexts.items():
+            self._check_reads(flow, self.model.body(context.function))
             _check_returned_handles(flow, self.contexts, self.model.body(context.function))
         _check_returned_handles(main_graph, self.contexts, body)
         return Analysis(self.contexts, roots, main_graph)
+
+    def _check_reads(self, flow: Flow, body: Body) -> None:
+        """Record reads that take a variable for one of another dtype."""
+        objects = self.model.object_graph.nodes
+        for i, use in enumerate(flow.uses):
+            if use.kind is UseKind.READ and objects[use.variable].WhichOneof("kind") == "variable":
+                attributes = body.nodes[use.node].attr
+                dtype = attributes["dtype"].type if "dtype" in attributes else None
+                if dtype != objects[use.variable].variable.dtype:
+                    flow.uses[i] = Use(UseKind.OTHER, use.node, use.variable, "it reads it as another dtype")
 
     def _roots(self) -> dict[str, Context]:
         model = self.model

@@ -139,7 +139,8 @@ def choose_forward_endpoint(loaded: Any, name: str | None, trained: Endpoint) ->
 
 
 def _concrete(loaded: Any, name: str) -> Any:
-    if name in loaded.signatures and not hasattr(loaded, name):
+    # A signature may have the name of a variable.
+    if name in loaded.signatures and not hasattr(getattr(loaded, name, None), "concrete_functions"):
         return loaded.signatures[name]
     if name == TRAINING_ENDPOINT and not hasattr(getattr(loaded, name, None), "concrete_functions"):
         return training_call(loaded, ADDED_LOSSES)
