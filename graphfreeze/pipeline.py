@@ -39,6 +39,8 @@ __all__ = ["inspect", "rewrite", "validate", "verify"]
 
 SCHEMA_VERSION = 1
 REFERENCE_BATCH_SIZE = 8
+# The rules of lowering write operators of opset 18, which later ones only extend; onnxruntime ends at 26.
+_OPSETS = range(18, 27)
 _RESTORED_BY_FOLD = ("saved_model.pb", "keras_metadata.pb")
 
 StrPath = str | Path
@@ -111,7 +113,7 @@ def rewrite(
         endpoint: What to train; `serve`, else `serving_default`, else the only one.
         forward_endpoint: What forward.onnx computes; by default `endpoint`.
         onnx: Whether to write the ONNX training artifact.
-        opset: The opset of the ONNX files.
+        opset: The opset of the ONNX files, 18 to 26.
         data: An `.npz` or a directory of `.npy`: the batch for checks and reference. By default random.
         seed: The seed of everything random.
         checks: `full` runs both models in TensorFlow and the artifact on onnxruntime; `static` proves from the files;
@@ -298,6 +300,8 @@ def _merge(
     options = Options(**merged)
     if not ordered:
         raise UsageError("nothing is selected: give at least one selection to freeze")
+    if options.opset not in _OPSETS:
+        raise UsageError(f"the opset is {options.opset}, expected {_OPSETS[0]} to {_OPSETS[-1]}")
     if not options.no_onnx and not options.loss:
         raise UsageError("the training step needs a loss: give one, or no_onnx to rewrite the SavedModel only")
     return options, ordered

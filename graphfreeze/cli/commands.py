@@ -102,7 +102,7 @@ def inspect(terminal: Terminal, model: Path) -> None:
 )
 @click.option("--forward-endpoint", metavar="NAME", help="What forward.onnx computes.  [default: as --endpoint]")
 @click.option("--no-onnx", is_flag=True, help="Rewrite the SavedModel only.")
-@click.option("--opset", type=int, help="The opset of the ONNX files.  [default: 18]")
+@click.option("--opset", type=int, help="The opset of the ONNX files, 18 to 26.  [default: 18]")
 @data_option("A batch for the checks and the reference.  [default: random, from --seed]")
 @click.option("--seed", type=int, help="The seed of random batches.  [default: 0]")
 @click.option(

@@ -46,6 +46,8 @@ WRONG_REQUESTS = {
     "no such loss": (["--freeze", "**", "--train", "**/bias", "--loss", "mean_error"], "mean_squared_error"),
     "no such optimizer": (["--freeze", "**/bias", "--loss", "mse", "--optimizer", "adamx"], "adamw"),
     "no such endpoint": (["--freeze", "**/bias", "--loss", "mse", "--endpoint", "serving"], "serving_default"),
+    "opset too old": (["--freeze", "**/bias", "--opset", "17"], "expected 18 to 26"),
+    "opset too new": (["--freeze", "**/bias", "--opset", "27"], "expected 18 to 26"),
     "no such file": (["--freeze", "**/bias", "--spec", "missing.toml"], "missing.toml"),
 }
 
