@@ -78,6 +78,9 @@ def atomic_file(final: Path, *, overwrite: bool = False, inputs: Sequence[Path] 
     if not overwrite and os.path.lexists(final):
         raise OutputError(f"The output file {final} exists already. Choose another name, or remove it first.")
     with _temporary_sibling(final) as (temporary, interruption):
+        # Whether one may write here is found out now, and not when the body has done its work.
+        temporary.touch()
+        temporary.unlink()
         yield temporary
         interruption.raise_if_received()
         temporary.replace(final)

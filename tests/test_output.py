@@ -168,6 +168,12 @@ def test_a_parent_without_permission_is_an_output_error() -> None:
         pytest.fail("the body must not run")
 
 
+@pytest.mark.usefixtures("unprivileged")
+def test_a_file_without_permission_is_an_output_error_before_any_work() -> None:
+    with pytest.raises(OutputError, match="Permission denied"), atomic_file(Path("/usr/share/out")):
+        pytest.fail("the body must not run")
+
+
 def test_an_input_that_cannot_be_read_is_not_blamed_on_the_output(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_directory(tmp_path / "out"):
         (tmp_path / "missing_input").read_bytes()

@@ -7,7 +7,9 @@ from typing import Any
 
 from graphfreeze.artifact.data import DataSource, load_data
 from graphfreeze.artifact.reader import Artifact, read_artifact
+from graphfreeze.artifact.tensors import write_tensors
 from graphfreeze.errors import ValidationError
+from graphfreeze.output import atomic_file
 from graphfreeze.runtime.trainer import Progress, Trainer
 
 __all__ = ["TRAINED_FILE", "train"]
@@ -46,39 +48,45 @@ def train(
         ArtifactReadError: The artifact is missing or corrupt.
         DataError: The data do not fit.
         ValidationError: `cuda` was demanded and cannot be used, or a frozen element changed (nothing is saved then).
-        OutputError: The state cannot be written.
+        OutputError: The state cannot be written, or would replace the data or a file of the artifact.
     """
     artifact = out if isinstance(out, Artifact) else read_artifact(out)
     artifact.verify_hashes()
     dataset = load_data(data, artifact.manifest.batch)
     trainer = Trainer(artifact, device=device)
     path = artifact.directory / TRAINED_FILE if save is None else Path(save)
-    losses = trainer.fit(dataset, epochs=epochs, batch_size=batch_size, seed=seed, progress=progress)
-    changed = None if trainer.frozen is None else trainer.frozen.changed(trainer.state_dict())
-    report = {
-        "schema_version": SCHEMA_VERSION,
-        "device": trainer.device.kind,
-        "device_reason": trainer.device.reason,
-        "examples": dataset.examples,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "seed": seed,
-        "steps": trainer.steps,
-        "casts": list(dataset.casts),
-        "losses": losses,
-        "first_loss": losses[0],
-        "last_loss": losses[-1],
-        "last_output_losses": trainer.output_losses,
-        "frozen_elements": sum(entry.frozen_elements or 0 for entry in artifact.manifest.state),
-        "frozen_elements_changed": None if changed is None else sum(changed.values()),
-        "state": str(path),
-    }
-    if changed:
-        name, count = next(iter(changed.items()))
-        raise ValidationError(
-            f"{count} frozen elements of {name} changed during training; nothing was saved. "
-            "Run `graphfreeze validate` for the reason.",
-            {**report, "changed": changed, "state": None},
-        )
-    trainer.save(path)
+    inputs = [artifact.directory / name for name in ("manifest.json", *artifact.manifest.files)]
+    inputs += [Path(data)] if isinstance(data, str | Path) else []
+    # Opened first, so that nobody trains for hours what cannot be saved.
+    with atomic_file(path, overwrite=True, inputs=inputs) as temporary:
+        losses = trainer.fit(dataset, epochs=epochs, batch_size=batch_size, seed=seed, progress=progress)
+        state = trainer.state_dict()
+        changed = None if trainer.frozen is None else trainer.frozen.changed(state)
+        partly = sum(entry.frozen_elements or 0 for entry in artifact.manifest.state)
+        report = {
+            "schema_version": SCHEMA_VERSION,
+            "device": trainer.device.kind,
+            "device_reason": trainer.device.reason,
+            "examples": dataset.examples,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "seed": seed,
+            "steps": trainer.steps,
+            "casts": list(dataset.casts),
+            "losses": losses,
+            "first_loss": losses[0],
+            "last_loss": losses[-1],
+            "last_output_losses": trainer.output_losses,
+            "frozen_elements": partly + sum(entry.elements for entry in artifact.manifest.frozen),
+            "frozen_elements_changed": None if changed is None else sum(changed.values()),
+            "state": str(path),
+        }
+        if changed:
+            name, count = next(iter(changed.items()))
+            raise ValidationError(
+                f"{count} frozen elements of {name} changed during training; nothing was saved. "
+                "Run `graphfreeze validate` for the reason.",
+                {**report, "changed": changed, "state": None},
+            )
+        write_tensors(temporary, state)
     return report

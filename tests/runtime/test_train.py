@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from graphfreeze.artifact.tensors import TensorFile
-from graphfreeze.errors import ArtifactReadError, DataError, ValidationError
+from graphfreeze.errors import ArtifactReadError, DataError, OutputError, ValidationError
 from graphfreeze.runtime import Trainer, train
 from tests.artifact.toy import MASK, STATE, build_graphs, expected_gradients, random_batch, stored, write_toy
 
@@ -30,7 +30,7 @@ def test_training_saves_the_state_and_reports_it(out: Path, data: Path) -> None:
     assert report["casts"] == ["image: float64 -> float32"]
     assert len(report["losses"]) == 3
     assert report["last_loss"] < report["first_loss"]
-    assert (report["frozen_elements"], report["frozen_elements_changed"]) == (9, 0)
+    assert (report["frozen_elements"], report["frozen_elements_changed"]) == (9 + 384, 0)
     assert report["state"] == str(out / "training" / "trained.safetensors")
     assert calls[-1] == ("training", 9, 9)
 
@@ -54,6 +54,14 @@ def test_the_same_arguments_give_the_same_bytes(out: Path, data: Path, tmp_path:
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["out/training/state.safetensors", "out/training/manifest.json", "data.npz"])
+def test_what_is_read_is_never_overwritten(out: Path, data: Path, name: str) -> None:
+    before = (out.parent / name).read_bytes()
+    with pytest.raises(OutputError, match="is also an input"):
+        train(out, data, epochs=1, batch_size=8, device="cpu", save=out.parent / name)
+    assert (out.parent / name).read_bytes() == before
+
+
 def test_a_corrupt_artifact_does_not_train(out: Path, data: Path) -> None:
     path = out / "training" / "constants.bin"
     content = bytearray(path.read_bytes())
@@ -75,7 +83,7 @@ def test_a_step_that_moves_a_frozen_element_is_caught_and_nothing_is_saved(tmp_p
 def test_without_the_plan_the_report_says_that_frozen_elements_were_not_checked(out: Path, data: Path) -> None:
     (out / "plan").rename(out / "elsewhere")
     report = train(out / "training", data, epochs=1, batch_size=8, device="cpu")
-    assert (report["frozen_elements"], report["frozen_elements_changed"]) == (9, None)
+    assert (report["frozen_elements"], report["frozen_elements_changed"]) == (9 + 384, None)
 
 
 def test_data_that_do_not_fit_say_what_is_expected(out: Path, tmp_path: Path) -> None:
