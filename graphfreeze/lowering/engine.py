@@ -11,6 +11,7 @@ import onnx_ir as ir
 from tensorflow.python.framework import tensor_util
 
 from graphfreeze.lowering.all_iterations import lower_for_all_iterations
+from graphfreeze.lowering.bounds import bounded
 from graphfreeze.lowering.builder import Builder
 from graphfreeze.lowering.folding import Folding
 from graphfreeze.lowering.induction import fold_induction
@@ -72,7 +73,7 @@ class Lowering:
         missing = frozenset().union(*(tensor.missing for tensor in inputs))
         outputs: list[Tensor] = []
         try:
-            made = fold_induction(operation, inputs)
+            made = fold_induction(operation, inputs) or bounded(operation, inputs)
             made = made or lower_list_arithmetic(self, operation, inputs)
             made = made or lower_for_all_iterations(self, operation, inputs)
             if made:

@@ -1,0 +1,38 @@
+"""Numbers sorted into bins, and bins counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from graphfreeze.lowering.rule import KNOWN, PLAIN, Node, rule
+
+
+@rule("Bucketize")
+def bucketize(node: Node, value: ir.Value) -> ir.Value:
+    """How many of the boundaries are not above x."""
+    source = node.inputs[0]
+    boundaries = np.array(node.attribute("boundaries"), np.float32).reshape(*[1] * source.rank, -1)
+    column = node.reshape(node.cast(value, np.float32), [*source.dims, 1])
+    reached = node.cast(node.emit("GreaterOrEqual", column, boundaries), np.int32)
+    return node.emit("ReduceSum", reached, node.int64([source.rank]), keepdims=0)
+
+
+@rule("DenseBincount", inputs=(PLAIN, KNOWN, PLAIN))
+def dense_bincount(node: Node, value: ir.Value, size: npt.NDArray[Any], weights: ir.Value) -> ir.Value:
+    """How often each number occurs in a row (or its weights, or whether it occurs); too large ones are left out."""
+    source, weighted = node.inputs[0], node.inputs[2].size > 0
+    last, bins = source.rank - 1, int(size)
+    rows = source.dims[:-1]
+    # What is too large counts in one more bin, which is cut off.
+    index = node.emit("Min", node.cast(value, np.int64), np.full((1,) * source.rank, bins, np.int64))
+    binary = node.attribute("binary_output", False)
+    if binary or not weighted:
+        weights = node.emit("Expand", node.scalar(1), node.shape(source))
+    zeros = node.emit("Expand", node.scalar(0), node.vector([*rows, bins + 1]))
+    reduction = "none" if binary else "add"
+    counted = node.emit("ScatterElements", zeros, index, weights, axis=last, reduction=reduction)
+    return node.emit("Slice", counted, node.int64([0]), node.int64([bins]), node.int64([last]))

@@ -1,0 +1,38 @@
+"""Bins and counts against TensorFlow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tensorflow as tf
+
+from tests.lowering.conversion import Argument, check
+
+
+def test_bins() -> None:
+    boundaries = [-0.5, 0.25, 0.25, 1.0]
+    check(
+        lambda x, n: [
+            tf.raw_ops.Bucketize(input=x, boundaries=boundaries),
+            tf.raw_ops.Bucketize(input=n, boundaries=[0.0, 1.0, 2.0]),
+        ],
+        {"x": Argument((None, 4)), "n": Argument((None,), "int32")},
+    )
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("shape", [(None, 6), (6,)])
+def test_counts_of_numbers_some_of_which_are_too_large(shape: tuple[int | None, ...], binary: bool) -> None:
+    def function(n: Any) -> Any:
+        # The size is max(4, ...), and then min(4, ...): known, although what is in it is not.
+        return tf.math.bincount(n, minlength=4, maxlength=4, axis=-1, binary_output=binary, dtype=tf.float32)
+
+    check(function, {"n": Argument(shape, "int32", high=6)}, precisions=["float32"])
+
+
+def test_sums_of_weights() -> None:
+    def function(n: Any, w: Any) -> Any:
+        return tf.math.bincount(n, weights=w, minlength=4, maxlength=4, axis=-1)
+
+    check(function, {"n": Argument((None, 6), "int32", high=6), "w": Argument((None, 6))})
