@@ -7,6 +7,7 @@ from tools.coverage_cases.applications import application_cases
 from tools.coverage_cases.augmentation import augmentation_cases
 from tools.coverage_cases.case import Case
 from tools.coverage_cases.composite_layers import composite_layer_cases
+from tools.coverage_cases.hub import hub_cases
 from tools.coverage_cases.layers import LEFT_OUT, layer_cases
 from tools.coverage_cases.losses import loss_cases
 from tools.coverage_cases.optimizers import optimizer_cases
@@ -24,6 +25,7 @@ def all_cases() -> list[Case]:
         *composite_layer_cases(),
         *augmentation_cases(),
         *application_cases(),
+        *hub_cases(),
     ]
 
 

@@ -25,7 +25,7 @@ class Case:
         make: Builds the Keras model. Cases with the same function share one export.
         loss: As on the command line.
         optimizer: As on the command line.
-        inputs: How to draw inputs that are not simply normal numbers, by name.
+        inputs: How to draw inputs that are not simply normal numbers, by name; names that the model lacks are ignored.
         batch_size: How many examples.
         steps: Whether single optimizer steps are compared too.
         tracks: What the row is about: a class or function of Keras, by its name there.

@@ -9,6 +9,8 @@ from pathlib import Path
 from tools.coverage_cases.all_cases import all_cases, left_out
 from tools.coverage_cases.case import choose
 from tools.coverage_cases.document import read_rows, row_of, write_document
+from tools.coverage_cases.hub import GROUP as HUB
+from tools.coverage_cases.hub import is_installed
 from tools.coverage_cases.measure import Workspace
 
 __all__ = ["main"]
@@ -31,6 +33,9 @@ def main(page: Path) -> int:
     if arguments.list:
         print("\n".join(case.key for case in chosen))
         return 0
+    if not is_installed():
+        print("without the backbones of keras_hub: it is not installed")
+        chosen = [case for case in chosen if case.group != HUB]
     bad = 0
     with Workspace.temporary() as workspace:
         for case in chosen:

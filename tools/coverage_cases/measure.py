@@ -143,7 +143,8 @@ class Workspace:
 def _batch(case: Case, step: TracedStep) -> Arrays:
     rng = np.random.default_rng(SEED)
     batch = random_inputs(step.endpoint.inputs, index_limits(step.graphs["gradients"]), rng, case.batch_size)
-    for name, draw in case.inputs.items():
+    for name in sorted(case.inputs.keys() & batch.keys()):
+        draw = case.inputs[name]
         batch[name] = np.asarray(draw(rng, batch[name].shape)).astype(batch[name].dtype)
     for term in step.objective.terms:
         shape = tuple(case.batch_size if size is None else size for size in term.target.shape)
