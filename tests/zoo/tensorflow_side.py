@@ -1,0 +1,90 @@
+"""The rewritten SavedModel trained in TensorFlow, as its user would: a gradient tape and a Keras optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tests.zoo.data import Array
+from tests.zoo.rewriting import Rewritten, variables_of
+
+__all__ = ["TensorFlowSide", "Trained", "make_optimizer"]
+
+_OPTIMIZERS = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training did.
+
+    Attributes:
+        values: What each variable holds afterwards.
+        had_gradient: Where each trained variable's gradient was not zero at some step.
+        losses: The loss of each step.
+    """
+
+    values: Mapping[str, Array]
+    had_gradient: Mapping[str, Array]
+    losses: Sequence[float]
+
+
+class TensorFlowSide:
+    """The rewritten SavedModel, loaded once; its gradients are traced once."""
+
+    def __init__(self, rewritten: Rewritten) -> None:
+        self.loaded = tf.saved_model.load(str(rewritten.out / "saved_model"))
+        self.variables = variables_of(self.loaded)
+        self.initial = {name: variable.numpy() for name, variable in self.variables.items()}
+        self.trainable = {name: v for name, v in self.variables.items() if v.trainable}
+        self._endpoint = getattr(self.loaded, rewritten.model.endpoint)
+        self._loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        self._gradients = tf.function(self._trace, autograph=False, reduce_retracing=True)
+
+    def assign(self, values: Mapping[str, Array]) -> None:
+        """Give variables their values."""
+        for name, value in values.items():
+            self.variables[name].assign(value)
+
+    def serve(self, inputs: Array) -> Array:
+        """The outputs of the inference endpoint."""
+        return np.asarray(self.loaded.serve(inputs).numpy())
+
+    def gradients(self, inputs: Array, labels: Array) -> tuple[float, dict[str, Array]]:
+        """Loss and gradients of a batch from the initial values."""
+        self.assign(self.initial)
+        loss, found = self._gradients(tf.constant(inputs), tf.constant(labels))
+        self.assign(self.initial)
+        return float(loss), {name: tf.convert_to_tensor(gradient).numpy() for name, gradient in found.items()}
+
+    def train(self, optimizer: Any, batches: Sequence[tuple[Array, Array]]) -> Trained:
+        """Train from the initial values, one step for each batch."""
+        self.assign(self.initial)
+        losses: list[float] = []
+        had_gradient: dict[str, Array] = {}
+        for inputs, labels in batches:
+            loss, found = self._gradients(tf.constant(inputs), tf.constant(labels))
+            names = list(found)
+            optimizer.apply([found[name] for name in names], [self.variables[name] for name in names])
+            for name in names:
+                nonzero = tf.convert_to_tensor(found[name]).numpy() != 0
+                had_gradient[name] = had_gradient.get(name, np.False_) | nonzero
+            losses.append(float(loss))
+        return Trained({name: v.numpy() for name, v in self.variables.items()}, had_gradient, losses)
+
+    def _trace(self, inputs: Any, labels: Any) -> tuple[Any, dict[str, Any]]:
+        with tf.GradientTape() as tape:
+            loss = self._loss(labels, self._endpoint(inputs))
+        found = tape.gradient(loss, self.trainable)
+        return loss, {name: gradient for name, gradient in found.items() if gradient is not None}
+
+
+def make_optimizer(text: str) -> Any:
+    """The Keras optimizer that the command line calls by this text."""
+    name, _, arguments = text.partition(":")
+    pairs = [argument.split("=") for argument in arguments.split(",")]
+    return _OPTIMIZERS[name](**{key: float(value) for key, value in pairs})
