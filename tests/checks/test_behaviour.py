@@ -121,6 +121,10 @@ class Peculiar(tf.Module):
         with tf.control_dependencies([tf.debugging.assert_greater(x, 1e6)]):
             return tf.matmul(x, self.w)
 
+    @tf.function(input_signature=[tf.TensorSpec((None, None, 3), tf.float32, name="x")])
+    def any_length(self, x: Any) -> Any:
+        return tf.matmul(tf.reduce_sum(x, 1), self.w)
+
     @tf.function(input_signature=[tf.TensorSpec((), tf.string, name="text")])
     def text(self, text: Any) -> Any:
         return tf.strings.to_number(text) * self.w
@@ -146,7 +150,7 @@ def test_peculiar_endpoints_are_reported(peculiar: tuple[SavedModel, FreezePlan,
     assert outputs["passed"]
     assert gradients["passed"]
     statuses = {record["endpoint"]: record["status"] for record in outputs["evidence"]["compared"]}
-    assert statuses == {"clock": "not repeatable", "without_gradient": "equal"}
+    assert statuses == {"clock": "not repeatable", "without_gradient": "equal", "any_length": "equal"}
     skipped = {entry["endpoint"]: entry["reason"] for entry in outputs["evidence"]["skipped"]}
     assert skipped.keys() == {"picky", "text"}
     assert "fails on random inputs" in skipped["picky"]
@@ -154,3 +158,15 @@ def test_peculiar_endpoints_are_reported(peculiar: tuple[SavedModel, FreezePlan,
     assert "that the original itself does not repeat" in outputs["message"]
     reasons = {entry["endpoint"]: entry["reason"] for entry in gradients["evidence"]["skipped"]}
     assert "MatrixLogarithm" in reasons["without_gradient"]
+
+
+def test_a_leak_is_caught_where_gradients_do_not_repeat(
+    peculiar: tuple[SavedModel, FreezePlan, Path], tmp_path: Path
+) -> None:
+    model, plan, _ = peculiar
+    other = resolve_plan([Selection("freeze", "w[1]")], model, form="auto", only_in=())
+    write(freeze_reads(model, other), tmp_path / "rewritten")
+    with pytest.raises(CheckFailedError) as caught:
+        check_behaviour(model.directory, tmp_path / "rewritten", model.variables, plan)
+    differing = records(caught.value.details["checks"][1], "differs")
+    assert "clock" in {record["endpoint"] for record in differing}
