@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Analysis", "analyse"]
 
 # The work that following handles may take, in nodes; a context costs some in itself.
-_MAX_TRACED = 1_000_000
+_MAX_TRACED = 250_000
 _MAX_TRACED_PER_NODE = 20
 _CONTEXT_COST = 30
 
