@@ -114,7 +114,7 @@ def check_float64(
     check = {
         "name": title,
         "passed": not failed,
-        "message": f"{len(records)} tensors agree with TensorFlow's to {TOLERANCE:g}",
+        "message": _found(records),
         "evidence": {"status": "compared", "tensors": records},
     }
     if failed:
@@ -209,6 +209,17 @@ def _excuse(records: Sequence[Report], pair: Float64Pair, expected: Arrays) -> N
     undetermined = [record["tensor"] for record in records if record["rule"] == "undetermined"]
     if undetermined and not any(record["rule"] == "different" for record in records):
         raise NotAvailableError(f"the model amplifies rounding so much that {undetermined[0]!r} is not determined")
+
+
+def _found(records: Sequence[Report]) -> str:
+    """How many tensors agree, and how many of them by which looser rule."""
+    count = {rule: sum(record["rule"] == rule for record in records) for rule in ("zero", "noise")}
+    found = f"{len(records) - sum(count.values())} tensors agree with TensorFlow's to {TOLERANCE:g}"
+    if count["zero"]:
+        found += f"; {count['zero']} are zero but for rounding"
+    if count["noise"]:
+        found += f"; {count['noise']} differ by no more than rounding that the model amplifies"
+    return found
 
 
 def _kind(name: str) -> str:
