@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tensorflow.core.protobuf import saved_model_pb2
 
 from graphfreeze.passes.freeze_updates import mask_updates
+from graphfreeze.passes.gradient_norms import find_norms
 from graphfreeze.passes.keras2 import Keras2Mode, retag
 from graphfreeze.passes.mask_function import mask_function
 from graphfreeze.passes.scoped import bind_clones, check_signatures
@@ -159,6 +160,7 @@ def freeze_reads(model: SavedModel, plan: FreezePlan, *, keras2: Keras2Mode = "r
             )
             for frozen, node, operation in edit.reads
         ]
+        norms = find_norms(body, flow, captures, targets, slots)
         updates += [
             MaskedUpdate(
                 model.variables_by_node[variable].name,
@@ -169,7 +171,7 @@ def freeze_reads(model: SavedModel, plan: FreezePlan, *, keras2: Keras2Mode = "r
                 operation,
                 endpoints.get(context, ()),
             )
-            for variable, node, operation in mask_updates(function, body, flow, masks, dtypes, budget)
+            for variable, node, operation in mask_updates(function, body, flow, masks, dtypes, norms, budget)
         ]
     changed = [body for context, body in bodies.items() if context.binding or names[context] != context.function]
     check_well_formed(proto, changed, names.values())

@@ -7,8 +7,9 @@ So each update is made to leave the frozen elements in storage as they are:
     Assign, scatters that overwrite           the value becomes SelectV2(mask, value, what is stored)
     optimizers' Apply operations              what was stored at the frozen elements is put back afterwards
 
-Scatters, and Apply operations of sparse gradients, take mask and stored values at their own indices. What waits for an
-Apply operation waits for putting back, too:
+The norm of a gradient by which the step clips does not count frozen elements either. Scatters, and Apply operations of
+sparse gradients, take mask and stored values at their own indices. What waits for an Apply operation waits for putting
+back, too:
 
     U/graphfreeze/before       ReadVariableOp, before U (of sparse gradients ResourceGather)
     U/graphfreeze/after        ReadVariableOp, after U
@@ -37,6 +38,9 @@ from graphfreeze.selection.variable import numpy_dtype
 
 __all__ = ["mask_updates"]
 
+# What takes a gradient for its norm takes zeros at frozen elements.
+_NORM = Update(UpdateKind.DELTA, (), 0, neutral=0.0)
+
 
 def mask_updates(
     function: function_pb2.FunctionDef,
@@ -44,6 +48,7 @@ def mask_updates(
     flow: Flow,
     masks: Mapping[int, FrozenVariable],
     dtypes: Mapping[int, str],
+    norms: Mapping[int, int],
     budget: SizeBudget,
 ) -> list[tuple[int, str, str]]:
     """Mask the updates of one function. Its reads are masked already.
@@ -54,6 +59,7 @@ def mask_updates(
         flow: Where handles go in it.
         masks: Object node -> the targeted variable whose mask holds: of a slot, that of its variable.
         dtypes: Object node -> dtype, of variables and slots.
+        norms: Position of a node that takes a gradient for its norm -> object node of the gradient's variable.
         budget: What the graph may grow to.
 
     Returns:
@@ -75,6 +81,10 @@ def mask_updates(
         else:
             builder.mask_value(node, update, masks[variables[0]], dtypes[variables[0]])
         masked += [(variable, node.name, node.op) for variable in variables]
+    for i, variable in norms.items():
+        node = function.node_def[i]
+        builder.mask_value(node, _NORM, masks[variable], dtypes[variable])
+        masked.append((variable, node.name, node.op))
     _wait_for(function, done, builder.direct)
     return masked
 

@@ -20,10 +20,10 @@ from graphfreeze.savedmodel.reads import captured_tensors
 from graphfreeze.savedmodel.updates import Update, UpdateKind, update_of
 from graphfreeze.selection.plan import FrozenVariable
 
-__all__ = ["find_slots"]
+__all__ = ["ELEMENTWISE", "Values", "find_slots"]
 
 # An element of the result depends on the same element of the operands alone.
-_ELEMENTWISE = frozenset(
+ELEMENTWISE = frozenset(
     {
         *("Identity", "Cast", "StopGradient", "AddV2", "Add", "AddN", "Sub", "Mul", "MulNoNan", "RealDiv", "Div"),
         *(
@@ -104,7 +104,7 @@ def _influences(
     declared: dict[int, set[int]] = {node: set() for node in written}
     for context, flow in analysis.contexts.items():
         body = model.body(context.function)
-        seen = _Values(body, flow, captured.get(context.function, {}))
+        seen = Values(body, flow, captured.get(context.function, {}))
         for use in flow.uses:
             update = update_of(body.nodes[use.node]) if use.kind is UseKind.WRITE else None
             if update is not None and update.kind is UpdateKind.APPLY:
@@ -128,7 +128,7 @@ def _handles(body: Body, flow: Flow, node: int, update: Update) -> list[int]:
     return [flow.handles.get(body.tensor(inputs[position]), _ELSEWHERE) for position in update.handles]
 
 
-class _Values:
+class Values:
     """Where values go in one body."""
 
     def __init__(self, body: Body, flow: Flow, captured: Container[str]) -> None:
@@ -160,12 +160,19 @@ class _Values:
                 yield _ELSEWHERE
             for i, position in self._consumers[name]:
                 node = self._body.nodes[i]
-                update = update_of(node)
-                if node.op in _ELEMENTWISE:
-                    if node.name not in seen:
-                        seen.add(node.name)
-                        pending.append(node.name)
-                elif update is not None and update.indices is None and position == update.value:
-                    yield from _handles(self._body, self._flow, i, update)
-                elif node.op not in _OF_SHAPE:
-                    yield _ELSEWHERE
+                if node.op not in ELEMENTWISE:
+                    yield from self.ends_at(Consumer(i, position))
+                elif node.name not in seen:
+                    seen.add(node.name)
+                    pending.append(node.name)
+
+    def ends_at(self, consumer: Consumer) -> Iterator[int]:
+        """The variables that a whole value which a node takes ends in."""
+        node = self._body.nodes[consumer.node]
+        update = update_of(node)
+        if node.op in ELEMENTWISE:
+            yield from self._follow(node.name)
+        elif update is not None and update.indices is None and consumer.input == update.value:
+            yield from _handles(self._body, self._flow, consumer.node, update)
+        elif node.op not in _OF_SHAPE:
+            yield _ELSEWHERE

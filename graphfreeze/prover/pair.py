@@ -15,8 +15,9 @@ from graphfreeze.prover.handles import HARMLESS, READS, SAME, Binding, Context
 from graphfreeze.prover.masked_read import MaskedReads, RawRead
 from graphfreeze.prover.masked_update import MaskedUpdates, Update
 from graphfreeze.prover.messages import differing_fields
+from graphfreeze.prover.norms import find_norms
 from graphfreeze.prover.targets import Target
-from graphfreeze.prover.writes import write_of
+from graphfreeze.prover.writes import NORM, write_of
 
 __all__ = ["Consumer", "Pair", "PairEvidence"]
 
@@ -97,6 +98,9 @@ class Pair:
         self._check_definition()
         self._find_raw_reads()
         reads = MaskedReads(self._original, self._rewritten, self._raws)
+        captured = [consumer.original for consumer in self._consumers]
+        for name, target in find_norms(self._context, self._targets, captured).items():
+            self._updates[name] = Update(self._rewritten.nodes[name], NORM, (target,))
         updates = MaskedUpdates(self._original, self._rewritten, self._updates, reads)
         self._check_control_outputs(updates)
         for name, node in self._original.nodes.items():

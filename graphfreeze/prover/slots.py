@@ -21,7 +21,7 @@ from graphfreeze.prover.roots import Roots
 from graphfreeze.prover.targets import Target, variable_targets
 from graphfreeze.prover.writes import write_of
 
-__all__ = ["find_slots"]
+__all__ = ["ELEMENT_BY_ELEMENT", "Values", "find_slots"]
 
 ELEMENT_BY_ELEMENT = frozenset(
     {
@@ -90,7 +90,7 @@ def _slots_of(
         if context.view.definition is None:
             ends |= dict.fromkeys(_seen_in(context) & set(candidates))
             continue
-        values = _Values(context, frozenset(captured.get(context.view.name, ())))
+        values = Values(context, frozenset(captured.get(context.view.name, ())))
         for variable, found in values.ends_of_reads():
             known = ends.get(variable)
             if variable in candidates:
@@ -192,7 +192,7 @@ def _writes(context: Context) -> list[tuple[int, node_def_pb2.NodeDef]]:
     return found
 
 
-class _Values:
+class Values:
     """In which writes the values of one body end."""
 
     def __init__(self, context: Context, captured: frozenset[str]) -> None:
@@ -239,14 +239,15 @@ class _Values:
                 waiting.extend(missing)
                 continue
             waiting.pop()
-            parts = [self._end_at(node, position) for node, position in self._consumers.get(current, ())]
+            parts = [self.end_of(node, position) for node, position in self._consumers.get(current, ())]
             parts.append(None if current in self._outside else frozenset())
             self._ends[current] = reduce(_join, parts)
         return self._ends[name]
 
-    def _end_at(self, node: node_def_pb2.NodeDef, position: int) -> Ends:
+    def end_of(self, node: node_def_pb2.NodeDef, position: int) -> Ends:
+        """Where a value ends that a node takes."""
         if node.op in ELEMENT_BY_ELEMENT:
-            return self._ends[node.name]
+            return self._ends[node.name] if node.name in self._ends else self.ends(node.name)
         if node.op in SHAPE_ONLY:
             return frozenset()
         write = write_of(node)

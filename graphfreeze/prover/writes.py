@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tensorflow.core.framework import node_def_pb2
 
-__all__ = ["Write", "write_of"]
+__all__ = ["NORM", "Write", "write_of"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,9 @@ class Write:
     applies: bool = False
     unchanged: float | None = None
 
+
+NORM = Write((), 0, unchanged=0.0)
+"""What takes a gradient for its norm: at frozen elements it has to take zeros."""
 
 _PLAIN = {
     "AssignVariableOp": Write((0,), 1),
