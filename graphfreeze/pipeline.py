@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from graphfreeze.artifact.manifest_json import losses_to_json
 from graphfreeze.errors import (
     ArtifactReadError,
     CheckFailedError,
+    UnsupportedError,
     UsageError,
     VerificationError,
 )
@@ -41,6 +43,7 @@ SCHEMA_VERSION = 1
 REFERENCE_BATCH_SIZE = 8
 # The rules of lowering write operators of opset 18, which later ones only extend; onnxruntime ends at 26.
 _OPSETS = range(18, 27)
+_TRACED_CONSTANTS = 3 << 29
 _RESTORED_BY_FOLD = ("saved_model.pb", "keras_metadata.pb")
 
 StrPath = str | Path
@@ -190,6 +193,10 @@ def rewrite(
     if dry_run:
         return report
     with atomic_directory(Path(out), overwrite=overwrite, inputs=[Path(model)]) as directory:
+        (directory / "plan").mkdir()
+        save_plan(plan, directory / "plan")
+        # From here on, what is large is read from there, one variable at a time.
+        plan = load_plan(directory / "plan")
         stages.start("rewriting the reads")
         report["checks"] = []
         _write_saved_model(source, plan, directory, options, report)
@@ -330,10 +337,18 @@ def _describe(plan: FreezePlan) -> list[Report]:
 
 def _write_saved_model(source: SavedModel, plan: FreezePlan, directory: Path, options: Options, report: Report) -> None:
     from graphfreeze.passes.freeze_reads import freeze_reads
+    from graphfreeze.passes.storage import Storage
     from graphfreeze.passes.write import write
     from graphfreeze.savedmodel.earlier import original_file
 
-    rewritten = freeze_reads(source, plan, keras2=options.keras2)
+    # A training step is traced with masks and values as constants: what the plan freezes is part of its graphs.
+    storage = Storage() if options.no_onnx else Storage(total=_TRACED_CONSTANTS)
+    rewritten = freeze_reads(source, plan, keras2=options.keras2, storage=storage)
+    if rewritten.stored and not options.no_onnx:
+        raise UnsupportedError(
+            f"the masks and frozen values take more than {_TRACED_CONSTANTS} bytes, which the graph of a training step "
+            "cannot hold: freeze fewer elements, or rewrite the SavedModel alone with --no-onnx"
+        )
     write(rewritten, directory / "saved_model", link=options.link)
     if rewritten.retagged:
         report["keras_2"] = {"load_model": options.keras2, "layers": list(rewritten.retagged)}
@@ -362,14 +377,12 @@ def _write_saved_model(source: SavedModel, plan: FreezePlan, directory: Path, op
     for variable in report["variables"]:
         variable["reads"] = by_path.get(variable["object_path"], [])
         variable["updates"] = updates.get(variable["object_path"], [])
-    (directory / "plan").mkdir()
-    save_plan(plan, directory / "plan")
     for name in _RESTORED_BY_FOLD:
         if (file := original_file(source.directory, name)).is_file():
             shutil.copyfile(file, directory / "plan" / f"original_{name}")
     # The rewritten SavedModel can stand alone: it carries the plan that it was made by.
     own_copy = directory / "saved_model" / "assets.extra" / "graphfreeze"
-    shutil.copytree(directory / "plan", own_copy, dirs_exist_ok=True)
+    shutil.copytree(directory / "plan", own_copy, dirs_exist_ok=True, copy_function=_link_or_copy)
 
 
 def _content(file: Path) -> bytes | None:
@@ -394,6 +407,13 @@ def _try_in_keras_2(source: SavedModel, plan: FreezePlan, directory: Path, optio
 
     with original_directory(source) as original:
         return check_kept(original, directory / "saved_model", plan, seed=options.seed)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _prove(original: Path, rewritten: Path, plan: FreezePlan) -> Report:

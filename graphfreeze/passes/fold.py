@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from graphfreeze.errors import DataError, ModelReadError, OutputError, UsageError
 from graphfreeze.passes.write import copy_files, write_fingerprint
-from graphfreeze.savedmodel.checkpoint import Checkpoint
+from graphfreeze.savedmodel.checkpoint import OBJECT_GRAPH_KEY, Checkpoint
 from graphfreeze.savedmodel.files import VARIABLES_PREFIX, parse_saved_model
 from graphfreeze.savedmodel.keras_metadata import KERAS_METADATA
 from graphfreeze.savedmodel.model import SavedModel
@@ -63,7 +63,10 @@ def fold(
         if keras_metadata is not None:
             (target / KERAS_METADATA).write_bytes(keras_metadata)
         (target / "variables").mkdir(exist_ok=True)
-        _write_checkpoint(model.checkpoint, merged, str(target / VARIABLES_PREFIX))
+        objects, dropped = model.checkpoint.without(model.object_graph)
+        if objects is not None:
+            merged[OBJECT_GRAPH_KEY] = np.array(objects, object)
+        _write_checkpoint(model.checkpoint, merged, str(target / VARIABLES_PREFIX), dropped)
         write_fingerprint(target)
     except (OSError, tf.errors.OpError) as error:
         raise OutputError(f"{target} cannot be written: {str(error).splitlines()[0]}.") from error
@@ -109,9 +112,11 @@ def _merge(model: SavedModel, plan: FreezePlan, trained: Mapping[str, npt.NDArra
     return merged
 
 
-def _write_checkpoint(checkpoint: Checkpoint, merged: Mapping[str, npt.NDArray[Any]], prefix: str) -> None:
-    """Write all keys of a checkpoint, some with new values, in the order of their names and as one shard."""
-    keys = list(checkpoint.shapes)
+def _write_checkpoint(
+    checkpoint: Checkpoint, merged: Mapping[str, npt.NDArray[Any]], prefix: str, dropped: Container[str]
+) -> None:
+    """Write the keys of a checkpoint in the order of their names, some with new values, as one shard."""
+    keys = [key for key in checkpoint.shapes if key not in dropped]
     with tf.device("CPU:0"):
         values = [tf.constant(merged[key] if key in merged else checkpoint.read(key)) for key in keys]
         tf.raw_ops.SaveV2(prefix=prefix, tensor_names=keys, shape_and_slices=[""] * len(keys), tensors=values)

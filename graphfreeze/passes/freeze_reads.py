@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tensorflow.core.protobuf import saved_model_pb2
 
@@ -14,7 +14,9 @@ from graphfreeze.passes.scoped import bind_clones, check_signatures
 from graphfreeze.passes.size_budget import SizeBudget
 from graphfreeze.passes.slot_variables import find_slots
 from graphfreeze.passes.specialise import name_contexts, specialise
+from graphfreeze.passes.storage import Storage, StoredConstants, stored_paths
 from graphfreeze.passes.supported import check_model, check_plan, check_uses
+from graphfreeze.passes.thread_constants import StoredVariable, thread_constants
 from graphfreeze.passes.well_formed import check_well_formed
 from graphfreeze.savedmodel.contexts import analyse
 from graphfreeze.savedmodel.earlier import original_file
@@ -84,6 +86,8 @@ class RewrittenModel:
         updates: Every masked update, in the order of the functions.
         keras_metadata: The new `keras_metadata.pb`, or None where the original has none.
         retagged: The names of the layers whose Keras 2 configuration changed.
+        plan: What is frozen.
+        stored: The masks and frozen values that are variables, whose values the checkpoint still lacks.
     """
 
     original: SavedModel
@@ -92,9 +96,13 @@ class RewrittenModel:
     updates: tuple[MaskedUpdate, ...] = ()
     keras_metadata: bytes | None = None
     retagged: tuple[str, ...] = ()
+    plan: FreezePlan = field(default_factory=FreezePlan)
+    stored: tuple[StoredVariable, ...] = ()
 
 
-def freeze_reads(model: SavedModel, plan: FreezePlan, *, keras2: Keras2Mode = "refuse") -> RewrittenModel:
+def freeze_reads(
+    model: SavedModel, plan: FreezePlan, *, keras2: Keras2Mode = "refuse", storage: Storage | None = None
+) -> RewrittenModel:
     """Mask every read of the plan's variables, in every function and for session loaders too.
 
     Saving, restoring and initialising keep seeing the raw variables. Reads that nothing takes stay as they are, and so
@@ -105,6 +113,7 @@ def freeze_reads(model: SavedModel, plan: FreezePlan, *, keras2: Keras2Mode = "r
         model: The model; it is not changed.
         plan: The targeted variables with masks, values and forms.
         keras2: What `tf_keras.models.load_model` does with the result, where the model is a save of Keras 2.
+        storage: When masks and frozen values go into the checkpoint instead of the graph.
 
     Returns:
         The rewritten model.
@@ -132,7 +141,8 @@ def freeze_reads(model: SavedModel, plan: FreezePlan, *, keras2: Keras2Mode = "r
 
     proto = saved_model_pb2.SavedModel()
     proto.CopyFrom(model.proto)
-    budget = SizeBudget(proto.ByteSize())
+    constants = StoredConstants(stored_paths(plan, storage or Storage()))
+    budget = SizeBudget(proto.ByteSize(), stored=constants)
     bodies = specialise(proto, analysis, names, budget)
     endpoints = analysis.endpoints_of(model.endpoints)
     bind_clones(proto.meta_graphs[0].object_graph_def, analysis, names)
@@ -174,8 +184,9 @@ def freeze_reads(model: SavedModel, plan: FreezePlan, *, keras2: Keras2Mode = "r
             for variable, node, operation in mask_updates(function, body, flow, masks, dtypes, norms, budget)
         ]
     changed = [body for context, body in bodies.items() if context.binding or names[context] != context.function]
+    stored = thread_constants(proto, tuple(constants.numbers))
     check_well_formed(proto, changed, names.values())
     saved = read_keras_metadata(original_file(model.directory, KERAS_METADATA))
     retagged = retag(proto.meta_graphs[0].object_graph_def, saved, targets, keras2, model.directory)
     keras_metadata = None if saved is None else saved.SerializeToString(deterministic=True)
-    return RewrittenModel(model, proto, tuple(reads), tuple(updates), keras_metadata, tuple(retagged))
+    return RewrittenModel(model, proto, tuple(reads), tuple(updates), keras_metadata, tuple(retagged), plan, stored)

@@ -13,7 +13,8 @@ Around a ReadVariableOp `R` of variable `V`:
 
 Adding -0.0 changes no bit of any number. Around a gather `G` of rows, mask and frozen values are gathered with the
 same indices (`G/graphfreeze/mask`, `G/graphfreeze/frozen`), so that gradients stay sparse. Constants are shared by all
-reads of a variable in a function on one device.
+reads of a variable in a function on one device. Those that are too large for the graph are read from variables of
+their own, of the same names, with a ReadVariableOp instead of the Const.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2, function_pb2, node_def_pb2
 
 from graphfreeze.passes.size_budget import SizeBudget
+from graphfreeze.passes.storage import StoredConstant, placeholder
 from graphfreeze.selection.plan import FrozenVariable
 from graphfreeze.selection.variable import numpy_dtype
 
@@ -154,18 +156,34 @@ class MaskedReadBuilder:
         key = ("mask", frozen.variable.object_path, mask.shape, device)
         if key not in self._made:
             dtype = frozen.variable.dtype if frozen.form == "blend" else "bool"
-            self._made[key] = self._const(f"{scope(frozen)}/mask", mask.astype(numpy_dtype(dtype)), dtype, device)
+            name = f"{scope(frozen)}/mask"
+            if frozen.variable.object_path in self._budget.stored.paths:
+                self._made[key] = self._from_checkpoint(name, frozen, "mask", mask.shape, dtype, device)
+            else:
+                self._made[key] = self._const(name, mask.astype(numpy_dtype(dtype)), dtype, device)
         return self._made[key]
 
     def _frozen(self, frozen: FrozenVariable, device: str) -> str:
         """The frozen values as a constant."""
         key = ("frozen", frozen.variable.object_path, device)
-        if key not in self._made:
+        if key not in self._made and frozen.variable.object_path in self._budget.stored.paths:
+            shape, dtype = frozen.variable.shape, frozen.variable.dtype
+            self._made[key] = self._from_checkpoint(f"{scope(frozen)}/frozen", frozen, "frozen", shape, dtype, device)
+        elif key not in self._made:
             values = frozen.value
             if frozen.form == "blend":
                 values = np.where(frozen.full_mask, -np.zeros((), values.dtype), values)
             self._made[key] = self._const(f"{scope(frozen)}/frozen", values, frozen.variable.dtype, device)
         return self._made[key]
+
+    def _from_checkpoint(
+        self, name: str, frozen: FrozenVariable, role: str, shape: tuple[int, ...], dtype: str, device: str
+    ) -> str:
+        """A constant that is to be read from the checkpoint: for now, a placeholder."""
+        constant = StoredConstant(frozen.variable.object_path, role, shape, dtype)
+        output = self._add("Const", name, [], device, "output", dtype=tf.as_dtype(dtype).as_datatype_enum)
+        placeholder(self._function.node_def[-1], self._budget.stored.number_of(constant))
+        return output
 
     def _const(self, name: str, array: npt.NDArray[Any], dtype: str, device: str) -> str:
         self._budget.take(array.nbytes)

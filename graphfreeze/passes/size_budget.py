@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphfreeze.errors import UnsupportedError
+from graphfreeze.passes.storage import StoredConstants
 
 __all__ = ["PROTOBUF_LIMIT", "SizeBudget"]
 
@@ -15,10 +16,12 @@ class SizeBudget:
     Args:
         used: The bytes that the graph takes so far.
         limit: The bytes that it may take.
+        stored: The constants that go into the checkpoint instead.
     """
 
-    def __init__(self, used: int, limit: int = PROTOBUF_LIMIT) -> None:
+    def __init__(self, used: int, limit: int = PROTOBUF_LIMIT, stored: StoredConstants | None = None) -> None:
         self.used = used
+        self.stored = stored or StoredConstants()
         self.limit = limit
 
     def take(self, size: int) -> None:

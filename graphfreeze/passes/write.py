@@ -7,11 +7,13 @@ import os
 import shutil
 from pathlib import Path
 
+import tensorflow as tf
 from google.protobuf.message import DecodeError, EncodeError
 from tensorflow.core.protobuf import fingerprint_pb2, saved_model_pb2
 from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 
 from graphfreeze.errors import OutputError
+from graphfreeze.passes.extend_checkpoint import extend_checkpoint
 from graphfreeze.passes.freeze_reads import RewrittenModel
 from graphfreeze.passes.size_budget import PROTOBUF_LIMIT, SizeBudget
 from graphfreeze.savedmodel.directory import check_files
@@ -41,7 +43,11 @@ def write(rewritten: RewrittenModel, directory: str | os.PathLike[str], *, link:
     """
     target = Path(directory)
     try:
-        copy_files(rewritten.original.directory, target, link=link)
+        # Stored masks and values make it another checkpoint, with the same shards and more.
+        copy_files(rewritten.original.directory, target, variables=not rewritten.stored, link=link)
+        if rewritten.stored:
+            copy = _link_or_copy if link else shutil.copyfile
+            extend_checkpoint(rewritten.original, rewritten.plan, rewritten.stored, target, copy)
         # Not kept in a variable: a graph with its constants may be as large as the model.
         (target / "saved_model.pb").write_bytes(_serialise(rewritten.proto))
         if rewritten.keras_metadata is not None:
@@ -50,6 +56,8 @@ def write(rewritten: RewrittenModel, directory: str | os.PathLike[str], *, link:
         _drop_stale_fingerprint(rewritten.original.directory, target)
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}.") from error
+    except tf.errors.OpError as error:
+        raise OutputError(f"{target} cannot be written: {str(error).splitlines()[0]}.") from error
 
 
 def _serialise(proto: saved_model_pb2.SavedModel) -> bytes:

@@ -10,11 +10,24 @@ from tensorflow.core.framework import tensor_pb2, types_pb2
 
 from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.targets import NUMPY_NAMES, Target
+from graphfreeze.selection.masks import frozen_only
 from graphfreeze.selection.variable import numpy_dtype
 
-__all__ = ["broadcasts", "check_form", "check_mask", "check_value", "decode", "differing_elements"]
+__all__ = [
+    "STORED_MARK",
+    "broadcasts",
+    "check_form",
+    "check_mask",
+    "check_value",
+    "decode",
+    "differing_elements",
+    "numpy_size",
+]
 
 Array = npt.NDArray[Any]
+
+STORED_MARK = b"graphfreeze: the bytes lie in a shard"
+"""The first string of a constant that stands for a tensor of the checkpoint; the others are the file and the offset."""
 
 _FIELDS = {
     "float32": "float_val",
@@ -48,6 +61,10 @@ def decode(tensor: tensor_pb2.TensorProto) -> Array | None:
     if min(shape, default=0) < 0:
         return None
     size = int(np.prod(shape, dtype=np.int64))
+    if len(tensor.string_val) == 3 and tensor.string_val[0] == STORED_MARK:
+        path, offset = tensor.string_val[1].decode(), int(tensor.string_val[2])
+        # Mapped, so that of a large value only what is looked at is read.
+        return np.memmap(path, dtype, "r", offset, shape) if size else np.zeros(shape, dtype)
     content = tensor.tensor_content  # each access copies
     if content:
         if len(content) != size * dtype.itemsize:
@@ -66,6 +83,13 @@ def decode(tensor: tensor_pb2.TensorProto) -> Array | None:
     # The last listed value stands for all that follow; none at all means zeros.
     last = values[-1:] if len(values) else np.zeros(1, dtype)
     return np.concatenate([values, np.repeat(last, size - len(values))]).reshape(shape)
+
+
+def numpy_size(dtype: int, shape: list[int]) -> int:
+    """How many bytes a tensor takes, or -1 where no masked read has its dtype."""
+    if dtype not in NUMPY_NAMES:
+        return -1
+    return int(np.prod(shape, dtype=np.int64)) * numpy_dtype(NUMPY_NAMES[dtype]).itemsize
 
 
 def _bits(array: Array) -> Array:
@@ -129,6 +153,10 @@ def check_value(target: Target, found: Array, function: str, node: str) -> None:
     Raises:
         VerificationError: An element differs.
     """
+    if target.frozen.form == "select" and found.shape == target.shape:
+        frozen = frozen_only(found, target.frozen.mask)
+        if np.array_equal(_bits(frozen), _bits(target.frozen.frozen_values)):
+            return
     value, mask = target.frozen.value, target.frozen.full_mask
     if target.frozen.form == "blend":
         expected = np.where(mask, -np.zeros((), value.dtype), value)
@@ -160,7 +188,7 @@ def check_form(target: Target) -> None:
         return
     if target.dtype not in _SMALLEST_NORMAL:
         refuse(f"expected the form select for dtype {target.frozen.variable.dtype}, found blend", variable=target.name)
-    frozen = target.frozen.value[~target.frozen.full_mask]
+    frozen = target.frozen.frozen_values
     smallest = _SMALLEST_NORMAL[target.dtype]
     exact = np.isfinite(frozen) & ((np.abs(frozen) >= smallest) | ((frozen == 0) & ~np.signbit(frozen)))
     if not exact.all():

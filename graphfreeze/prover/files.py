@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ KERAS_METADATA = "keras_metadata.pb"
 HASHES = tuple(field.name for field in fingerprint_pb2.FingerprintDef.DESCRIPTOR.fields if field.name != "version")
 OWN_FOLDER = "assets.extra/graphfreeze/"
 BLOCK = 1 << 22
+INDEX = "variables/variables.index"
+SHARD = re.compile(r"variables/variables\.data-(\d{5})-of-\d{5}")
 
 
 def read_saved_model(directory: Path, original: bool) -> saved_model_pb2.SavedModel:
@@ -69,7 +72,7 @@ def _first_difference(left: Path, right: Path) -> int | None:
     return None
 
 
-def _compare_fingerprint(original: Path, rewritten: Path) -> None:
+def _compare_fingerprint(original: Path, rewritten: Path, stored: bool) -> None:
     """`fingerprint.pb` is derived from the rest; what it says of the checkpoint and signatures must not change."""
     prints = []
     for path in (original, rewritten):
@@ -82,17 +85,31 @@ def _compare_fingerprint(original: Path, rewritten: Path) -> None:
     if differing_fields(prints[0], prints[1], skip=HASHES):
         # Another version of TensorFlow hashes in another way.
         return
-    for field in ("checkpoint_hash", "signature_def_hash"):
+    for field in ("signature_def_hash",) if stored else ("checkpoint_hash", "signature_def_hash"):
         before, after = getattr(prints[0], field), getattr(prints[1], field)
         if before != after:
             refuse(f"expected {FINGERPRINT} to keep {field} {before}, found {after}", file=FINGERPRINT, field=field)
 
 
-def compare_files(original: Path, rewritten: Path) -> dict[str, int]:
+def _align_shards(before: dict[str, Path], after: dict[str, Path]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Name each shard of both by its number alone; further shards and the indices, proven elsewhere, are left out."""
+
+    def shards(files: dict[str, Path]) -> dict[str, Path]:
+        return {f"shard {m.group(1)}": path for name, path in files.items() if (m := SHARD.fullmatch(name))}
+
+    def others(files: dict[str, Path]) -> dict[str, Path]:
+        return {name: path for name, path in files.items() if not SHARD.fullmatch(name) and name != INDEX}
+
+    old, new = shards(before), shards(after)
+    return others(before) | old, others(after) | {name: path for name, path in new.items() if name in old}
+
+
+def compare_files(original: Path, rewritten: Path, *, stored: bool = False) -> dict[str, int]:
     """Compare everything but the graph byte for byte: checkpoint shards, checkpoint index, assets.
 
     `fingerprint.pb` may be regenerated, new or absent. Files of the product's own live in `assets.extra/graphfreeze/`.
-    What `keras_metadata.pb` says is not compared here.
+    What `keras_metadata.pb` says is not compared here. With `stored`, the checkpoint holds masks and values too: its
+    index and further shards are compared elsewhere.
 
     Returns:
         Evidence: how many files and bytes are identical.
@@ -101,6 +118,8 @@ def compare_files(original: Path, rewritten: Path) -> dict[str, int]:
         VerificationError: A file is missing, added, or differs.
     """
     before, after = _relative_files(original), _relative_files(rewritten)
+    if stored:
+        before, after = _align_shards(before, after)
     free = {GRAPH, FINGERPRINT}
     for name in before:
         # The original may itself be an output of the product; its plan is replaced by the new one.
@@ -122,5 +141,5 @@ def compare_files(original: Path, rewritten: Path) -> dict[str, int]:
             )
         size += before[name].stat().st_size
     if FINGERPRINT in before and FINGERPRINT in after:
-        _compare_fingerprint(before[FINGERPRINT], after[FINGERPRINT])
+        _compare_fingerprint(before[FINGERPRINT], after[FINGERPRINT], stored)
     return {"identical": len(identical), "identical_bytes": size}

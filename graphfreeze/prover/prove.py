@@ -17,6 +17,7 @@ from graphfreeze.prover.keras2 import compare_keras_2
 from graphfreeze.prover.lockstep import Lockstep, library_of
 from graphfreeze.prover.pair import PairEvidence
 from graphfreeze.prover.scope import find_scope, take_back_clones
+from graphfreeze.prover.stored import take_out_stored
 from graphfreeze.prover.targets import Target, find_targets
 from graphfreeze.selection.plan import FreezePlan
 
@@ -48,7 +49,8 @@ def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
     """
     before = read_saved_model(original, original=True)
     after = read_saved_model(rewritten, original=False)
-    files = compare_files(original, rewritten)
+    stored = take_out_stored(before.meta_graphs[0], after.meta_graphs[0], original, rewritten)
+    files = compare_files(original, rewritten, stored=bool(stored))
     earlier = read_earlier(original)
     layers = original / KERAS_METADATA
     if earlier is not None:
@@ -63,6 +65,7 @@ def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
         "variables": [_variable_evidence(target, walk.slots, proven) for target in targets.values()],
         "functions": _function_counts(proven),
         "files": files,
+        "stored_constants": stored,
         "earlier": None if earlier is None else {"frozen_elements": frozen_before},
         "only_in": list(plan.only_in),
         "keras_2": keras_2,

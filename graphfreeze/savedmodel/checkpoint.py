@@ -79,6 +79,26 @@ class Checkpoint:
         """
         return self._objects
 
+    def without(self, graph: saved_object_graph_pb2.SavedObjectGraph) -> tuple[bytes | None, frozenset[str]]:
+        """What a rewrite added to the checkpoint: masks and values, below a last child of the root.
+
+        Args:
+            graph: The original's object graph, which lacks that child.
+
+        Returns:
+            The checkpoint's object graph without it (None where there is none), and the keys that belong to it.
+        """
+        own = {child.local_name for child in graph.nodes[0].children}
+        last = self.objects.nodes[0].children[-1] if self.objects.nodes[0].children else None
+        if last is None or last.local_name in own or not last.local_name.startswith("graphfreeze"):
+            return None, frozenset()
+        keys = {a.checkpoint_key for node in self.objects.nodes[last.node_id :] for a in node.attributes}
+        objects = trackable_object_graph_pb2.TrackableObjectGraph()
+        objects.CopyFrom(self.objects)
+        del objects.nodes[last.node_id :]
+        del objects.nodes[0].children[-1]
+        return objects.SerializeToString(deterministic=True), frozenset(keys)
+
     def read(self, key: str) -> npt.NDArray[Any]:
         """The value under a key, of the shape and dtype that it was saved with.
 

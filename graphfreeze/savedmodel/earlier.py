@@ -47,6 +47,11 @@ def find_earlier_rewrite(model: SavedModel) -> EarlierRewrite | None:
         original = notes / "original_saved_model.pb"
         content = original.read_bytes() if original.is_file() else b""
         base = SavedModel(parse_saved_model(content, str(original)), model.directory)
+        if base.checkpoint.without(base.object_graph)[1]:
+            raise UnsupportedError(
+                f"{model.directory} is the result of a rewrite that keeps large masks in the checkpoint. "
+                "That cannot be rewritten again: fold it first, and rewrite the result with both selections."
+            )
         return EarlierRewrite(load_plan(notes), base)
     for function in model.functions.values():
         for node in function.node_def:

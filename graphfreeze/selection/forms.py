@@ -17,9 +17,13 @@ from graphfreeze.selection.dtypes import dtype_kind
 from graphfreeze.selection.plan import Form
 from graphfreeze.selection.variable import Variable
 
-__all__ = ["RequestedForm", "resolve_form", "why_not_blend"]
+__all__ = ["RequestedForm", "form_by_size", "resolve_form", "why_not_blend"]
 
 RequestedForm = Literal["auto", "blend", "select"]
+
+# A select may hold anything at trainable elements, so that the frozen values of a large variable need no copy on disk:
+# the variable's own bytes do.
+_LARGE = 1 << 28
 
 
 def resolve_form(
@@ -28,7 +32,7 @@ def resolve_form(
     """The form that the variable gets.
 
     Args:
-        requested: What the user asked for.
+        requested: What the user asked for; `auto` also takes select for variables above 256 MiB.
         variable: The variable.
         value: Its frozen values; +0.0 at trainable elements.
         current: Its current value.
@@ -36,8 +40,9 @@ def resolve_form(
     Raises:
         SelectorError: blend is asked for where it is not exact.
     """
-    if requested == "select":
-        return "select"
+    by_size = form_by_size(requested, variable)
+    if by_size is not None:
+        return by_size
     reason = why_not_blend(variable, value, current)
     if requested == "blend" and reason is not None:
         raise SelectorError(
@@ -45,6 +50,12 @@ def resolve_form(
             "Use the form auto or select"
         )
     return "blend" if reason is None else "select"
+
+
+def form_by_size(requested: RequestedForm, variable: Variable) -> Form | None:
+    """The form, where it is known without looking at any value; else None."""
+    large = requested == "auto" and variable.nbytes > _LARGE
+    return "select" if requested == "select" or large else None
 
 
 def why_not_blend(variable: Variable, value: npt.NDArray[Any], current: npt.NDArray[Any]) -> str | None:

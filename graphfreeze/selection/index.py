@@ -41,6 +41,20 @@ def parse_index(scanner: Scanner) -> Index:
     return tuple(items)
 
 
+def broadcastable_index_mask(index: Index, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """The same as `index_mask`, with size 1 along each axis that the index takes as a whole.
+
+    Raises:
+        SelectorError: The index does not fit the shape.
+    """
+    _check_range(index, shape)
+    taken = len(index) - (... in index)
+    place = index.index(...) if ... in index else len(index)
+    whole = [slice(None)] * (len(shape) - taken)
+    items = [*index[:place], *whole, *index[place + 1 :]]
+    return index_mask(index, tuple(1 if item == slice(None) else n for item, n in zip(items, shape, strict=True)))
+
+
 def index_mask(index: Index, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     """The elements that the index names, as a bool array of the shape.
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from graphfreeze.selection.masks import broadcast_count, frozen_only
 from graphfreeze.selection.variable import Variable
 
 __all__ = ["Form", "FreezePlan", "FrozenVariable", "LazyFrozenVariable"]
@@ -48,7 +49,12 @@ class FrozenVariable:
     @property
     def frozen_elements(self) -> int:
         """How many of them are frozen."""
-        return self.elements - int(np.count_nonzero(self.full_mask))
+        return self.elements - broadcast_count(self.mask, self.variable.shape)
+
+    @property
+    def frozen_values(self) -> npt.NDArray[Any]:
+        """The values of the frozen elements alone, in row-major order."""
+        return frozen_only(self.value, self.mask)
 
     @property
     def wholly_frozen(self) -> bool:
@@ -66,6 +72,7 @@ class LazyFrozenVariable(FrozenVariable):
         frozen_elements: How many elements are frozen.
         read_mask: Makes the mask.
         read_value: Makes the values.
+        read_frozen: Makes the values of the frozen elements alone.
     """
 
     def __init__(
@@ -76,15 +83,16 @@ class LazyFrozenVariable(FrozenVariable):
         frozen_elements: int,
         read_mask: Callable[[], npt.NDArray[np.bool_]],
         read_value: Callable[[], npt.NDArray[Any]],
+        read_frozen: Callable[[], npt.NDArray[Any]],
     ) -> None:
         # The class is frozen, as what it stands for.
         for name, given in (("variable", variable), ("form", form), ("selectors", selectors)):
             object.__setattr__(self, name, given)
         object.__setattr__(self, "_frozen_elements", frozen_elements)
-        object.__setattr__(self, "_readers", (read_mask, read_value))
+        object.__setattr__(self, "_readers", (read_mask, read_value, read_frozen))
 
     _frozen_elements: int
-    _readers: tuple[Callable[[], npt.NDArray[np.bool_]], Callable[[], npt.NDArray[Any]]]
+    _readers: tuple[Callable[[], npt.NDArray[np.bool_]], Callable[[], npt.NDArray[Any]], Callable[[], npt.NDArray[Any]]]
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
@@ -95,6 +103,11 @@ class LazyFrozenVariable(FrozenVariable):
     def value(self) -> npt.NDArray[Any]:
         """The values, made now."""
         return self._readers[1]()
+
+    @property
+    def frozen_values(self) -> npt.NDArray[Any]:
+        """The values of the frozen elements alone, made now."""
+        return self._readers[2]()
 
     @property
     def frozen_elements(self) -> int:

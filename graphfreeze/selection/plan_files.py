@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from graphfreeze.errors import ArtifactReadError
 from graphfreeze.selection.dtypes import dtype_kind
+from graphfreeze.selection.masks import broadcast_count
 from graphfreeze.selection.plan import FreezePlan, FrozenVariable, LazyFrozenVariable
 from graphfreeze.selection.tensor_stream import DTYPES, Pending, write_tensors
 from graphfreeze.selection.variable import Variable, numpy_dtype
@@ -82,8 +83,7 @@ def load_plan(directory: Path) -> FreezePlan:
 
 def _kept_values(frozen: FrozenVariable) -> npt.NDArray[Any]:
     """The values of the frozen elements, as they are stored."""
-    value = frozen.value
-    return _to_storage(value.reshape(-1) if frozen.wholly_frozen else value[~frozen.full_mask])
+    return _to_storage(frozen.frozen_values)
 
 
 def _describe(frozen: FrozenVariable) -> dict[str, Any]:
@@ -120,15 +120,18 @@ def _restore(entry: Mapping[str, Any], tensors: _Tensors, directory: Path) -> Fr
     fits = mask.ndim == len(variable.shape) and all(
         size in (1, whole) for size, whole in zip(mask.shape, variable.shape, strict=True)
     )
-    frozen_elements = int(np.count_nonzero(~np.broadcast_to(mask, variable.shape))) if fits else -1
+    frozen_elements = broadcast_count(~mask, variable.shape) if fits else -1
     if mask.dtype != np.bool_ or not fits or shape != (frozen_elements, *pair):
         raise ArtifactReadError(
             f"{directory / _MASKS_FILE}: the mask ({mask.dtype.name} {mask.shape}) or the value {shape} of "
             f"{variable.name!r} does not fit its shape {variable.shape}; rewrite again"
         )
 
+    def read_frozen() -> npt.NDArray[Any]:
+        return _from_storage(tensors[key], variable)
+
     def read_value() -> npt.NDArray[Any]:
-        kept = _from_storage(tensors[key], variable)
+        kept = read_frozen()
         if frozen_elements == frozen.elements:
             return kept.reshape(variable.shape)
         value = np.zeros(variable.shape, kept.dtype)
@@ -142,6 +145,7 @@ def _restore(entry: Mapping[str, Any], tensors: _Tensors, directory: Path) -> Fr
         frozen_elements,
         partial(tensors.__getitem__, _mask_key(variable.object_path)) if mask.nbytes > _KEPT_BYTES else lambda: mask,
         read_value,
+        read_frozen,
     )
     if frozen.elements * numpy_dtype(variable.dtype).itemsize <= _KEPT_BYTES:
         frozen = FrozenVariable(variable, mask, frozen.value, frozen.form, frozen.selectors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ import numpy.typing as npt
 from graphfreeze.errors import SelectorError
 from graphfreeze.selection.array_file import ArrayFile, read_array
 from graphfreeze.selection.dtypes import cast_array, cast_number, check_supported
-from graphfreeze.selection.forms import RequestedForm, resolve_form
-from graphfreeze.selection.index import index_mask
-from graphfreeze.selection.masks import smallest_broadcastable
+from graphfreeze.selection.forms import RequestedForm, form_by_size, resolve_form
+from graphfreeze.selection.index import broadcastable_index_mask
+from graphfreeze.selection.masks import broadcast_count, frozen_only, smallest_broadcastable
 from graphfreeze.selection.match import match_variables
 from graphfreeze.selection.plan import FreezePlan, FrozenVariable, LazyFrozenVariable
 from graphfreeze.selection.predicate import evaluate
@@ -134,19 +135,23 @@ class _Resolution:
         """Freeze or train what the step's selector names."""
         selected = self._selected(step)
         size = int(np.prod(self._variable.shape, dtype=np.int64))
-        step.selected_elements += size if selected is None else int(np.count_nonzero(selected))
+        step.selected_elements += size if selected is None else broadcast_count(selected, self._variable.shape)
         trainable = step.kind == "train"
         if selected is None:
             self.mask = np.full((1,) * len(self._variable.shape), trainable)
         else:
-            self.mask = np.broadcast_to(self.mask, self._variable.shape).copy()
-            self.mask[selected] = trainable
+            self.mask = np.where(selected, np.bool_(trainable), self.mask)
         if not trainable:
             self._fix(step, selected)
 
+    @property
+    def values(self) -> npt.NDArray[Any]:
+        """The frozen values, and anything at trainable elements."""
+        return self.current if self._fixed is None else self._fixed
+
     def frozen_values(self) -> npt.NDArray[Any]:
         """The frozen values, zero at trainable elements."""
-        values = self.current if self._fixed is None else self._fixed
+        values = self.values
         if not self.mask.any():
             return values
         result = np.zeros(self._variable.shape, numpy_dtype(self._variable.dtype))
@@ -154,11 +159,11 @@ class _Resolution:
         return result
 
     def _selected(self, step: _Step) -> npt.NDArray[np.bool_] | None:
-        """The elements that the step's selector names; None for all of them."""
+        """The elements that the step's selector names, broadcastable to the shape; None for all of them."""
         selector, shape = step.selector, self._variable.shape
         if selector.mask_file is not None:
             return _read_mask(selector.mask_file, step.directory, shape)
-        selected = None if selector.index is None else index_mask(selector.index, shape)
+        selected = None if selector.index is None else broadcastable_index_mask(selector.index, shape)
         if selector.predicate is not None:
             holds = evaluate(selector.predicate, self.current)
             selected = holds if selected is None else np.logical_and(selected, holds, out=holds)
@@ -189,25 +194,29 @@ def _resolve_variable(
     resolution = _apply(variable, steps, source)
     if resolution.mask.all() or 0 in variable.shape:
         return None
-    value = resolution.frozen_values()
-    resolved = FrozenVariable(
-        variable=variable,
-        mask=smallest_broadcastable(resolution.mask),
-        value=value,
-        form=resolve_form(form, variable, value, resolution.current),
-        selectors=tuple(step.label for step in steps),
-    )
-    if value.nbytes <= _KEPT_BYTES:
-        return resolved
+    labels = tuple(step.label for step in steps)
+    chosen = form_by_size(form, variable)
+    mask = smallest_broadcastable(resolution.mask)
+    if chosen is None or variable.nbytes <= _KEPT_BYTES:
+        value = resolution.frozen_values()
+        chosen = resolve_form(form, variable, value, resolution.current)
+        if value.nbytes <= _KEPT_BYTES:
+            return FrozenVariable(variable, mask, value, chosen, labels)
     # Kept, the values of a large model would fill the memory; so they are read and resolved again when they are needed.
-    mask = resolved.mask if resolved.mask.nbytes <= _KEPT_BYTES else None
+    kept = mask if mask.nbytes <= _KEPT_BYTES else None
+
+    def read_frozen() -> npt.NDArray[Any]:
+        again = _apply(variable, steps, source)
+        return frozen_only(again.values, smallest_broadcastable(again.mask) if kept is None else kept)
+
     return LazyFrozenVariable(
         variable,
-        resolved.form,
-        resolved.selectors,
-        resolved.frozen_elements,
-        lambda: smallest_broadcastable(_apply(variable, steps, source).mask) if mask is None else mask,
+        chosen,
+        labels,
+        math.prod(variable.shape) - broadcast_count(mask, variable.shape),
+        lambda: smallest_broadcastable(_apply(variable, steps, source).mask) if kept is None else kept,
         lambda: _apply(variable, steps, source).frozen_values(),
+        read_frozen,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -30,6 +31,12 @@ class Variable:
     shape: tuple[int, ...]
     dtype: str
     trainable: bool
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes its value takes; a string counts as a pointer."""
+        size = 8 if self.dtype in ("string", "object") else numpy_dtype(self.dtype).itemsize
+        return math.prod(self.shape) * size
 
 
 class VariableSource(Protocol):

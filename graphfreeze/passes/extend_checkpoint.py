@@ -1,0 +1,112 @@
+"""Further values for a checkpoint: new shards and a new index, while the old shards stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import trackable_object_graph_pb2
+
+from graphfreeze.passes.storage import StoredConstant
+from graphfreeze.passes.thread_constants import StoredVariable
+from graphfreeze.savedmodel.bundle_index import BundleIndex
+from graphfreeze.savedmodel.checkpoint import OBJECT_GRAPH_KEY
+from graphfreeze.savedmodel.files import VARIABLES_PREFIX
+from graphfreeze.savedmodel.model import SavedModel
+from graphfreeze.selection.masks import frozen_only
+from graphfreeze.selection.plan import FreezePlan
+from graphfreeze.selection.variable import numpy_dtype
+
+__all__ = ["extend_checkpoint"]
+
+Copy = Callable[[str, str], object]
+
+
+def extend_checkpoint(
+    model: SavedModel, plan: FreezePlan, stored: tuple[StoredVariable, ...], directory: Path, copy: Copy
+) -> None:
+    """Write the checkpoint of a rewritten model: the original's values, and those of the stored constants.
+
+    One value is in memory at a time. Frozen values that are, where they are frozen, those of the checkpoint need no
+    copy where they may hold anything elsewhere: the index then names the variable's own bytes for both.
+
+    Args:
+        model: The original.
+        plan: What is frozen.
+        stored: The further variables.
+        directory: The rewritten SavedModel's directory.
+        copy: Copies or links a file.
+
+    Raises:
+        ModelReadError: The original's checkpoint is corrupt.
+        OSError: Something cannot be written.
+    """
+    source, target = model.directory / VARIABLES_PREFIX, directory / VARIABLES_PREFIX
+    target.parent.mkdir(parents=True, exist_ok=True)
+    index = BundleIndex.read(Path(f"{source}.index"))
+    shards = index.header.num_shards
+    added: list[Path] = []
+
+    def add(key: str, value: Any) -> None:
+        """Write one more shard. TensorFlow computes its checksum."""
+        temporary = directory / "variables" / f"graphfreeze_{len(added)}"
+        with tf.device("CPU:0"):
+            tf.raw_ops.SaveV2(prefix=str(temporary), tensor_names=[key], shape_and_slices=[""], tensors=[value])
+        entries = BundleIndex.read(temporary.with_name(f"{temporary.name}.index")).entries
+        entries[key.encode()].shard_id = shards + len(added)
+        index.entries[key.encode()] = entries[key.encode()]
+        temporary.with_name(f"{temporary.name}.index").unlink()
+        added.append(temporary.with_name(f"{temporary.name}.data-00000-of-00001"))
+
+    add(OBJECT_GRAPH_KEY, tf.constant(_objects(model, stored).SerializeToString(deterministic=True)))
+    for variable in stored:
+        entry = plan.find(variable.constant.object_path)
+        assert entry is not None
+        own = _own_entry(model, index, variable.constant, entry)
+        if own is None:
+            add(variable.key, variable.constant.array(entry))
+        else:
+            index.entries[variable.key.encode()] = own
+    count = shards + len(added)
+    for number in range(shards):
+        copy(f"{source}.data-{number:05}-of-{shards:05}", f"{target}.data-{number:05}-of-{count:05}")
+    for number, file in enumerate(added, shards):
+        file.rename(f"{target}.data-{number:05}-of-{count:05}")
+    index.header.num_shards = count
+    index.write(Path(f"{target}.index"))
+
+
+def _own_entry(model: SavedModel, index: BundleIndex, constant: StoredConstant, frozen: Any) -> Any | None:
+    """The index entry of the variable itself, where its bytes can stand for its frozen values."""
+    if constant.role != "frozen" or frozen.form != "select":
+        return None
+    node = model.node_id(frozen.variable)
+    entry = index.entries.get(model.key_of_node[node].encode())
+    if entry is None or len(entry.slices) or entry.size != frozen.variable.nbytes or not entry.size:
+        return None
+    # Mapped, so that of a large variable only what is frozen is read.
+    shard = f"{model.checkpoint.prefix}.data-{entry.shard_id:05}-of-{index.header.num_shards:05}"
+    whole = np.memmap(shard, numpy_dtype(constant.dtype), "r", entry.offset, constant.shape)
+    current = frozen_only(whole, frozen.mask)
+    return entry if current.tobytes() == frozen.frozen_values.tobytes() else None
+
+
+def _objects(model: SavedModel, stored: Iterable[StoredVariable]) -> trackable_object_graph_pb2.TrackableObjectGraph:
+    """The checkpoint's object graph with one more child of the root, which holds the variables."""
+    graph = trackable_object_graph_pb2.TrackableObjectGraph()
+    graph.CopyFrom(model.checkpoint.objects)
+    holders: dict[str, int] = {}
+    for variable in stored:
+        child, local = variable.path
+        if child not in holders:
+            holders[child] = len(graph.nodes)
+            graph.nodes[0].children.add(node_id=len(graph.nodes), local_name=child)
+            graph.nodes.add()
+        graph.nodes[holders[child]].children.add(node_id=len(graph.nodes), local_name=local)
+        node = graph.nodes.add()
+        node.attributes.add(name="VARIABLE_VALUE", full_name=variable.name, checkpoint_key=variable.key)
+        node.has_checkpoint_values.value = True
+    return graph

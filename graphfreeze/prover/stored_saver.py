@@ -1,0 +1,153 @@
+"""How sessions restore and save the variables that hold masks and values."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from graphfreeze.prover.failure import refuse
+from graphfreeze.prover.graph_view import MAIN_GRAPH, data_inputs
+
+__all__ = ["take_out_saver"]
+
+
+def take_out_saver(before: Any, after: Any, keys: dict[str, int], variables: dict[int, Any]) -> dict[str, int]:
+    """Prove that a session fills each handle with the tensor of its key, and saves it under that key.
+
+    Args:
+        before: The original's meta graph.
+        after: The rewritten meta graph; the nodes that restore and save are removed, the handles stay.
+        keys: Key in the checkpoint -> object node.
+        variables: Object node -> the variable's proto.
+
+    Returns:
+        The name of each handle -> object node.
+
+    Raises:
+        VerificationError: It cannot be proven.
+    """
+    return _Saver(before, after, keys, variables).take_out()
+
+
+def _fail(message: str, node: str | None = None) -> NoReturn:
+    refuse(message, function=MAIN_GRAPH, node=node)
+
+
+def _shared_name(node: Any) -> bytes:
+    # Never index a missing key: that would create an empty attribute.
+    name = bytes(node.attr["shared_name"].s) if "shared_name" in node.attr else b""
+    return name or bytes(node.name.encode())
+
+
+class _Saver:
+    def __init__(self, before: Any, after: Any, keys: dict[str, int], variables: dict[int, Any]) -> None:
+        self.before, self.after, self.keys, self.variables = before, after, keys, variables
+        old = {node.name for node in before.graph_def.node}
+        self.nodes = {node.name: node for node in after.graph_def.node}
+        self.added = {name for name in self.nodes if name not in old}
+        self.used: set[str] = set()
+
+    def take_out(self) -> dict[str, int]:
+        handles = {name: node for name in sorted(self.added) if (node := self.nodes[name]).op == "VarHandleOp"}
+        shared = [_shared_name(node) for node in self.nodes.values() if node.op == "VarHandleOp"]
+        if not self.before.saver_def.restore_op_name:
+            if self.added:
+                _fail("expected nothing added to a main graph that restores nothing, found some", min(self.added))
+            return {}
+        restored = self._restored()
+        if set(handles) != set(restored):
+            _fail("expected every handle of a mask or value to be restored once, found one that is not")
+        for name, node in handles.items():
+            proto = self.variables[restored[name]]
+            attributes = set(node.attr) - {"container", "shared_name", "dtype", "shape"}
+            if (
+                attributes
+                or node.input
+                or (node.attr["dtype"].type, node.attr["shape"].shape) != (proto.dtype, proto.shape)
+            ):
+                _fail("expected the handle of a mask or value with its shape and dtype, found another", name)
+            own = _shared_name(node)
+            if shared.count(own) != 1 or ("container" in node.attr and node.attr["container"].s):
+                _fail("expected a handle that no other node shares, found a second one of its name", name)
+        self._saved(restored)
+        left = self.added - self.used - set(handles)
+        if left:
+            _fail("expected only nodes that restore and save masks and values, found another", min(left))
+        for field in ("restore_op_name", "save_tensor_name"):
+            setattr(self.after.saver_def, field, getattr(self.before.saver_def, field))
+        main = self.after.graph_def.node
+        kept = [node for node in main if node.name not in self.used]
+        copies = [type(node).FromString(node.SerializeToString()) for node in kept]
+        del main[:]
+        main.extend(copies)
+        return restored
+
+    def _added(self, text: str, operation: str, inputs: int) -> Any:
+        """An added node that nothing but the saver uses."""
+        name = text.lstrip("^").split(":", 1)[0]
+        node = self.nodes.get(name)
+        if node is None or name not in self.added or node.op != operation or len(data_inputs(node)) != inputs:
+            _fail(f"expected an added {operation} with {inputs} inputs, found {text!r}")
+        self.used.add(name)
+        return node
+
+    def _strings(self, text: str) -> list[str]:
+        node = self._added(text, "Const", 0)
+        tensor = node.attr["value"].tensor
+        return [value.decode() for value in tensor.string_val]
+
+    def _restored(self) -> dict[str, int]:
+        """Handle -> object node, as restoring assigns them."""
+        saver, old = self.after.saver_def, self.before.saver_def
+        last = self._added(saver.restore_op_name, "NoOp", 0)
+        first = "^" + old.restore_op_name.split(":", 1)[0]
+        if not len(last.input) or last.input[0] != first:
+            _fail("expected everything else to be restored too, found that it is not", last.name)
+        handles: dict[str, int] = {}
+        for position, text in enumerate(last.input[1:]):
+            assign = self._added(text, "AssignVariableOp", 2)
+            handle, value = assign.input
+            read = self._added(value, "RestoreV2", 3)
+            keys, slices = self._strings(read.input[1]), self._strings(read.input[2])
+            index = int(value.partition(":")[2] or 0)
+            if read.input[0] != old.filename_tensor_name or index != position or len(keys) != len(last.input) - 1:
+                _fail("expected one restored tensor for each handle, found others", read.name)
+            if any(slices) or len(slices) != len(keys) or keys[index] not in self.keys or handle in handles:
+                _fail("expected whole tensors of the masks and values to be restored, found others", read.name)
+            handles[handle] = self.keys[keys[index]]
+        if len(set(handles.values())) != len(handles):
+            _fail("expected every mask and value to be restored once, found one restored twice", last.name)
+        return handles
+
+    def _saved(self, handles: dict[str, int]) -> None:
+        saver, old = self.after.saver_def, self.before.saver_def
+        if not old.save_tensor_name:
+            return
+        names = {node: key for key, node in self.keys.items()}
+        result = self._added(saver.save_tensor_name, "Identity", 1)
+        merge = self._added(result.input[1], "MergeV2Checkpoints", 2) if len(result.input) == 2 else None
+        if merge is None or result.input[0] != old.filename_tensor_name or merge.input[1] != old.filename_tensor_name:
+            _fail("expected what is saved to be merged at the given name, found something else", result.name)
+        pack = self._added(merge.input[0], "Pack", 2)
+        own, further = (self._joined(text) for text in pack.input)
+        save_name = old.save_tensor_name.split(":", 1)[0]
+        stored = self._added(merge.input[3], "SaveV2", 3 + len(handles)) if len(merge.input) == 4 else None
+        if stored is None or merge.input[2] != f"^{save_name}" or stored.input[0] != further or own == further:
+            _fail("expected both halves to be saved before they are merged, found something else", merge.name)
+        keys, slices = self._strings(stored.input[1]), self._strings(stored.input[2])
+        for key, text in zip(keys, stored.input[3:], strict=True):
+            read = self._added(text, "ReadVariableOp", 1)
+            if names.get(handles.get(read.input[0], -1)) != key:
+                _fail("expected every mask and value to be saved under its key, found another", read.name)
+        if any(slices) or len(set(keys)) != len(handles) or merge.attr["delete_old_dirs"].b:
+            _fail("expected every mask and value to be saved whole, found something else", stored.name)
+        save = self.nodes[save_name]
+        inputs = next(node for node in self.before.graph_def.node if node.name == save_name).input
+        for position, text in enumerate(save.input):
+            if text == own:
+                save.input[position] = inputs[position]
+
+    def _joined(self, text: str) -> str:
+        node = self._added(text, "StringJoin", 2)
+        if node.input[0] != self.before.saver_def.filename_tensor_name or not all(self._strings(node.input[1])):
+            _fail("expected a prefix made from the given name, found another", node.name)
+        return text

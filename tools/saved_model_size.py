@@ -1,0 +1,134 @@
+"""Measures how a SavedModel of many gigabytes is rewritten: time and memory, beside `cp -r`.
+
+Each measurement is a process of its own. Start-up (importing the package and TensorFlow) is told apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+COLUMNS = 16384
+SELECTORS = {"256 columns of each": "layer_*/kernel[:, :256]", "half of each": "layer_*/kernel[:, :8192]"}
+
+
+def make_model(directory: Path, variables: int, rows: int) -> None:
+    """Save a model with that many variables, half of them read by a product, half by gathers of rows."""
+    import tensorflow as tf
+
+    class Model(tf.Module):  # type: ignore[misc]
+        """Sums products and gathers."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            make = tf.random.stateless_uniform
+            shape = (rows, COLUMNS)
+            self.w = [tf.Variable(make(shape, (i, 1), -1, 1), name=f"layer_{i}/kernel") for i in range(variables)]
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])  # type: ignore[untyped-decorator]
+        def serve(self, rows_: Any) -> Any:
+            """The sum."""
+            total = tf.zeros([COLUMNS])
+            for i, w in enumerate(self.w):
+                product = tf.linalg.matvec(w, tf.ones((rows,)), transpose_a=True)
+                total += tf.reduce_sum(tf.gather(w, rows_), 0) if i % 2 else product
+            return total
+
+    model = Model()
+    tf.saved_model.save(model, str(directory), signatures={"serving_default": model.serve})
+
+
+def megabytes() -> float:
+    """The most memory that this process has held, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def rewrite(model: Path, out: Path, selector: str, link: bool) -> dict[str, float]:
+    """Rewrite in this process; returns seconds and megabytes."""
+    begin = time.perf_counter()
+    import tensorflow as tf
+
+    import graphfreeze
+    from graphfreeze import passes, prover
+
+    assert tf and passes and prover
+    started, before = time.perf_counter(), megabytes()
+    selection = graphfreeze.Selection("freeze", selector)
+    graphfreeze.rewrite(model, out, [selection], onnx=False, checks="static", link=link)
+    return {
+        "start-up": started - begin,
+        "seconds": time.perf_counter() - started,
+        "start-up MB": before,
+        "MB": megabytes(),
+    }
+
+
+def in_process(*arguments: str) -> dict[str, float]:
+    """The result of this script with other arguments, in a process of its own."""
+    command = [sys.executable, "-m", "tools.saved_model_size", *arguments]
+    found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return found
+
+
+def copy(source: Path, target: Path) -> float:
+    """The seconds that `cp -r` takes."""
+    begin = time.perf_counter()
+    subprocess.run(["cp", "-r", str(source), str(target)], check=True)
+    seconds = time.perf_counter() - begin
+    shutil.rmtree(target)
+    return seconds
+
+
+def main() -> None:
+    """Make the model, measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--variables", type=int, default=8, help="how many variables the model has")
+    parser.add_argument("--rows", type=int, default=8192, help="the rows of each, of 64 KiB")
+    parser.add_argument("--directory", type=Path, help="where there is room for three copies of the model")
+    parser.add_argument("--step", nargs="*", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.step:
+        if options.step[0] == "make":
+            make_model(Path(options.step[1]), int(options.step[2]), int(options.step[3]))
+            print("{}")
+        else:
+            print(
+                json.dumps(
+                    rewrite(Path(options.step[1]), Path(options.step[2]), options.step[3], bool(options.step[4:]))
+                )
+            )
+        return
+    with tempfile.TemporaryDirectory(dir=options.directory) as name:
+        model, out = Path(name) / "model", Path(name) / "out"
+        in_process("--step", "make", str(model), str(options.variables), str(options.rows))
+        largest = options.rows * COLUMNS * 4 / 2**20
+        print(f"{options.variables} variables of {largest:.0f} MB, {os.cpu_count()} processors\n")
+        print(
+            "| | s | of cp -r | start-up s | MB beyond start-up and largest variable |\n| --- | --- | --- | --- | --- |"
+        )
+        seconds = min(copy(model, Path(name) / "copy") for _ in range(3))
+        print(f"| `cp -r` | {seconds:.1f} | 1 | | |")
+        for label, selector in SELECTORS.items():
+            for link in (False, True):
+                shutil.rmtree(out, ignore_errors=True)
+                found = in_process("--step", "rewrite", str(model), str(out), selector, *(["link"] if link else []))
+                beyond = found["MB"] - found["start-up MB"] - largest
+                ratio = found["seconds"] / seconds
+                cells = [f"{found['seconds']:.1f}", f"{ratio:.2f}", f"{found['start-up']:.1f}", f"{beyond:.0f}"]
+                print(f"| {label}{', `--link`' if link else ''} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
