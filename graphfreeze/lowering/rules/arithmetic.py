@@ -172,6 +172,24 @@ declare_direct(
 )
 
 
+@elementwise("LeftShift", "RightShift")
+def shift(node: Node, value: ir.Value, by: ir.Value) -> ir.Value:
+    """The bits of an integer moved, as many places as y says."""
+    if node.dtype in (np.dtype(np.uint8), np.dtype(np.uint32), np.dtype(np.uint64)):
+        return node.emit("BitShift", value, by, direction="LEFT" if node.type == "LeftShift" else "RIGHT")
+    places = node.inputs[1].constant
+    if node.dtype.kind != "i" or places is None or places.size != 1:
+        raise CannotLower(
+            f"a shift of {node.dtype} by several numbers; uint8, uint32, uint64, and one number are covered"
+        )
+    power = node.scalar(2 ** int(places.item()))
+    if node.type == "LeftShift":
+        return node.emit("Mul", value, power)
+    # ONNX cuts the quotient towards zero; what the negative ones lack is taken off first.
+    rest = node.emit("Mod", value, power, fmod=0)
+    return node.emit("Div", node.emit("Sub", value, rest), power)
+
+
 # -- dtypes
 
 
