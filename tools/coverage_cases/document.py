@@ -26,7 +26,10 @@ gradient has to pass through them.
   largest element, when parameters and inputs move by one unit in the last place.
 - seconds: for tracing and lowering, on a busy machine with two cores.
 - outcome: `agrees` means that loss, gradients, new statistics and seeds, predictions and, for optimizers, three single
-  steps are TensorFlow's by the rules of [verification](verification.md).
+  steps are TensorFlow's by the rules of [verification](verification.md). `undecided`: what differs moves in TensorFlow
+  itself by more than a thousandth when the last bit of an input changes, so that float32 proves nothing; this is what
+  batch normalization over a few pixels does. The comparison in float64 of `rewrite --checks full` decides such models.
+  `refused` gives the whole refusal.
 """
 _HEADER = "| {} | operations | nodes | loss | gradient | noise | seconds | outcome |"
 _RULE = "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"

@@ -39,6 +39,8 @@ __all__ = ["Measurement", "Workspace"]
 
 OPSET = 18
 SEED = 0
+_CHAOTIC = 1e-3
+"""Gradients that move by this part of themselves when the last bit of an input changes decide nothing."""
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -49,7 +51,8 @@ class Measurement:
 
     Attributes:
         case: The case.
-        outcome: "agrees", "disagrees", "refused" (by an error of graphfreeze) or "fails" (in any other way).
+        outcome: "agrees", "disagrees", "undecided" (what differs moves in TensorFlow itself by more than a thousandth
+            with the last bit of the inputs), "refused" (by an error of graphfreeze) or "fails" (in any other way).
         detail: What disagrees, or the whole refusal.
         operations: TensorFlow operations of the training step, bodies included.
         nodes: ONNX nodes of train_step.onnx, bodies included.
@@ -126,10 +129,11 @@ class Workspace:
             training = Path(name) / "training"
             stored = _stored(assembly, reference, batch)
             write_artifact(training, assembly.manifest, assembly.graphs, assembly.state, stored)
-            problems = _compare(step, training, batch, reference, found)
+            problems, is_chaotic = _compare(step, training, batch, reference, found)
             if case.steps:
                 check_single_steps(step, batch, training)
-        found.outcome, found.detail = ("disagrees", "; ".join(problems)) if problems else ("agrees", "")
+        found.outcome = "agrees" if not problems else "undecided" if is_chaotic else "disagrees"
+        found.detail = "; ".join(problems)
 
     def _export(self, case: Case) -> Path:
         if case.make not in self._exported:
@@ -163,8 +167,14 @@ def _stored(assembly: Assembly, reference: Reference, batch: Arrays) -> Arrays:
     return stored
 
 
-def _compare(step: TracedStep, training: Path, batch: Arrays, reference: Reference, found: Measurement) -> list[str]:
-    """What differs: loss, gradients, new model state, predictions, and the training step from its two parts."""
+def _compare(
+    step: TracedStep, training: Path, batch: Arrays, reference: Reference, found: Measurement
+) -> tuple[list[str], bool]:
+    """Compare loss, gradients, new model state, predictions, and the training step with its two parts.
+
+    Returns:
+        What differs, and whether all of it is too chaotic to be compared.
+    """
     artifact, device = read_artifact(training), choose_device("cpu")
     entries = {entry.name: entry for entry in artifact.manifest.state}
     feeds = {**artifact.state, **batch}
@@ -195,13 +205,16 @@ def _compare(step: TracedStep, training: Path, batch: Arrays, reference: Referen
         names = [name for name in artifact.manifest.graphs["forward"].outputs if name.startswith("output/")]
         for name, value in zip(names, expected, strict=True):
             compared[name] = _alone(predicted[name], value.numpy())
+    different = {name: item for name, item in compared.items() if not item.accepted}
     problems = [
         f"{name}: {item.rule}, error {item.error:.2g} of {item.scale:.2g}, allowed {item.allowed:.2g}"
-        for name, item in compared.items()
-        if not item.accepted
+        for name, item in different.items()
     ]
+    is_chaotic = all(item.noise > _CHAOTIC * item.scale for item in different.values())
     composition = check_composition(artifact, device, feeds)
-    return problems if composition.passed else [*problems, composition.message]
+    if not composition.passed:
+        return [*problems, composition.message], False
+    return problems, is_chaotic
 
 
 def _alone(ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> Comparison:
