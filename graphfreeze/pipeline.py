@@ -406,7 +406,7 @@ def _try_in_keras_2(source: SavedModel, plan: FreezePlan, directory: Path, optio
     from graphfreeze.savedmodel.earlier import original_directory
 
     with original_directory(source) as original:
-        return check_kept(original, directory / "saved_model", plan, seed=options.seed)
+        return check_kept(original, directory / "saved_model", source.variables, plan, seed=options.seed)
 
 
 def _link_or_copy(source: str, target: str) -> None:

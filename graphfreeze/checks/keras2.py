@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from graphfreeze.errors import UnsupportedError, UsageError
 from graphfreeze.selection.plan import FreezePlan
+from graphfreeze.selection.variable import Variable
 from graphfreeze.training.batch import index_limits, random_inputs
 from graphfreeze.training.endpoint import Endpoint, choose_endpoint, endpoint_names
 from graphfreeze.training.functionalise import functionalise
@@ -47,7 +48,9 @@ def require_tf_keras() -> None:
         )
 
 
-def check_kept(original: Path, rewritten: Path, plan: FreezePlan, *, seed: int = 0) -> Report:
+def check_kept(
+    original: Path, rewritten: Path, variables: Sequence[Variable], plan: FreezePlan, *, seed: int = 0
+) -> Report:
     """Load both models in tf_keras, and the rewritten one in TensorFlow too, and compare them bit for bit.
 
     The original gets the plan's frozen values first. Compared are outputs, their Keras masks and the model's own
@@ -57,6 +60,7 @@ def check_kept(original: Path, rewritten: Path, plan: FreezePlan, *, seed: int =
     Args:
         original: The original SavedModel.
         rewritten: The one rewritten with `keep`.
+        variables: The model's variables.
         plan: What is frozen.
         seed: Where random inputs come from.
 
@@ -72,9 +76,10 @@ def check_kept(original: Path, rewritten: Path, plan: FreezePlan, *, seed: int =
         loaded = tf.saved_model.load(str(rewritten))
         before = _load_model(original, "the original")
         after = _load_model(rewritten, "the rewritten model")
-        _assign(_targets(before, loaded, plan), keep_trainable=True)
-        targets = _targets(after, loaded, plan)
-        batches = _batches(loaded, seed)
+        known = _variables(loaded, variables)
+        _assign(_targets(before, loaded, known, plan), keep_trainable=True)
+        targets = _targets(after, loaded, known, plan)
+        batches = _batches(loaded, known, seed)
         for batch in batches:
             _compare(batch, loaded, before, after)
         _check_frozen(batches, after, targets)
@@ -132,9 +137,15 @@ Target = tuple[Any, Array, Array]
 """A variable of a Keras model, its mask and its frozen values."""
 
 
-def _targets(model: Any, loaded: Any, plan: FreezePlan) -> list[Target]:
+def _variables(loaded: Any, variables: Sequence[Variable]) -> list[Any]:
+    """The variables of the loaded model, in the order of Keras where the save tells it."""
+    listed = list(getattr(loaded, "variables", ()))
+    return listed or [v for known in variables if hasattr(v := resolve(loaded, known.object_path), "handle")]
+
+
+def _targets(model: Any, loaded: Any, known: Sequence[Any], plan: FreezePlan) -> list[Target]:
     """The plan's variables in a Keras model: those of the same name, in the same order."""
-    here, there = _by_name(model.variables), _by_name(loaded.variables)
+    here, there = _by_name(model.variables), _by_name(known)
     targets = []
     for frozen in plan.variables:
         resource = resolve(loaded, frozen.variable.object_path)
@@ -173,7 +184,7 @@ Batch = tuple[Any, ...]
 """The positional arguments of a call of the model."""
 
 
-def _batches(loaded: Any, seed: int) -> list[Batch]:
+def _batches(loaded: Any, known: Sequence[Any], seed: int) -> list[Batch]:
     """Random inputs, zeros, and random inputs of which the second half is zeros."""
     if "__call__" not in endpoint_names(loaded):
         _refuse("the model cannot be called as a whole, so that it cannot be tried")
@@ -182,7 +193,7 @@ def _batches(loaded: Any, seed: int) -> list[Batch]:
     arguments, keywords = endpoint.function.structured_input_signature
     if odd or any(isinstance(item, tf.TypeSpec) for item in tf.nest.flatten(keywords)):
         _refuse(f"there are no random values for the inputs of the model {odd or keywords}, with which to try it")
-    random = random_inputs(endpoint.inputs, _index_limits(loaded, endpoint), np.random.default_rng(seed), _BATCH_SIZE)
+    random = random_inputs(endpoint.inputs, _index_limits(known, endpoint), np.random.default_rng(seed), _BATCH_SIZE)
     with_tensors = [any(isinstance(i, tf.TypeSpec) for i in tf.nest.flatten(a)) for a in arguments]
     taken = arguments[: max((i + 1 for i, found in enumerate(with_tensors) if found), default=0)]
     makers: list[Callable[[Array], Array]] = [lambda x: x, np.zeros_like, _ending_in_zeros]
@@ -195,9 +206,9 @@ def _batches(loaded: Any, seed: int) -> list[Batch]:
     ]
 
 
-def _index_limits(loaded: Any, endpoint: Endpoint) -> dict[str, int]:
+def _index_limits(known: Sequence[Any], endpoint: Endpoint) -> dict[str, int]:
     names = [entry.name for entry in endpoint.inputs]
-    slots = {id(v.handle): VariableSlot(str(i), v.dtype, tuple(v.shape)) for i, v in enumerate(loaded.variables)}
+    slots = {id(v.handle): VariableSlot(str(i), v.dtype, tuple(v.shape)) for i, v in enumerate(known)}
     specs = [tf.TensorSpec(entry.shape, entry.dtype, name=entry.name) for entry in endpoint.inputs]
 
     def call(*flat: Any) -> list[Any]:

@@ -69,14 +69,13 @@ def retag(
 def _refuse(note: KerasNote) -> str:
     metadata = note.read()
     name = str(metadata.get("name", ""))
-    # Keras looks for the class, and fails, only where there is a configuration that must be used; a graph network it
-    # would build without looking for its class.
+    # Keras looks for the class, and fails, only where there is a configuration that must be used (one that says that it
+    # is none does not count); a graph network it would build without looking for its class.
     metadata["class_name"] = REFUSAL
     metadata["must_restore_from_config"] = True
     if metadata.get("is_graph_network") is True:
         metadata["is_graph_network"] = False
-    if not isinstance(metadata.get("config"), dict):
-        metadata["config"] = {}
+    metadata["config"] = {}
     note.write(metadata)
     return name
 

@@ -86,10 +86,9 @@ def compare_keras_2(
 
 
 def _refusing(content: dict[str, Any]) -> dict[str, Any]:
-    """What makes load_model fail: an unknown class that has to be built from its configuration."""
+    """What makes load_model fail: an unknown class, with a configuration from which it has to be built."""
     network = {"is_graph_network": False} if content.get("is_graph_network") is True else {}
-    config = content["config"] if isinstance(content.get("config"), dict) else {}
-    return {**content, **network, "class_name": REFUSING_CLASS, "must_restore_from_config": True, "config": config}
+    return {**content, **network, "class_name": REFUSING_CLASS, "must_restore_from_config": True, "config": {}}
 
 
 def _keeping(

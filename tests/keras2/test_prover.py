@@ -68,6 +68,11 @@ DAMAGES: dict[str, tuple[str, Damage, str]] = {
     "a network that is still one": ("refuse", noting("net", is_graph_network=True), "net"),
     "a class that is not looked for": ("refuse", noting("net", must_restore_from_config=False), "net"),
     "a refusal without a configuration": ("refuse", noting("net", config=None), "net"),
+    "a configuration that says it is none": (
+        "refuse",
+        noting("net", config={"layer was saved without config": True}),
+        "net",
+    ),
     "another refusal": ("refuse", noting("net", class_name="Unknown"), "net"),
     "a layer that does not refuse": ("refuse", noting("conv", class_name="Conv2D"), "conv"),
     "a layer of the other mode": ("refuse", noting("conv", class_name=TAG + "Conv2D"), "conv"),
