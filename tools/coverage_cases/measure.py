@@ -195,9 +195,11 @@ def _compare(
         if item.rule != "zero" and (found.gradient_error is None or not item.relative_l2 <= found.gradient_error):
             found.gradient_error = item.relative_l2
             found.noise = item.noise / item.scale if item.scale else 0.0
-    for name, value in _new_state(step, batch).items():
-        if f"new/{name}" in outputs:
-            compared[f"new/{name}"] = _alone(to_tensorflow(outputs[f"new/{name}"], entries[name]), value)
+    state = {name: value for name, value in _new_state(step, batch).items() if f"new/{name}" in outputs}
+    # A mean that is zero but for rounding is judged by the sizes of the other statistics, as gradients are.
+    largest = max((scale_of(value) for value in state.values() if value.dtype.kind in "fV"), default=0.0)
+    for name, value in state.items():
+        compared[f"new/{name}"] = _alone(to_tensorflow(outputs[f"new/{name}"], entries[name]), value, largest)
     entries_in = [entry.name for entry in step.forward_endpoint.inputs]
     if set(entries_in) <= set(batch):
         expected = step.functions["forward"](*(tf.constant(batch[name]) for name in entries_in))
@@ -217,9 +219,9 @@ def _compare(
     return problems, is_chaotic
 
 
-def _alone(ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> Comparison:
+def _alone(ours: npt.NDArray[Any], theirs: npt.NDArray[Any], largest: float | None = None) -> Comparison:
     if theirs.dtype.kind in "fV":
-        return compare(ours, theirs, largest=scale_of(theirs))
+        return compare(ours, theirs, largest=scale_of(theirs) if largest is None else largest)
     error = float(np.count_nonzero(ours != theirs))
     return Comparison(not error, "different" if error else "exact", error, error, scale_of(theirs), 0.0, 0.0)
 
