@@ -309,6 +309,10 @@ def _merge(
         raise UsageError("nothing is selected: give at least one selection to freeze")
     if options.opset not in _OPSETS:
         raise UsageError(f"the opset is {options.opset}, expected {_OPSETS[0]} to {_OPSETS[-1]}")
+    if options.no_onnx and options.data is not None:
+        raise UsageError(
+            "data is a batch for the training step, which no_onnx leaves out; the checks draw their inputs at random then"
+        )
     if not options.no_onnx and not options.loss:
         raise UsageError("the training step needs a loss: give one, or no_onnx to rewrite the SavedModel only")
     return options, ordered

@@ -205,7 +205,7 @@ def _excuse(records: Sequence[Report], pair: Float64Pair, expected: Arrays) -> N
         name = record["tensor"]
         noise = max(_norm(other[name] - expected[name].astype(np.float64)) for other in moved)
         if record["rule"] == "different" and record["error"] is not None and record["error"] <= _NOISE_FACTOR * noise:
-            record["rule"] = "noise" if _NOISE_FACTOR * noise < _norm(expected[name]) else "undetermined"
+            record["rule"] = "noise" if _NOISE_FACTOR * noise < _norm(expected[name]) / 4 else "undetermined"
     undetermined = [record["tensor"] for record in records if record["rule"] == "undetermined"]
     if undetermined and not any(record["rule"] == "different" for record in records):
         raise NotAvailableError(f"the model amplifies rounding so much that {undetermined[0]!r} is not determined")

@@ -21,6 +21,7 @@ from graphfreeze.errors import ValidationError
 from graphfreeze.runtime.device import choose_device
 from graphfreeze.runtime.graph_runner import GraphRunner
 from graphfreeze.training.trace import TracedStep
+from graphfreeze.validation.tolerance import unit_roundoff
 
 __all__ = ["check_single_steps"]
 
@@ -89,11 +90,11 @@ def check_single_steps(step: TracedStep, batch: Batch, out: Path) -> dict[str, A
 def _compare(
     name: str, number: int, before: npt.NDArray[Any], after: npt.NDArray[Any], ours: npt.NDArray[Any]
 ) -> dict[str, Any]:
-    if after.dtype.kind != "f":
+    if after.dtype.kind in "biu":
         error, allowed = float(np.count_nonzero(ours != after)), 0.0
     else:
         old, new, found = (x.astype(np.float64) for x in (before, after, ours))
-        epsilon = float(np.finfo(after.dtype).eps)
+        epsilon = 2 * unit_roundoff(after.dtype)
         size = max(float(np.max(np.abs(x), initial=0.0)) for x in (old, new))
         update = float(np.max(np.abs(new - old), initial=0.0))
         error = float(np.max(np.abs(found - new), initial=0.0))

@@ -31,7 +31,7 @@ def create_session(
     # What matters is raised as an exception; onnxruntime would print it as well.
     options.log_severity_level = 4
     options.use_deterministic_compute = True
-    # Planning which tensors share memory takes time quadratic in the nodes (minutes for ten thousand of them), and saves
+    # Planning which tensors share memory takes time quadratic in the nodes (half a minute for ten thousand), and saves
     # none that was measured: the arena hands freed blocks out again either way.
     options.enable_mem_reuse = False
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ def train(
     Raises:
         ArtifactReadError: The artifact is missing or corrupt.
         DataError: The data do not fit.
-        ValidationError: `cuda` was demanded and cannot be used, or a frozen element changed (nothing is saved then).
+        ValidationError: `cuda` was demanded and cannot be used, the loss is not finite, or a frozen element changed
+            (nothing is saved then).
         OutputError: The state cannot be written, or would replace the data or a file of the artifact.
     """
     artifact = out if isinstance(out, Artifact) else read_artifact(out)
@@ -81,6 +83,13 @@ def train(
             "frozen_elements_changed": None if changed is None else sum(changed.values()),
             "state": str(path),
         }
+        diverged = next((epoch for epoch, loss in enumerate(losses, 1) if not math.isfinite(loss)), None)
+        if diverged is not None:
+            raise ValidationError(
+                f"the loss is {losses[diverged - 1]} in epoch {diverged}: training diverged, and nothing was saved. "
+                "Rewrite with a lower learning rate or with clipping, or look for such values in the data.",
+                {**report, "state": None},
+            )
         if changed:
             name, count = next(iter(changed.items()))
             raise ValidationError(

@@ -50,6 +50,8 @@ def parse_configured(text: str, what: str, choices: Mapping[str, str]) -> Config
         key, equals, value = item.partition("=")
         if not equals or not all(part.isidentifier() for part in key.split(".")):
             raise UsageError(f"in {text!r}: expected key=value, found {item!r}")
+        if key in arguments:
+            raise UsageError(f"in {text!r}: {key!r} is given twice; give it once")
         arguments[key] = number_or_text(value)
     return Configured(known[name], arguments)
 

@@ -17,9 +17,9 @@ scale among all gradients of the batch, `g` is accepted by the first of these ru
 - **noise**: error <= NOISE_FACTOR * noise, where noise is by how much TensorFlow's own gradient changes when parameters
   and inputs move by one unit in the last place. In a chaotic net (batch normalization over few values, knife-edge ReLU
   and max pooling) no two float32 implementations agree better than that. The factor covers that both sides roll their
-  dice, and that one perturbation is a sample. Where NOISE_FACTOR * noise >= scale the rule would accept anything, zero
-  included: then the tensor is accepted only if it does not matter (below 2^-10 of `largest`), and is otherwise
-  **undecidable**, which fails: the reference batch is too chaotic to prove anything.
+  dice, and that one perturbation is a sample. Where NOISE_FACTOR * noise is more than a quarter of the scale, the rule
+  would soon accept half a gradient, or none: then the tensor is accepted only if it does not matter (below 2^-10 of
+  `largest`), and is otherwise **undecidable**, which fails: the reference batch is too chaotic to prove anything.
 
 Anything else is **different**. NaN or infinity on either side is **not finite**, which fails too.
 """
@@ -93,7 +93,7 @@ def compare(g: npt.NDArray[Any], t: npt.NDArray[Any], *, largest: float, noise: 
     negligible = ZERO_UNITS * unit * largest
     genuine = 0 < noise < _GENUINE * scale
     zero = negligible if scale <= negligible and not genuine else 0.0
-    hidden = NOISE_FACTOR * noise >= scale
+    hidden = NOISE_FACTOR * noise > scale / 4
     noisy = NOISE_FACTOR * noise if not hidden or scale <= _IMMATERIAL * largest else 0.0
     accepted_by: list[tuple[Rule, float]] = [("exact", 0.0), ("rounding", rounding), ("zero", zero), ("noise", noisy)]
     rule: Rule = next((rule for rule, allowed in accepted_by if error <= allowed), "different")

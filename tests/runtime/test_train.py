@@ -90,3 +90,12 @@ def test_data_that_do_not_fit_say_what_is_expected(out: Path, tmp_path: Path) ->
     np.savez(tmp_path / "data.npz", x=np.zeros(3))
     with pytest.raises(DataError, match=r"lacks image, y\. Expected: image float32\[batch, 2, 2, 2\], y float32"):
         train(out, tmp_path / "data.npz", epochs=1, batch_size=8)
+
+
+def test_training_that_diverges_saves_nothing(out: Path, tmp_path: Path) -> None:
+    batch = random_batch(8)
+    batch["image"][3] = np.nan
+    np.savez(tmp_path / "data.npz", image=batch["image"], y=batch["y"])
+    with pytest.raises(ValidationError, match="the loss is nan in epoch 1: training diverged, and nothing was saved"):
+        train(out, tmp_path / "data.npz", epochs=2, batch_size=4, device="cpu")
+    assert not (out / "training" / "trained.safetensors").exists()

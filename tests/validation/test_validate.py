@@ -174,6 +174,14 @@ def test_a_step_that_is_not_its_parts_is_found(tmp_path: Path) -> None:
     assert "new/momentum/conv/bias differs by" in failed["train_step equals gradients and apply_gradients"]
 
 
+def test_a_small_update_that_the_step_gets_wrong_is_found(tmp_path: Path) -> None:
+    """A ten-thousandth of a parameter is much of its update."""
+    graphs = build_graphs()
+    scaled(graphs, "new/conv/bias", 1.00008, ["train_step"])
+    _, failed = failed_checks(write_toy(tmp_path / "out", graphs=graphs))
+    assert "new/conv/bias differs by" in failed["train_step equals gradients and apply_gradients"]
+
+
 def test_a_flipped_byte_is_refused_before_anything_runs(out: Path) -> None:
     path = out / "training" / "state.safetensors"
     content = bytearray(path.read_bytes())

@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import pytest
 
+from graphfreeze import Selection, rewrite
 from tests.zoo.models import ADAMW, LOSS, ZOO
 
 pytestmark = pytest.mark.zoo
@@ -94,3 +95,16 @@ def test_same_bytes(export: object, options: list[str], spec: str, tmp_path: Pat
     assert (linked / "saved_model" / shard).samefile(tmp_path / "model" / shard)
     assert not (copied / "saved_model" / shard).samefile(tmp_path / "model" / shard)
     assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("optimizer", ["sgd:momentum=0.9", "adam"])
+def test_two_rewrites_in_one_process_give_the_same_bytes(tmp_path: Path, optimizer: str) -> None:
+    """Keras counts the optimizers of a process in their names, which must not show."""
+    export_cnn(tmp_path / "model")
+    selections = [Selection("freeze", "**/kernel[0]")]
+    for name in ("first", "second"):
+        rewrite(tmp_path / "model", tmp_path / name, selections, loss=LOSS, optimizer=optimizer, checks="static")
+    files = sorted(p.relative_to(tmp_path / "first") for p in (tmp_path / "first").rglob("*") if p.is_file())
+    assert files == sorted(p.relative_to(tmp_path / "second") for p in (tmp_path / "second").rglob("*") if p.is_file())
+    for file in files:
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes(), file
