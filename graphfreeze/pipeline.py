@@ -311,7 +311,7 @@ def _merge(
         raise UsageError(f"the opset is {options.opset}, expected {_OPSETS[0]} to {_OPSETS[-1]}")
     if options.no_onnx and options.data is not None:
         raise UsageError(
-            "data is a batch for the training step, which no_onnx leaves out; the checks draw their inputs at random then"
+            "data is a batch for the training step, which no_onnx leaves out; the checks draw random inputs then"
         )
     if not options.no_onnx and not options.loss:
         raise UsageError("the training step needs a loss: give one, or no_onnx to rewrite the SavedModel only")
