@@ -93,7 +93,8 @@ def _make(name: str, arguments: Mapping[str, Any]) -> Callable[[], Any]:
                 (outputs[k] for k in ("sequence_output", "decoder_sequence_output") if k in outputs), outputs
             )
         if isinstance(outputs, dict):
-            outputs = outputs["vision_logits"]
+            # The similarity of each image and each text: the batch twice, to which nothing can be attached.
+            return keras.Model(inputs, outputs["vision_logits"], name="model")
         return keras.Model(inputs, keras.layers.Dense(2, name="head")(outputs), name="model")
 
     return make
