@@ -16,6 +16,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from graphfreeze.checks.keras2 import check_kept
 from graphfreeze.errors import ModelReadError, UnsupportedError
 from graphfreeze.passes.freeze_reads import freeze_reads
+from graphfreeze.passes.storage import Storage
 from graphfreeze.passes.write import write
 from graphfreeze.prover import prove
 from graphfreeze.savedmodel.keras_metadata import keras_notes, read_keras_metadata
@@ -173,6 +174,15 @@ def test_registered_classes_and_old_formats_are_kept(saved: Saved, tmp_path: Pat
     assert kept_report(original, tmp_path / "out", plan)["passed"]
     model = tf_keras.models.load_model(str(tmp_path / "out"), custom_objects={"Scale": Scale})
     assert [type(layer).__name__ for layer in model.layers if layer.name == "scale"] == ["GraphFrozen>tests>Scale"]
+
+
+def test_constants_in_the_checkpoint_are_kept_too(saved: Saved, tmp_path: Path) -> None:
+    model = SavedModel.load(saved("image"))
+    plan = resolve_plan([Selection("freeze", "**/kernel[0]")], model)
+    write(freeze_reads(model, plan, keras2="keep", storage=Storage(total=0, each=0)), tmp_path / "out")
+    proof = prove(saved("image"), tmp_path / "out", plan)
+    assert proof["stored_constants"] and proof["keras_2"]["mode"] == "keep"
+    assert kept_report(saved("image"), tmp_path / "out", plan)["passed"]
 
 
 def test_a_lost_mask_is_found_when_it_is_tried(saved: Saved, tmp_path: Path) -> None:
