@@ -49,48 +49,51 @@ def _save_lstm(path: Path) -> None:
     model.export(path, verbose=False)
 
 
-@tf.function
-def _linear(x: Any, w: Any) -> Any:
-    return tf.matmul(x, w)
+def _control_flow() -> Any:
+    """A model with functions of its own: traces that two models share do not survive the second save."""
 
+    @tf.function
+    def linear(x: Any, w: Any) -> Any:
+        return tf.matmul(x, w)
 
-@tf.function
-def _nested(x: Any, w: Any) -> Any:
-    return _linear(x, w) + 1.0
+    @tf.function
+    def nested(x: Any, w: Any) -> Any:
+        return linear(x, w) + 1.0
 
+    class ControlFlow(tf.Module):
+        """Shared and nested functions, conditionals, switches, loops."""
 
-class ControlFlow(tf.Module):
-    """Shared and nested functions, conditionals, switches, loops."""
+        def __init__(self) -> None:
+            super().__init__()
+            make = np.random.default_rng(2)
+            self.a, self.b, self.c = (tf.Variable(make.normal(size=(4, 4)).astype(np.float32), name=n) for n in "abc")
+            self.unused = tf.Variable([1.0, 2.0], name="unused")
 
-    def __init__(self) -> None:
-        super().__init__()
-        make = np.random.default_rng(2)
-        self.a, self.b, self.c = (tf.Variable(make.normal(size=(4, 4)).astype(np.float32), name=n) for n in "abc")
-        self.unused = tf.Variable([1.0, 2.0], name="unused")
+        @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32)])
+        def shared(self, x: Any) -> Any:
+            return linear(linear(nested(x, self.a), self.b), self.c)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32)])
-    def shared(self, x: Any) -> Any:
-        return _linear(_linear(_nested(x, self.a), self.b), self.c)
+        @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32)])
+        def branches(self, x: Any) -> Any:
+            y = tf.cond(tf.reduce_sum(x) > 0, lambda: linear(x, self.a), lambda: tf.matmul(x, self.b))
+            z = tf.cond(tf.reduce_sum(x) > 1e9, lambda: linear(x, self.a), lambda: tf.matmul(x, self.b))
+            index = tf.shape(x)[0] % 3
+            return z + tf.switch_case(index, [lambda: y, lambda: linear(y, self.b), lambda: tf.matmul(y, self.c)])
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32)])
-    def branches(self, x: Any) -> Any:
-        y = tf.cond(tf.reduce_sum(x) > 0, lambda: _linear(x, self.a), lambda: tf.matmul(x, self.b))
-        z = tf.cond(tf.reduce_sum(x) > 1e9, lambda: _linear(x, self.a), lambda: tf.matmul(x, self.b))
-        index = tf.shape(x)[0] % 3
-        return z + tf.switch_case(index, [lambda: y, lambda: _linear(y, self.b), lambda: tf.matmul(y, self.c)])
+        @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32)])
+        def loops(self, x: Any) -> Any:
+            _, y = tf.while_loop(lambda i, _: i < 3, lambda i, v: (i + 1, tf.tanh(linear(v, self.a))), [0, x])
+            return tf.map_fn(lambda row: tf.linalg.matvec(self.b, row), y)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32)])
-    def loops(self, x: Any) -> Any:
-        _, y = tf.while_loop(lambda i, _: i < 3, lambda i, v: (i + 1, tf.tanh(_linear(v, self.a))), [0, x])
-        return tf.map_fn(lambda row: tf.linalg.matvec(self.b, row), y)
+        @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32)], jit_compile=True)
+        def compiled(self, x: Any) -> Any:
+            return tf.matmul(tf.matmul(x, self.a), self.c)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32)], jit_compile=True)
-    def compiled(self, x: Any) -> Any:
-        return tf.matmul(tf.matmul(x, self.a), self.c)
+    return ControlFlow()
 
 
 def _save_control_flow(path: Path) -> None:
-    module = ControlFlow()
+    module = _control_flow()
     signatures = {"shared": module.shared, "branches": module.branches, "loops": module.loops}
     tf.saved_model.save(module, str(path), signatures=signatures)
 
