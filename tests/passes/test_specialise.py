@@ -36,9 +36,9 @@ def test_functions_without_conflict_are_not_cloned(saved: Saved) -> None:
 
 
 def test_a_function_is_cloned_per_context(saved: Saved) -> None:
-    # `_linear` runs with a, with b, and with c, which is not targeted and keeps the original.
+    # `linear` runs with a, with b, and with c, which is not targeted and keeps the original.
     clones = added_functions(saved, "control_flow", ("a", "b"))
-    assert {name.rsplit("_graphfreeze_", 1)[0].rsplit("_", 1)[0] for name in clones} == {"__inference__linear"}
+    assert {name.rsplit("_graphfreeze_", 1)[0].rsplit("_", 1)[0] for name in clones} == {"__inference_linear"}
     assert len(clones) == 2
     assert len(added_functions(saved, "control_flow", ("a",))) == 1
 

@@ -70,6 +70,6 @@ def test_every_kernel(model: Path, selector: str, tmp_path: Path) -> None:
     assert len(kernels) == 245
     assert all(v["reads"] for v in kernels)
     assert [check["name"] for check in report["checks"]] == ["proof"]
-    # Generous bounds: what they catch is a copy too many of everything, or time that grows faster than the model.
-    assert found["peak"] - found["before"] < 8 * size
-    assert found["processor_seconds"] < 120
+    # Up to 2.4 times the model where the mask is small, 4.1 times where it is as large as the kernel and in the graph.
+    # The bound catches a further copy of everything. Time is printed, not asserted: machines are noisy.
+    assert found["peak"] - found["before"] < 6 * size
