@@ -72,10 +72,16 @@ def _cnn() -> list[Any]:
     return [convolution, layers.MaxPooling2D(), layers.Flatten()]
 
 
+def _several_reads() -> list[Any]:
+    """Each step of time reads the kernel again, and the gradients of the reads are summed."""
+    return [layers.TimeDistributed(layers.Dense(5, "tanh", name="step")), layers.GlobalAveragePooling1D()]
+
+
 MODELS: dict[str, Sample] = {
     "mlp": Sample(_mlp, (6,), "**/hidden/kernel[:, 0:2]", training=True),
     "normalised": Sample(_normalised, (6,), "**/hidden/kernel[0]", training=True),
     "lstm": Sample(_lstm, (5, 3), "**/lstm_cell/kernel"),
     "embedding": Sample(_embedding, (5,), "**/table/embeddings[[1, 4]]", dtype="int32"),
+    "several_reads": Sample(_several_reads, (6, 8), "**/step/kernel[0]"),
     "cnn": Sample(_cnn, (8, 8, 2), "**/conv/kernel[:, :, 0, 1]"),
 }
