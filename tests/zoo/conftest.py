@@ -1,4 +1,4 @@
-"""Each model of the zoo is exported and rewritten once, and its tests run one after the other."""
+"""Each class of tests is about one model of the zoo, which is exported and rewritten once."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from tests.zoo.rewriting import Rewritten
 from tests.zoo.tensorflow_side import TensorFlowSide
 
 
-@pytest.fixture(
-    scope="session", params=[pytest.param(name, marks=pytest.mark.xdist_group(f"zoo {name}")) for name in ZOO]
-)
+@pytest.fixture(scope="class")
 def rewritten(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Rewritten:
-    """A model of the zoo, rewritten."""
-    return Rewritten.make(ZOO[request.param], tmp_path_factory.mktemp(request.param))
+    """The model of the class, rewritten."""
+    assert request.cls is not None
+    name = request.cls.model
+    return Rewritten.make(ZOO[name], tmp_path_factory.mktemp(name))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="class")
 def tensorflow_side(rewritten: Rewritten) -> TensorFlowSide:
     """The rewritten SavedModel in TensorFlow."""
     return TensorFlowSide(rewritten)

@@ -131,6 +131,19 @@ ZOO: dict[str, ZooModel] = {
         tolerance=1e-4,
         prepare=architectures.fit_statistics,
     ),
+    "resnet50": ZooModel(
+        architectures.application("ResNet50"),
+        {
+            "conv1_conv/kernel[..., 0:16]": ("conv1_conv/kernel", _first_outputs(16)),
+            "conv?_block1_*_conv/kernel": ("conv?_block1_*_conv/kernel", _whole),
+            "conv5_block3_?_conv/kernel where w < 0": ("conv5_block3_?_conv/kernel", _negative),
+        },
+        images(64, 64),
+        10,
+        checks="static",
+        tolerance=5e-4,
+        prepare=architectures.weaken_branches,
+    ),
     "efficientnet_b0": ZooModel(
         architectures.application("EfficientNetB0"),
         {
@@ -143,6 +156,7 @@ ZOO: dict[str, ZooModel] = {
         },
         images(64, 64, scale=255.0),
         10,
+        checks="static",
         tolerance=1e-4,
         prepare=architectures.fit_statistics,
     ),

@@ -86,21 +86,22 @@ def same_bits(a: Array, b: Array) -> Array:
 
 
 def check_movement(
-    before: Mapping[str, Array],
-    after: Mapping[str, Array],
-    frozen: Mapping[str, Array],
-    had_gradient: Mapping[str, Array],
+    before: Mapping[str, Array], after: Mapping[str, Array], frozen: Mapping[str, Array], updates: Mapping[str, Array]
 ) -> None:
-    """Every frozen element has kept its bits, and of those that train whatever had a gradient has moved.
+    """Every frozen element has kept its bits, and of those that train every one has moved whose update can be told.
 
-    An update below half a unit in the last place is lost: of a variable with large and small gradients a few elements
-    may stay.
+    Args:
+        before: The value of each variable before training.
+        after: What training has made of it.
+        frozen: Which elements are frozen.
+        updates: How large the largest update of each element was, by the formula of the optimizer. Adding to a number
+            less than half the spacing of the numbers around it changes nothing.
     """
-    moved = {name: ~same_bits(before[name], after[name]) for name in had_gradient}
     for name, mask in frozen.items():
         assert same_bits(before[name], after[name])[mask].all(), name
-    for name, gradient in had_gradient.items():
-        free = ~frozen.get(name, np.False_) & gradient
-        stuck = free & ~moved[name]
-        assert np.count_nonzero(stuck) <= 0.01 * np.count_nonzero(free), name
-    assert sum(np.count_nonzero(elements) for elements in moved.values()) > 0
+    for name, update in updates.items():
+        told = ~frozen.get(name, np.False_) & (update > 16 * np.spacing(np.abs(before[name])))
+        stuck = told & same_bits(before[name], after[name])
+        # Two updates may cancel, to the bit.
+        assert np.count_nonzero(stuck) <= 1e-3 * np.count_nonzero(told), name
+    assert any((~same_bits(before[name], after[name])).any() for name in updates)

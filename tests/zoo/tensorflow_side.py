@@ -13,7 +13,7 @@ import tensorflow as tf
 from tests.zoo.data import Array
 from tests.zoo.rewriting import Rewritten, variables_of
 
-__all__ = ["TensorFlowSide", "Trained", "make_optimizer"]
+__all__ = ["TensorFlowSide", "Trained", "update_sizes"]
 
 _OPTIMIZERS = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}
 
@@ -24,12 +24,12 @@ class Trained:
 
     Attributes:
         values: What each variable holds afterwards.
-        had_gradient: Where each trained variable's gradient was not zero at some step.
+        updates: How large the largest update of each element of the trained variables was, by `update_sizes`.
         losses: The loss of each step.
     """
 
     values: Mapping[str, Array]
-    had_gradient: Mapping[str, Array]
+    updates: Mapping[str, Array]
     losses: Sequence[float]
 
 
@@ -61,20 +61,21 @@ class TensorFlowSide:
         self.assign(self.initial)
         return float(loss), {name: tf.convert_to_tensor(gradient).numpy() for name, gradient in found.items()}
 
-    def train(self, optimizer: Any, batches: Sequence[tuple[Array, Array]]) -> Trained:
+    def train(self, text: str, batches: Sequence[tuple[Array, Array]]) -> Trained:
         """Train from the initial values, one step for each batch."""
         self.assign(self.initial)
         losses: list[float] = []
-        had_gradient: dict[str, Array] = {}
+        updates: dict[str, Array] = {}
+        optimizer = _make_optimizer(text)
         for inputs, labels in batches:
             loss, found = self._gradients(tf.constant(inputs), tf.constant(labels))
             names = list(found)
             optimizer.apply([found[name] for name in names], [self.variables[name] for name in names])
-            for name in names:
-                nonzero = tf.convert_to_tensor(found[name]).numpy() != 0
-                had_gradient[name] = had_gradient.get(name, np.False_) | nonzero
+            gradients = {name: tf.convert_to_tensor(gradient).numpy() for name, gradient in found.items()}
+            for name, size in update_sizes(text, gradients).items():
+                updates[name] = np.maximum(size, updates.get(name, 0))
             losses.append(float(loss))
-        return Trained({name: v.numpy() for name, v in self.variables.items()}, had_gradient, losses)
+        return Trained({name: v.numpy() for name, v in self.variables.items()}, updates, losses)
 
     def _trace(self, inputs: Any, labels: Any) -> tuple[Any, dict[str, Any]]:
         with tf.GradientTape() as tape:
@@ -83,8 +84,23 @@ class TensorFlowSide:
         return loss, {name: gradient for name, gradient in found.items() if gradient is not None}
 
 
-def make_optimizer(text: str) -> Any:
+def update_sizes(text: str, gradients: Mapping[str, Array]) -> dict[str, Array]:
+    """About how far the optimizer of that text moves each element where the gradient has been this for a while."""
+    arguments = _arguments(text)
+    rate = arguments["learning_rate"]
+    if text.startswith("sgd"):
+        norm = np.sqrt(sum(float(np.sum(np.square(gradient))) for gradient in gradients.values()))
+        rate *= min(1.0, arguments["global_clipnorm"] / norm)
+        return {name: rate * np.abs(gradient) for name, gradient in gradients.items()}
+    epsilon = 1e-7
+    return {name: rate * np.abs(gradient) / (np.abs(gradient) + epsilon) for name, gradient in gradients.items()}
+
+
+def _make_optimizer(text: str) -> Any:
     """The Keras optimizer that the command line calls by this text."""
-    name, _, arguments = text.partition(":")
-    pairs = [argument.split("=") for argument in arguments.split(",")]
-    return _OPTIMIZERS[name](**{key: float(value) for key, value in pairs})
+    return _OPTIMIZERS[text.partition(":")[0]](**_arguments(text))
+
+
+def _arguments(text: str) -> dict[str, float]:
+    pairs = (argument.split("=") for argument in text.partition(":")[2].split(","))
+    return {key: float(value) for key, value in pairs}

@@ -40,7 +40,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.xdist_group("zoo large")
 @pytest.mark.parametrize("selector", ["**/*kernel[..., 0]", "**/*kernel where w < 0"])
 def test_every_kernel(model: Path, selector: str, tmp_path: Path) -> None:
     # Linux hands the peak memory of a process on to what it becomes by exec, but not to what the shell forks.
