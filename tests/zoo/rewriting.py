@@ -15,7 +15,7 @@ from graphfreeze import Selection, rewrite
 from tests.zoo.data import Array
 from tests.zoo.models import LOSS, ZooModel
 
-__all__ = ["Rewritten", "check_movement", "same_bits", "variables_of"]
+__all__ = ["Movement", "Rewritten", "same_bits", "variables_of"]
 
 
 @dataclass
@@ -85,23 +85,36 @@ def same_bits(a: Array, b: Array) -> Array:
     return np.asarray(np.ascontiguousarray(a).view(unsigned) == np.ascontiguousarray(b).view(unsigned)).reshape(a.shape)
 
 
-def check_movement(
-    before: Mapping[str, Array], after: Mapping[str, Array], frozen: Mapping[str, Array], updates: Mapping[str, Array]
-) -> None:
-    """Every frozen element has kept its bits, and of those that train every one has moved whose update can be told.
+class Movement:
+    """Follows the values of variables while they train."""
 
-    Args:
-        before: The value of each variable before training.
-        after: What training has made of it.
-        frozen: Which elements are frozen.
-        updates: How large the largest update of each element was, by the formula of the optimizer. Adding to a number
-            less than half the spacing of the numbers around it changes nothing.
-    """
-    for name, mask in frozen.items():
-        assert same_bits(before[name], after[name])[mask].all(), name
-    for name, update in updates.items():
-        told = ~frozen.get(name, np.False_) & (update > 16 * np.spacing(np.abs(before[name])))
-        stuck = told & same_bits(before[name], after[name])
-        # Two updates may cancel, to the bit.
-        assert np.count_nonzero(stuck) <= 1e-3 * np.count_nonzero(told), name
-    assert any((~same_bits(before[name], after[name])).any() for name in updates)
+    def __init__(self, before: Mapping[str, Array]) -> None:
+        self._before = before
+        self._last = before
+        self._moved: dict[str, Array] = {}
+        self._updates: dict[str, Array] = {}
+
+    def note(self, after: Mapping[str, Array], updates: Mapping[str, Array]) -> None:
+        """Take down a step.
+
+        Args:
+            after: The value of each variable after the step.
+            updates: About how large the update of each element was, by the formula of the optimizer.
+        """
+        self._last = after
+        for name, update in updates.items():
+            self._moved[name] = self._moved.get(name, np.False_) | ~same_bits(self._before[name], after[name])
+            self._updates[name] = np.maximum(self._updates.get(name, 0), update)
+
+    def check(self, frozen: Mapping[str, Array]) -> None:
+        """Every frozen element has kept its bits, and every other one with an update that counts has moved.
+
+        Adding to a number less than half the distance to the next number changes nothing.
+        """
+        for name, mask in frozen.items():
+            assert same_bits(self._before[name], self._last[name])[mask].all(), name
+        assert any(moved.any() for moved in self._moved.values())
+        for name, update in self._updates.items():
+            counts = update > 16 * np.spacing(np.abs(self._before[name]))
+            stuck = counts & ~self._moved[name] & ~frozen.get(name, np.False_)
+            assert not stuck.any(), (name, np.count_nonzero(stuck))

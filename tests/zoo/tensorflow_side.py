@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests.zoo.data import Array
-from tests.zoo.rewriting import Rewritten, variables_of
+from tests.zoo.rewriting import Movement, Rewritten, variables_of
 
 __all__ = ["TensorFlowSide", "Trained", "update_sizes"]
 
@@ -23,13 +23,13 @@ class Trained:
     """What training did.
 
     Attributes:
-        values: What each variable holds afterwards.
-        updates: How large the largest update of each element of the trained variables was, by `update_sizes`.
+        values: What each variable holds afterwards, its storage or, where an element is frozen, the frozen value.
+        movement: How that came about.
         losses: The loss of each step.
     """
 
     values: Mapping[str, Array]
-    updates: Mapping[str, Array]
+    movement: Movement
     losses: Sequence[float]
 
 
@@ -41,6 +41,7 @@ class TensorFlowSide:
         self.variables = variables_of(self.loaded)
         self.initial = {name: variable.numpy() for name, variable in self.variables.items()}
         self.trainable = {name: v for name, v in self.variables.items() if v.trainable}
+        self._frozen = rewritten.frozen
         self._endpoint = getattr(self.loaded, rewritten.model.endpoint)
         self._loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         self._gradients = tf.function(self._trace, autograph=False, reduce_retracing=True)
@@ -65,17 +66,19 @@ class TensorFlowSide:
         """Train from the initial values, one step for each batch."""
         self.assign(self.initial)
         losses: list[float] = []
-        updates: dict[str, Array] = {}
+        movement = Movement(self.initial)
         optimizer = _make_optimizer(text)
         for inputs, labels in batches:
             loss, found = self._gradients(tf.constant(inputs), tf.constant(labels))
-            names = list(found)
-            optimizer.apply([found[name] for name in names], [self.variables[name] for name in names])
+            optimizer.apply(list(found.values()), [self.variables[name] for name in found])
             gradients = {name: tf.convert_to_tensor(gradient).numpy() for name, gradient in found.items()}
-            for name, size in update_sizes(text, gradients).items():
-                updates[name] = np.maximum(size, updates.get(name, 0))
+            effective = {
+                name: np.where(self._frozen.get(name, np.False_), self.initial[name], variable.numpy())
+                for name, variable in self.variables.items()
+            }
+            movement.note(effective, update_sizes(text, gradients))
             losses.append(float(loss))
-        return Trained({name: v.numpy() for name, v in self.variables.items()}, updates, losses)
+        return Trained(effective, movement, losses)
 
     def _trace(self, inputs: Any, labels: Any) -> tuple[Any, dict[str, Any]]:
         with tf.GradientTape() as tape:
