@@ -35,7 +35,9 @@ def inspection(report: Report) -> list[RenderableType]:
         for kind in ("endpoint", "signature")
         for e in report[f"{kind}s"]
     ]
+    frozen = [_frozen_variables("Frozen", report["frozen"])] if "frozen" in report else []
     return [
+        *frozen,
         _table("Variables", ("name", "object path", "shape", "dtype", "trainable", "read by"), variables),
         _table("Endpoints", ("", "name", "inputs", "outputs"), endpoints),
     ]

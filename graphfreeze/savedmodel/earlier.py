@@ -15,7 +15,7 @@ from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection.plan import FreezePlan
 from graphfreeze.selection.plan_files import load_plan
 
-__all__ = ["EarlierRewrite", "find_earlier_rewrite", "original_directory", "original_file"]
+__all__ = ["EarlierRewrite", "carried_plan", "find_earlier_rewrite", "original_directory", "original_file"]
 
 _NOTES = Path("assets.extra") / "graphfreeze"
 _MASKED_READ = re.compile(r".*/graphfreeze/(add|select)(_\d+)*")
@@ -42,8 +42,9 @@ def find_earlier_rewrite(model: SavedModel) -> EarlierRewrite | None:
         ModelReadError: The original graph that it carries along is missing or corrupt.
         UnsupportedError: It holds masked reads, and no plan: somebody saved a loaded rewritten model again.
     """
-    notes = model.directory / _NOTES
-    if (notes / "plan.json").is_file():
+    plan = carried_plan(model.directory)
+    if plan is not None:
+        notes = model.directory / _NOTES
         original = notes / "original_saved_model.pb"
         content = original.read_bytes() if original.is_file() else b""
         base = SavedModel(parse_saved_model(content, str(original)), model.directory)
@@ -52,7 +53,7 @@ def find_earlier_rewrite(model: SavedModel) -> EarlierRewrite | None:
                 f"{model.directory} is the result of a rewrite that keeps large masks in the checkpoint. "
                 "That cannot be rewritten again: fold it first, and rewrite the result with both selections."
             )
-        return EarlierRewrite(load_plan(notes), base)
+        return EarlierRewrite(plan, base)
     for function in model.functions.values():
         for node in function.node_def:
             if node.op in ("AddV2", "SelectV2") and _MASKED_READ.fullmatch(node.name):
@@ -63,6 +64,16 @@ def find_earlier_rewrite(model: SavedModel) -> EarlierRewrite | None:
                     "rewrite DEPLOY with both selections."
                 )
     return None
+
+
+def carried_plan(directory: Path) -> FreezePlan | None:
+    """The plan of the rewrite that made a SavedModel, or None where no rewrite did.
+
+    Raises:
+        ArtifactReadError: It is corrupt.
+    """
+    notes = directory / _NOTES
+    return load_plan(notes) if (notes / "plan.json").is_file() else None
 
 
 def original_file(directory: Path, name: str) -> Path:

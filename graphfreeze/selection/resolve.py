@@ -83,7 +83,8 @@ def resolve_plan(
     resolved = [_resolve_variable(variable, targeted[variable], source, form) for variable in _sorted(targeted)]
     for step in steps:
         if step.selected_elements == 0:
-            raise SelectorError(f"selector {step.selector.text!r} selects no element")
+            matched = [variable for variable in targeted if step in targeted[variable]]
+            raise SelectorError(f"selector {step.selector.text!r} selects no element{_found(step, matched, source)}")
     frozen = tuple(variable for variable in resolved if variable is not None)
     if not frozen:
         raise SelectorError(
@@ -226,6 +227,18 @@ def _apply(variable: Variable, steps: Sequence[_Step], source: VariableSource) -
         with step.explained(variable):
             resolution.apply(step)
     return resolution
+
+
+def _found(step: _Step, variables: Sequence[Variable], source: VariableSource) -> str:
+    """What a predicate has met in the variables that its selector matches."""
+    if step.selector.predicate is None:
+        return ""
+    values = [source.read(variable) for variable in variables if 0 not in variable.shape]
+    if not values or any(value.dtype.kind == "c" for value in values):
+        return f" of {len(variables)} matching variables"
+    low, high = min(value.min() for value in values), max(value.max() for value in values)
+    names = ", ".join(repr(variable.name) for variable in variables[:3]) + (", ..." if len(variables) > 3 else "")
+    return f": w is from {low:.6g} to {high:.6g} in {names}"
 
 
 def _read_mask(file: ArrayFile, directory: Path | None, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:

@@ -103,6 +103,8 @@ def _explain(error: Any) -> str:
         return f"unknown key {'.'.join(filter(None, (where, unknown)))!r}; {suggest(unknown, known)}"
     if error.validator == "enum":
         choices = [str(choice) for choice in error.validator_value]
+        if where == "schema_version":
+            return f"{where} is {error.instance!r}, this version of graphfreeze reads {', '.join(choices)}"
         return (
             f"{where} is {error.instance!r}, expected one of {', '.join(choices)}; "
             f"{suggest(str(error.instance), choices)}"

@@ -65,6 +65,11 @@ def test_rewrite_without_onnx(command: CommandLine, model: Path, tmp_path: Path)
     assert "12 of 12" in outcome.out
     assert "bias" not in outcome.out
     assert not (tmp_path / "out" / "training").exists()
+    # Of the result, as of its SavedModel alone, one sees what is frozen.
+    for path in (tmp_path / "out", tmp_path / "out" / "saved_model"):
+        frozen = command("inspect", path, "--json").json["frozen"]
+        assert [(v["frozen_elements"], v["elements"]) for v in frozen] == [(12, 12)]
+        assert "12 of 12" in command("inspect", path).out
 
 
 def test_dry_run_shows_the_plan_and_writes_nothing(
@@ -97,6 +102,23 @@ def test_a_specification_file_holds_options_too(command: CommandLine, model: Pat
     report = command(*arguments).json
     assert "training" not in report
     assert report["checks"] == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--loss", "hubr", "huber"),
+        ("--optimizer", "adm", "adam"),
+        ("--endpoint", "serv", "serving_default"),
+        ("--data", "absent.npz", "absent.npz"),
+    ],
+)
+def test_dry_run_refuses_what_the_training_step_would(
+    command: CommandLine, model: Path, rewrite_options: list[str], tmp_path: Path, option: str, value: str, message: str
+) -> None:
+    outcome = command("rewrite", model, tmp_path / "out", *rewrite_options, option, value, "--dry-run")
+    assert outcome.code == 2
+    assert message in outcome.err
 
 
 def test_verify(command: CommandLine, model: Path, rewritten: Path) -> None:

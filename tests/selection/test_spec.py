@@ -104,7 +104,7 @@ def test_several_losses_are_an_array(tmp_path: Path) -> None:
         ("loss = 2024-01-01", "loss is .*, expected a string or an array"),
         ("loss = ['a=mse', 3]", r"loss\[1\] is 3, expected a string"),
         ("loss = []", "loss: "),
-        ("schema_version = 2", "schema_version is 2, expected one of 1"),
+        ("schema_version = 2", "schema_version is 2, this version of graphfreeze reads 1"),
         ("form = = 1", "freeze.toml is not TOML: Invalid value .at line 1, column 8"),
         ("form = 'auto'\nform = 'auto'", "is not TOML"),
     ],

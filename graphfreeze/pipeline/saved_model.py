@@ -1,0 +1,162 @@
+"""The stages of `rewrite` about the SavedModel: writing it, proving it, comparing it in TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graphfreeze.errors import UnsupportedError, UsageError
+from graphfreeze.pipeline.options import Batch, Options
+from graphfreeze.pipeline.report import Report, in_report
+from graphfreeze.selection import FreezePlan
+
+if TYPE_CHECKING:
+    from graphfreeze.savedmodel.model import SavedModel
+
+__all__ = [
+    "RESTORED_BY_FOLD",
+    "check_behaviour_of",
+    "check_keep_options",
+    "prove_result",
+    "try_in_keras_2",
+    "write_saved_model",
+]
+
+RESTORED_BY_FOLD = ("saved_model.pb", "keras_metadata.pb")
+_TRACED_CONSTANTS = 3 << 29
+
+
+def write_saved_model(source: SavedModel, plan: FreezePlan, directory: Path, options: Options, report: Report) -> None:
+    """Write the rewritten SavedModel and what fold needs, and report each read and update that was masked."""
+    from graphfreeze.passes.freeze_reads import freeze_reads
+    from graphfreeze.passes.storage import Storage
+    from graphfreeze.passes.write import write
+    from graphfreeze.savedmodel.earlier import original_file
+
+    # A training step is traced with masks and values as constants: what the plan freezes is part of its graphs.
+    storage = Storage() if options.no_onnx else Storage(total=_TRACED_CONSTANTS)
+    rewritten = freeze_reads(source, plan, keras2=options.keras2, storage=storage)
+    if rewritten.stored and not options.no_onnx:
+        raise UnsupportedError(
+            f"the masks and frozen values take more than {_TRACED_CONSTANTS} bytes, which the graph of a training step "
+            "cannot hold: freeze fewer elements, or rewrite the SavedModel alone with --no-onnx"
+        )
+    write(rewritten, directory / "saved_model", link=options.link)
+    if rewritten.retagged:
+        report["keras_2"] = {"load_model": options.keras2, "layers": list(rewritten.retagged)}
+    by_path: dict[str, list[Report]] = {}
+    updates: dict[str, list[Report]] = {}
+    for read in rewritten.reads:
+        by_path.setdefault(read.object_path, []).append(
+            {
+                "operation": read.operation,
+                "function": read.function,
+                "node": read.node,
+                "endpoints": list(read.endpoints),
+            }
+        )
+    for update in rewritten.updates:
+        updates.setdefault(update.of, []).append(
+            {
+                "updates": update.name,
+                "object_path": update.object_path,
+                "operation": update.operation,
+                "function": update.function,
+                "node": update.node,
+                "endpoints": list(update.endpoints),
+            }
+        )
+    for variable in report["variables"]:
+        variable["reads"] = by_path.get(variable["object_path"], [])
+        variable["updates"] = updates.get(variable["object_path"], [])
+    for name in RESTORED_BY_FOLD:
+        if (file := original_file(source.directory, name)).is_file():
+            shutil.copyfile(file, directory / "plan" / f"original_{name}")
+    # The rewritten SavedModel can stand alone: it carries the plan that it was made by.
+    own_copy = directory / "saved_model" / "assets.extra" / "graphfreeze"
+    shutil.copytree(directory / "plan", own_copy, dirs_exist_ok=True, copy_function=_link_or_copy)
+
+
+def prove_result(original: Path, rewritten: Path, plan: FreezePlan) -> Report:
+    """Prove a rewritten SavedModel from the files.
+
+    Raises:
+        VerificationError: The proof fails.
+    """
+    from graphfreeze.prover import prove
+
+    evidence = prove(original, rewritten, plan)
+    return {
+        "name": "proof",
+        "passed": True,
+        "message": "every read of every targeted variable is masked as planned, and nothing else changed",
+        "evidence": evidence,
+    }
+
+
+def check_behaviour_of(
+    source: SavedModel, plan: FreezePlan, directory: Path, options: Options, report: Report, batch: Batch | None
+) -> None:
+    """Run original and rewritten model in TensorFlow, on a batch or random inputs, and compare bits.
+
+    Raises:
+        CheckFailedError: They differ.
+    """
+    from graphfreeze.checks.behaviour import check_behaviour
+    from graphfreeze.checks.updates import check_updates
+
+    updated: dict[str, dict[str, str]] = {}
+    for variable in report["variables"]:
+        for update in variable["updates"]:
+            for label in update["endpoints"]:
+                name = label.partition(" ")[2]
+                updated.setdefault(name, {})[update["object_path"]] = variable["object_path"]
+    with in_report(report, "behaviour"):
+        report["checks"] += check_behaviour(
+            source.directory,
+            directory / "saved_model",
+            source.variables,
+            plan,
+            data=batch,
+            seed=options.seed,
+            updating=updated.keys(),
+        )
+        if updated:
+            rewritten = directory / "saved_model"
+            report["checks"].append(
+                check_updates(rewritten, source.variables, plan, updated, data=batch, seed=options.seed)
+            )
+
+
+def check_keep_options(options: Options) -> None:
+    """Refuse what keeps `--keras2 keep` from trying its result, before any work is done."""
+    from graphfreeze.checks.keras2 import require_tf_keras
+
+    if options.checks == "static":
+        raise UsageError(
+            "--keras2 keep tries its result in tf_keras, and --checks static runs nothing of the model: "
+            "give one of the two"
+        )
+    require_tf_keras()
+
+
+def try_in_keras_2(source: SavedModel, plan: FreezePlan, directory: Path, options: Options) -> Report:
+    """Load and train the result in tf_keras.
+
+    Raises:
+        CheckFailedError: It does not stay frozen there.
+    """
+    from graphfreeze.checks.keras2 import check_kept
+    from graphfreeze.savedmodel.earlier import original_directory
+
+    with original_directory(source) as original:
+        return check_kept(original, directory / "saved_model", source.variables, plan, seed=options.seed)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,41 @@
+"""`verify`: the proof from the files, at any later time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from graphfreeze.errors import VerificationError
+from graphfreeze.pipeline.options import StrPath
+from graphfreeze.pipeline.report import SCHEMA_VERSION, Report, describe_plan
+from graphfreeze.pipeline.saved_model import RESTORED_BY_FOLD, prove_result
+from graphfreeze.selection import load_plan
+from graphfreeze.tensorflow_loader import load_tensorflow
+
+__all__ = ["verify"]
+
+
+def verify(original: StrPath, out: StrPath) -> Report:
+    """Prove from the files that OUT freezes what its plan says and is otherwise the original.
+
+    Raises:
+        VerificationError: It is not; the message says where.
+        FileError: A file is missing or corrupt.
+    """
+    load_tensorflow()
+    from graphfreeze.savedmodel.earlier import original_file
+
+    directory = Path(out)
+    plan = load_plan(directory / "plan")
+    for name in RESTORED_BY_FOLD:
+        kept, source = directory / "plan" / f"original_{name}", original_file(Path(original), name)
+        if _content(kept) != _content(source):
+            raise VerificationError(
+                f"{source} differs from {kept}, which is what was rewritten: expected the ORIGINAL of {out}. If it is, "
+                "its copy was changed, and fold would restore another model"
+            )
+    evidence = prove_result(Path(original), directory / "saved_model", plan)
+    return {"schema_version": SCHEMA_VERSION, "passed": True, "variables": describe_plan(plan), "checks": [evidence]}
+
+
+def _content(file: Path) -> bytes | None:
+    return file.read_bytes() if file.is_file() else None
