@@ -13,6 +13,7 @@ from tensorflow.python.framework import tensor_util
 from graphfreeze.lowering.all_iterations import lower_for_all_iterations
 from graphfreeze.lowering.bounds import bounded
 from graphfreeze.lowering.builder import Builder
+from graphfreeze.lowering.complex_numbers import lower_by_parts
 from graphfreeze.lowering.folding import Folding
 from graphfreeze.lowering.induction import fold_induction
 from graphfreeze.lowering.list_arithmetic import lower_list_arithmetic
@@ -103,9 +104,12 @@ class Lowering:
             return self.missing(operation, frozenset({operation}), outputs)
 
     def _apply(self, operation: Operation, inputs: list[Tensor], outputs: list[Tensor]) -> list[Tensor]:
+        found = RULES[operation.type]
+        if not (found.is_special or found.takes_complex) and any(t.dtype.kind == "c" for t in (*inputs, *outputs)):
+            return lower_by_parts(self, operation, inputs, outputs)
         outer, self.builder.scope = self.builder.scope, operation.name
         try:
-            made: list[Tensor] = RULES[operation.type].apply(Node(self, operation, inputs, outputs))
+            made: list[Tensor] = found.apply(Node(self, operation, inputs, outputs))
         finally:
             self.builder.scope = outer
         return made
@@ -171,13 +175,18 @@ class Lowering:
             if affine is not None:
                 value = affine if tensor.rank else self.builder.emit("Reshape", affine, self.builder.int64([]))
                 return value if tensor.dtype == np.int64 else self.builder.cast(value, tensor.dtype)
-            if tensor.origin is not None:
-                operation, inputs, index = tensor.origin
-                if operation.type in RULES:
-                    outputs = self.shape_inference.infer(operation, inputs)
-                    return self.value(self._apply(operation, inputs, outputs)[index])
+            remade = self.remade(tensor)
+            if remade is not None:
+                return self.value(remade)
         what = "a list" if tensor.tensor_list is not None else f"{tensor.dtype} of shape {tensor.shape}"
         raise CannotLower(f"an input ({what}) has no value at run time")
+
+    def remade(self, tensor: Tensor) -> Tensor | None:
+        """A known tensor as its operation makes it at run time, or None where there is no rule for that."""
+        if tensor.origin is None or tensor.origin[0].type not in RULES:
+            return None
+        operation, inputs, index = tensor.origin
+        return self._apply(operation, inputs, self.shape_inference.infer(operation, inputs))[index]
 
     def _affine(self, arrays: Sequence[npt.NDArray[Any]]) -> ir.Value | None:
         """`scale * batch + offset` (int64, at least rank 1) where the arrays follow the batch size so, else None."""

@@ -151,6 +151,7 @@ class Rule:
         apply: Takes the node with materialised inputs ready to ask for, returns the output tensors.
         description: The first line of the rule's docstring.
         is_special: Whether it is declared with `@special`.
+        takes_complex: Whether it takes or gives complex numbers; other rules are applied to both parts, if at all.
     """
 
     operation: str
@@ -158,6 +159,7 @@ class Rule:
     apply: Callable[[Node], list[Tensor]]
     description: str
     is_special: bool = False
+    takes_complex: bool = False
 
 
 RULES: dict[str, Rule] = {}
@@ -169,6 +171,7 @@ def rule(
     *operations: str,
     inputs: Sequence[InputKind] | None = None,
     outputs: Sequence[OutputKind] | None = None,
+    takes_complex: bool = False,
 ) -> Callable[[F], F]:
     """Declare the rule of one or more operations.
 
@@ -193,7 +196,7 @@ def rule(
                     arguments.append(tensor.constant)
             return _collect(node, function(node, *arguments), outputs or ())
 
-        _register(operations, function, apply)
+        _register(operations, function, apply, takes_complex=takes_complex)
         return function
 
     return declare
@@ -249,11 +252,16 @@ def _collect(node: Node, results: Result, layouts: Sequence[OutputKind]) -> list
 
 
 def _register(
-    operations: Sequence[str], function: Callable[..., Any], apply: Callable[[Node], Any], *, is_special: bool = False
+    operations: Sequence[str],
+    function: Callable[..., Any],
+    apply: Callable[[Node], Any],
+    *,
+    is_special: bool = False,
+    takes_complex: bool = False,
 ) -> None:
     description = (function.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
     family = function.__module__.rsplit(".", 1)[-1]
     for operation in operations:
         if operation in RULES:
             raise ValueError(f"two rules for {operation}: in {RULES[operation].family} and in {family}")
-        RULES[operation] = Rule(operation, family, apply, " ".join(description.split()), is_special)
+        RULES[operation] = Rule(operation, family, apply, " ".join(description.split()), is_special, takes_complex)

@@ -72,6 +72,7 @@ class Tensor:
         induction: Set inside a loop's body where it is an affine function of the iteration.
         tensor_list: Set where it is a TensorList (a variant).
         narrow: Set where it is a broadcast of a tensor of the same rank: that tensor.
+        parts: Of complex numbers whose value is not known: the real and the imaginary parts.
     """
 
     dtype: np.dtype[Any]
@@ -83,6 +84,7 @@ class Tensor:
     induction: Induction | None = None
     tensor_list: TensorList | None = None
     narrow: Tensor | None = None
+    parts: tuple[Tensor, Tensor] | None = None
 
     @property
     def rank(self) -> int:
