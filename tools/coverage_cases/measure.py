@@ -18,9 +18,11 @@ import tensorflow as tf
 from graphfreeze.artifact import read_artifact, write_artifact
 from graphfreeze.artifact.layout import to_tensorflow
 from graphfreeze.assembly import Assembly, assemble
+from graphfreeze.checks.float64 import check_step_in_float64
 from graphfreeze.checks.reference import Reference, compute_reference, restored
 from graphfreeze.checks.single_step import check_single_steps
 from graphfreeze.errors import CheckFailedError, GraphfreezeError
+from graphfreeze.lowering.filters import convolution_filters
 from graphfreeze.runtime.device import choose_device
 from graphfreeze.runtime.graph_runner import GraphRunner
 from graphfreeze.savedmodel.model import SavedModel
@@ -51,8 +53,9 @@ class Measurement:
 
     Attributes:
         case: The case.
-        outcome: "agrees", "disagrees", "undecided" (what differs moves in TensorFlow itself by more than a thousandth
-            with the last bit of the inputs), "refused" (by an error of graphfreeze) or "fails" (in any other way).
+        outcome: "agrees", "agrees in float64" (where float32 does not decide), "disagrees", "undecided" (what differs
+            moves in TensorFlow itself by more than a thousandth with the last bit of the inputs, and float64 does not
+            decide either), "refused" (by an error of graphfreeze) or "fails" (in any other way).
         detail: What disagrees, or the whole refusal.
         operations: TensorFlow operations of the training step, bodies included.
         nodes: ONNX nodes of train_step.onnx, bodies included.
@@ -134,6 +137,8 @@ class Workspace:
                 check_single_steps(step, batch, training)
         found.outcome = "agrees" if not problems else "undecided" if is_chaotic else "disagrees"
         found.detail = "; ".join(problems)
+        if problems and _agrees_in_float64(step, batch, reference):
+            found.outcome, found.detail = "agrees in float64", ""
 
     def _export(self, case: Case) -> Path:
         if case.make not in self._exported:
@@ -217,6 +222,17 @@ def _compare(
     if not composition.passed:
         return [*problems, composition.message], False
     return problems, is_chaotic
+
+
+def _agrees_in_float64(step: TracedStep, batch: Arrays, reference: Reference) -> bool:
+    """Whether both halves of the step are TensorFlow's where rounding hides nothing.
+
+    Raises:
+        ValidationError: They are not.
+    """
+    filters = convolution_filters(step.graphs["gradients"])
+    checks = check_step_in_float64(step, batch, reference.gradients, filters=filters, opset=OPSET)
+    return all(check["evidence"]["status"] == "compared" for check in checks)
 
 
 def _alone(ours: npt.NDArray[Any], theirs: npt.NDArray[Any], largest: float | None = None) -> Comparison:
