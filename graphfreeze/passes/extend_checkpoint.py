@@ -12,8 +12,9 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from graphfreeze.passes.storage import StoredConstant
 from graphfreeze.passes.thread_constants import StoredVariable
-from graphfreeze.savedmodel.bundle_index import BundleIndex
 from graphfreeze.savedmodel.checkpoint import OBJECT_GRAPH_KEY
+from graphfreeze.savedmodel.checkpoint_index import CheckpointIndex, read_index, shard_file
+from graphfreeze.savedmodel.checkpoint_index_writer import write_index
 from graphfreeze.savedmodel.files import VARIABLES_PREFIX
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection.masks import frozen_only
@@ -44,22 +45,22 @@ def extend_checkpoint(
         ModelReadError: The original's checkpoint is corrupt.
         OSError: Something cannot be written.
     """
-    source, target = model.directory / VARIABLES_PREFIX, directory / VARIABLES_PREFIX
-    target.parent.mkdir(parents=True, exist_ok=True)
-    index = BundleIndex.read(Path(f"{source}.index"))
+    source, target = model.checkpoint.prefix, str(directory / VARIABLES_PREFIX)
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    index = read_index(source)
     shards = index.header.num_shards
     added: list[Path] = []
 
     def add(key: str, value: Any) -> None:
         """Write one more shard. TensorFlow computes its checksum."""
-        temporary = directory / "variables" / f"graphfreeze_{len(added)}"
+        temporary = str(directory / "variables" / f"graphfreeze_{len(added)}")
         with tf.device("CPU:0"):
-            tf.raw_ops.SaveV2(prefix=str(temporary), tensor_names=[key], shape_and_slices=[""], tensors=[value])
-        entries = BundleIndex.read(temporary.with_name(f"{temporary.name}.index")).entries
-        entries[key.encode()].shard_id = shards + len(added)
-        index.entries[key.encode()] = entries[key.encode()]
-        temporary.with_name(f"{temporary.name}.index").unlink()
-        added.append(temporary.with_name(f"{temporary.name}.data-00000-of-00001"))
+            tf.raw_ops.SaveV2(prefix=temporary, tensor_names=[key], shape_and_slices=[""], tensors=[value])
+        entry = read_index(temporary).entries[key.encode()]
+        entry.shard_id = shards + len(added)
+        index.entries[key.encode()] = entry
+        Path(f"{temporary}.index").unlink()
+        added.append(shard_file(temporary, 0, 1))
 
     add(OBJECT_GRAPH_KEY, tf.constant(_objects(model, stored).SerializeToString(deterministic=True)))
     for variable in stored:
@@ -72,14 +73,14 @@ def extend_checkpoint(
             index.entries[variable.key.encode()] = own
     count = shards + len(added)
     for number in range(shards):
-        copy(f"{source}.data-{number:05}-of-{shards:05}", f"{target}.data-{number:05}-of-{count:05}")
+        copy(str(shard_file(source, number, shards)), str(shard_file(target, number, count)))
     for number, file in enumerate(added, shards):
-        file.rename(f"{target}.data-{number:05}-of-{count:05}")
+        file.rename(shard_file(target, number, count))
     index.header.num_shards = count
-    index.write(Path(f"{target}.index"))
+    write_index(index, target)
 
 
-def _own_entry(model: SavedModel, index: BundleIndex, constant: StoredConstant, frozen: Any) -> Any | None:
+def _own_entry(model: SavedModel, index: CheckpointIndex, constant: StoredConstant, frozen: Any) -> Any | None:
     """The index entry of the variable itself, where its bytes can stand for its frozen values."""
     if constant.role != "frozen" or frozen.form != "select":
         return None
@@ -88,7 +89,7 @@ def _own_entry(model: SavedModel, index: BundleIndex, constant: StoredConstant, 
     if entry is None or len(entry.slices) or entry.size != frozen.variable.nbytes or not entry.size:
         return None
     # Mapped, so that of a large variable only what is frozen is read.
-    shard = f"{model.checkpoint.prefix}.data-{entry.shard_id:05}-of-{index.header.num_shards:05}"
+    shard = shard_file(model.checkpoint.prefix, entry.shard_id, index.header.num_shards)
     whole = np.memmap(shard, numpy_dtype(constant.dtype), "r", entry.offset, constant.shape)
     current = frozen_only(whole, frozen.mask)
     return entry if current.tobytes() == frozen.frozen_values.tobytes() else None

@@ -1,4 +1,4 @@
-"""Where the tensors of a checkpoint lie in its shards, read from its index (a LevelDB table without compression)."""
+"""Where the tensors of a checkpoint lie in its shards, read from its index (a LevelDB table)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any
 from tensorflow.core.protobuf import tensor_bundle_pb2, trackable_object_graph_pb2
 
 from graphfreeze.prover.failure import refuse
+from graphfreeze.prover.snappy import uncompressed
 
 __all__ = ["OBJECT_GRAPH", "Bundle", "read_bundle"]
 
 OBJECT_GRAPH = b"_CHECKPOINTABLE_OBJECT_GRAPH"
 MAGIC = bytes.fromhex("57fb808b247547db")
+PLAIN, SNAPPY = 0, 1
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,12 @@ def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    if content[offset + size] != 0:
-        raise ValueError("it is compressed")
     block = content[offset : offset + size]
-    end = size - 4 - 4 * int.from_bytes(block[-4:], "little")
+    if content[offset + size] == SNAPPY:
+        block = uncompressed(block)
+    elif content[offset + size] != PLAIN:
+        raise ValueError("it is compressed in an unknown way")
+    end = len(block) - 4 - 4 * int.from_bytes(block[-4:], "little")
     position, key = 0, b""
     while position < end:
         shared, position = _number(block, position)

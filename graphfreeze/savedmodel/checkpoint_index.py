@@ -18,10 +18,10 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
-from graphfreeze.errors import ModelReadError
+from graphfreeze.errors import ModelReadError, UnsupportedError
 from graphfreeze.savedmodel.snappy import decompress
 
-__all__ = ["CheckpointIndex", "read_index"]
+__all__ = ["CheckpointIndex", "read_index", "shard_file"]
 
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _FOOTER_SIZE = 48
@@ -36,9 +36,9 @@ class _CorruptError(Exception):
     """The reason why an index is no index."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class CheckpointIndex:
-    """An index whose entries fit the shards.
+    """An index as a value.
 
     Attributes:
         header: How many shards there are, and in which byte order.
@@ -58,15 +58,28 @@ def read_index(prefix: str) -> CheckpointIndex:
 
     Raises:
         ModelReadError: It cannot be read, is corrupt, or an entry does not fit its shard.
+        UnsupportedError: A machine of the other byte order wrote it.
     """
     file = Path(f"{prefix}.index")
     try:
-        return _check(_parse(file.read_bytes()), prefix)
+        index = _parse(file.read_bytes())
+        if index.header.endianness != tensor_bundle_pb2.BundleHeaderProto.LITTLE:
+            raise UnsupportedError(
+                f"{file} says that its tensors have their most significant byte first, as a big-endian machine writes "
+                "them, which is not supported. Load the model with tf.saved_model.load, and save it again with "
+                "tf.saved_model.save, on a machine such as this one."
+            )
+        return _check(index, prefix)
     except OSError as error:
         raise ModelReadError(f"{file} cannot be read: {error.strerror}.") from error
     except (_CorruptError, DecodeError) as error:
         reason = str(error) if isinstance(error, _CorruptError) else "a row of it is no entry"
         raise ModelReadError(f"{file} cannot be read: {reason}. Export the model again.") from error
+
+
+def shard_file(prefix: str, number: int, count: int) -> Path:
+    """The file of a shard of a checkpoint that has `count` of them."""
+    return Path(f"{prefix}.data-{number:05}-of-{count:05}")
 
 
 def _parse(content: bytes) -> CheckpointIndex:
@@ -153,7 +166,7 @@ def _check(index: CheckpointIndex, prefix: str) -> CheckpointIndex:
     count = index.header.num_shards
     if count < 1:
         raise _CorruptError(f"it speaks of {count} shards")
-    sizes = [_size(Path(f"{prefix}.data-{shard:05}-of-{count:05}")) for shard in range(count)]
+    sizes = [_size(shard_file(prefix, shard, count)) for shard in range(count)]
     for key, entry in index.entries.items():
         problem = _problem(entry, sizes)
         if problem:

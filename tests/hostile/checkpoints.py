@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -34,11 +34,22 @@ def masked_crc(content: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def write_index(file: Path, entries: Mapping[str, tensor_bundle_pb2.BundleEntryProto], shards: int = 1) -> None:
-    """Write a checkpoint's index: a table with a header under the empty key, and an entry for each name."""
-    header = tensor_bundle_pb2.BundleHeaderProto(num_shards=shards, version={"producer": 1})
-    rows = {b"": header.SerializeToString()} | {key.encode(): entries[key].SerializeToString() for key in entries}
-    data = _block(dict(sorted(rows.items())))
+def write_index(
+    file: Path,
+    entries: Mapping[str, tensor_bundle_pb2.BundleEntryProto] | Mapping[bytes, tensor_bundle_pb2.BundleEntryProto],
+    shards: int = 1,
+    *,
+    big_endian: bool = False,
+    compress: Callable[[bytes], bytes] | None = None,
+) -> None:
+    """Write a checkpoint's index: a table with a header under the empty key, and an entry for each name.
+
+    `compress` compresses the block of entries in snappy's format.
+    """
+    header = tensor_bundle_pb2.BundleHeaderProto(num_shards=shards, endianness=int(big_endian), version={"producer": 1})
+    named = {key if isinstance(key, bytes) else key.encode(): entry for key, entry in entries.items()}
+    rows = {b"": header.SerializeToString()} | {key: entry.SerializeToString() for key, entry in named.items()}
+    data = _block(dict(sorted(rows.items())), compress)
     meta = _block({})
     handles = _varint(0) + _varint(len(data) - 5), _varint(len(data)) + _varint(len(meta) - 5)
     index = _block({max(rows) + b"\xff": handles[0]})
@@ -46,10 +57,11 @@ def write_index(file: Path, entries: Mapping[str, tensor_bundle_pb2.BundleEntryP
     file.write_bytes(data + meta + index + footer.ljust(40, b"\0") + struct.pack("<Q", _MAGIC))
 
 
-def _block(rows: Mapping[bytes, bytes]) -> bytes:
-    """A block without compression, whose keys share no prefixes, with its trailer."""
+def _block(rows: Mapping[bytes, bytes], compress: Callable[[bytes], bytes] | None = None) -> bytes:
+    """A block whose keys share no prefixes, with its trailer."""
     body = b"".join(_varint(0) + _varint(len(k)) + _varint(len(v)) + k + v for k, v in rows.items())
-    content = body + struct.pack("<II", 0, 1) + b"\0"
+    content = body + struct.pack("<II", 0, 1)
+    content = compress(content) + b"\1" if compress else content + b"\0"
     return content + struct.pack("<I", masked_crc(content))
 
 

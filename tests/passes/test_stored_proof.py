@@ -16,7 +16,8 @@ from graphfreeze.passes.freeze_reads import freeze_reads
 from graphfreeze.passes.storage import Storage
 from graphfreeze.passes.write import write
 from graphfreeze.prover import prove
-from graphfreeze.savedmodel.bundle_index import BundleIndex
+from graphfreeze.savedmodel.checkpoint_index import CheckpointIndex, read_index
+from graphfreeze.savedmodel.checkpoint_index_writer import write_index
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection.plan import FreezePlan
 
@@ -167,29 +168,29 @@ def flip_bit(directory: Path) -> None:
     shard.write_bytes(content)
 
 
-def index_of(directory: Path) -> tuple[Path, BundleIndex]:
-    path = directory / "variables" / "variables.index"
-    return path, BundleIndex.read(path)
+def index_of(directory: Path) -> tuple[str, CheckpointIndex]:
+    prefix = str(directory / "variables" / "variables")
+    return prefix, read_index(prefix)
 
 
 def swap_entries(directory: Path) -> None:
-    path, index = index_of(directory)
+    prefix, index = index_of(directory)
     keys = sorted(key for key in index.entries if b"graphfreeze/frozen" in key)
     index.entries[keys[0]], index.entries[keys[1]] = index.entries[keys[1]], index.entries[keys[0]]
-    index.write(path)
+    write_index(index, prefix)
 
 
 def move_a_weight(directory: Path) -> None:
-    path, index = index_of(directory)
+    prefix, index = index_of(directory)
     key = next(key for key in sorted(index.entries) if key.startswith(b"variables/"))
     index.entries[key].offset += 4
-    index.write(path)
+    write_index(index, prefix)
 
 
 def add_a_key(directory: Path) -> None:
-    path, index = index_of(directory)
+    prefix, index = index_of(directory)
     index.entries[b"graphfreeze/more"] = index.entries[next(k for k in sorted(index.entries) if b"mask" in k)]
-    index.write(path)
+    write_index(index, prefix)
 
 
 def cut_a_shard(directory: Path) -> None:
