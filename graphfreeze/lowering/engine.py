@@ -21,6 +21,7 @@ from graphfreeze.lowering.loop_body import ScanBody
 from graphfreeze.lowering.rule import RULES, CannotLower, Node
 from graphfreeze.lowering.shapes import ShapeInference, numpy_dtype
 from graphfreeze.lowering.tensor import Dim, Layout, Tensor
+from graphfreeze.lowering.windows import lower_window
 from graphfreeze.training.graph import Graph, Operation
 
 __all__ = ["SAMPLE_BATCH_SIZES", "Lowering"]
@@ -84,7 +85,7 @@ class Lowering:
             try:
                 outputs = self.shape_inference.infer(operation, inputs)
             except CannotLower:
-                evaluated = self.folding.evaluate(operation, inputs)
+                evaluated = self.folding.evaluate(operation, inputs) or lower_window(self, operation, inputs)
                 if evaluated is None:
                     raise
                 return evaluated

@@ -75,3 +75,21 @@ def test_seeds_may_be_wide_or_negative() -> None:
     wide = Argument((2,), "int64", make=lambda rng, shape: rng.integers(-(2**60), 2**60, shape))
     check(function, {"seed": wide}, precisions=["float32"], tolerance=EXACT)
     assert np.iinfo(np.int64).max > 2**60
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64], ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 1.3, [0.1, 1.0, 30.0]], ids=str)
+def test_gamma_numbers_are_the_same(alpha: Any, dtype: Any) -> None:
+    def function(seed: Any, x: Any) -> Any:
+        return tf.random.stateless_gamma(_shape(tf.tile(x, [40, 1])), seed, tf.constant(alpha, dtype), dtype=dtype)
+
+    check(function, SEED, precisions=["float32"], tolerance={"float32": 1e-7 if dtype == tf.float32 else 1e-14})
+
+
+def test_gamma_numbers_of_an_alpha_that_is_computed() -> None:
+    def function(seed: Any, a: Any) -> list[Any]:
+        each = tf.random.stateless_gamma([7, 4], seed, tf.ones([7, 4]) * 0.4, dtype=tf.float32)
+        return [tf.random.stateless_gamma([50, 4], seed, tf.abs(a), dtype=tf.float32), each]
+
+    arguments = {"seed": SEED["seed"], "a": Argument((4,), make=lambda rng, shape: [1.0, 0.3, 1.0, 2.5])}
+    check(function, arguments, precisions=["float32"], tolerance={"float32": 1e-7})

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from tests.lowering.conversion import Argument, check, gradients
+from graphfreeze.errors import UnsupportedOperationError
+from tests.lowering.conversion import Argument, check, gradients, lower
 
 X = Argument((None, 5, 4))
 SLICES: dict[str, Callable[[Any], Any]] = {
@@ -52,6 +53,20 @@ def test_indices_that_are_computed() -> None:
 
     operands = {"x": X, "i": Argument((), "int32"), "j": Argument((), "int32")}
     check(function, operands, precisions=["float32"])
+
+
+def test_windows_that_move() -> None:
+    def function(x: Any, i: Any, j: Any) -> list[Any]:
+        return [x[:, i : i + 2, 1:3], x[:, i : i + 3, j : 1 + j], x[1:, :, j : j + 2], x[i : i + 2]]
+
+    operands = {"x": X, "i": Argument((), "int32", high=2), "j": Argument((), "int32")}
+    check(gradients(function), operands)
+
+
+def test_a_window_whose_size_is_computed_is_refused() -> None:
+    operands = {"x": X, "i": Argument((), "int32"), "j": Argument((), "int32")}
+    with pytest.raises(UnsupportedOperationError, match="shape depends on values that are known only at run time"):
+        lower(lambda x, i, j: x[:, i : i + j], operands)
 
 
 def test_a_whole_slice_adds_no_node() -> None:

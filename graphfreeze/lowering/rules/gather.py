@@ -56,13 +56,12 @@ def gather_nd(node: Node, params: ir.Value, indices: ir.Value) -> ir.Value:
     return node.emit("GatherND", params, _deep_index(node, indices, 1))
 
 
-@rule("TopKV2", inputs=(PLAIN, KNOWN))
-def top_k(node: Node, value: ir.Value, k: npt.NDArray[Any]) -> list[ir.Value]:
+@rule("TopKV2", inputs=(PLAIN, UNUSED))
+def top_k(node: Node, value: ir.Value) -> list[ir.Value]:
     """The k largest elements along the last axis and their positions."""
     is_sorted = int(node.attribute("sorted", True))
-    values, indices = node.emit_many(
-        "TopK", value, node.int64([int(k)]), outputs=2, axis=-1, largest=1, sorted=is_sorted
-    )
+    k = node.vector([node.outputs[0].dims[-1]])
+    values, indices = node.emit_many("TopK", value, k, outputs=2, axis=-1, largest=1, sorted=is_sorted)
     return [values, node.cast(indices, node.outputs[1].dtype)]
 
 

@@ -21,6 +21,8 @@ from graphfreeze.lowering.philox import (
 from graphfreeze.lowering.rule import KNOWN, PLAIN, UNUSED, CannotLower, Node, rule, special
 from graphfreeze.lowering.tensor import Dim, Tensor
 
+__all__ = ["emit_normal", "emit_uniform", "require_philox"]
+
 _PHILOX, _AUTOMATIC = 1, 3
 _BLOCKS_PER_GROUP = 256  # how far TensorFlow spaces the counters of truncated normal numbers, per block of results
 _TRUNCATED_AT = 2.0
@@ -70,17 +72,18 @@ def _unit(node: Node, low: ir.Value, high: ir.Value | None = None) -> ir.Value:
     return node.emit("Mul", node.cast(low, node.dtype), np.array([2.0**-bits], node.dtype))
 
 
-def _uniform(node: Node, words: Words) -> list[ir.Value]:
+def emit_uniform(node: Node, words: Words) -> list[ir.Value]:
+    """Columns of uniform numbers in [0, 1), in the dtype of the node's output."""
     if node.dtype == np.float64:
         return [_unit(node, low, high) for low, high in _pairs(words)]
     return [_unit(node, word) for word in words]
 
 
-def _normal(node: Node, words: Words) -> list[ir.Value]:
-    """By Box and Muller."""
+def emit_normal(node: Node, words: Words) -> list[ir.Value]:
+    """Columns of normal numbers, made after Box and Muller, in the dtype of the node's output."""
     if node.dtype.itemsize == 2:
         raise CannotLower(f"normal numbers in {node.dtype}; float32 and float64 are covered")
-    units = _uniform(node, words)
+    units = emit_uniform(node, words)
     columns = []
     for first, second in zip(units[::2], units[1::2], strict=True):
         bounded = node.emit("Max", first, np.array([1e-7], node.dtype))
@@ -109,14 +112,19 @@ def _count(output: Tensor) -> Dim:
     return tuple(int(np.prod(shape, dtype=np.int64)) for shape in output.shapes)
 
 
-def _require_philox(number: npt.NDArray[Any]) -> None:
+def require_philox(number: npt.NDArray[Any]) -> None:
+    """Check the algorithm's number.
+
+    Raises:
+        CannotLower: It is another algorithm.
+    """
     if int(number) not in (_PHILOX, _AUTOMATIC):
         raise CannotLower(f"random numbers of algorithm {int(number)}; Philox (1) is covered")
 
 
 def _declare(kind: str, distribution: Distribution, formula: str) -> None:
     def lower(node: Node, key: ir.Value, counter: ir.Value, algorithm: npt.NDArray[Any]) -> ir.Value:
-        _require_philox(algorithm)
+        require_philox(algorithm)
         return _fill(node, key, counter, distribution)
 
     def lower_seed(node: Node, seed: ir.Value) -> ir.Value:
@@ -127,8 +135,8 @@ def _declare(kind: str, distribution: Distribution, formula: str) -> None:
     rule(kind, inputs=(UNUSED, PLAIN))(lower_seed)
 
 
-_declare("StatelessRandomUniform", _uniform, "Uniform numbers in [0, 1).")
-_declare("StatelessRandomNormal", _normal, "Normal numbers.")
+_declare("StatelessRandomUniform", emit_uniform, "Uniform numbers in [0, 1).")
+_declare("StatelessRandomNormal", emit_normal, "Normal numbers.")
 _declare("StatelessRandomUniformFullInt", _whole_range, "Integers from the dtype's whole range.")
 
 
@@ -159,7 +167,7 @@ def uniform_integers(
     high: ir.Value,
 ) -> ir.Value:
     """Uniform integers in a range."""
-    _require_philox(algorithm)
+    require_philox(algorithm)
     return _fill(node, key, counter, _in_range(node, low, high))
 
 
@@ -175,7 +183,7 @@ def uniform_integers_of_seed(node: Node, seed: ir.Value, low: ir.Value, high: ir
 @rule("StatelessTruncatedNormalV2", inputs=(UNUSED, PLAIN, PLAIN, KNOWN))
 def truncated_normal(node: Node, key: ir.Value, counter: ir.Value, algorithm: npt.NDArray[Any]) -> ir.Value:
     """Normal numbers of which those beyond 2 are drawn again."""
-    _require_philox(algorithm)
+    require_philox(algorithm)
     return _fill_truncated(node, key, counter)
 
 
@@ -198,7 +206,7 @@ def _fill_truncated(node: Node, key: ir.Value, counter: ir.Value) -> ir.Value:
     draws = 16
     each = draws // per_group
     words = emit_words(node, key, counter, groups, skip=per_group * _BLOCKS_PER_GROUP // 4, each=each)
-    columns = [node.emit("Unsqueeze", column, node.int64([1])) for column in _normal(node, words)]
+    columns = [node.emit("Unsqueeze", column, node.int64([1])) for column in emit_normal(node, words)]
     drawn = node.emit("Reshape", node.emit("Concat", *columns, axis=1), node.int64([-1, draws]))
     small = node.emit("Less", node.emit("Abs", drawn), node.scalar(_TRUNCATED_AT, 2))
     rank = node.emit("CumSum", node.cast(small, np.int32), np.array(1, np.int64))

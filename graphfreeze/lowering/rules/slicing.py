@@ -12,6 +12,7 @@ from graphfreeze.lowering.layouts import place, stored_layout
 from graphfreeze.lowering.rule import PLAIN, UNUSED, CannotLower, Node, rule
 from graphfreeze.lowering.slices import Span, emit_slice
 from graphfreeze.lowering.tensor import Dim, Tensor
+from graphfreeze.lowering.windows import Window, find_window
 
 
 @rule("Slice", inputs=(UNUSED,))
@@ -131,6 +132,9 @@ def strided_slice(node: Node) -> Tensor:
 def strided_slice_grad(node: Node) -> Tensor:
     """dy where the slice was taken from, zeros elsewhere."""
     output, dy = node.outputs[0], node.inputs[4]
+    window = find_window(node.operation, node.inputs[1:4], output.dims)
+    if window is not None:
+        return _in_window(node, window)
     index = _parse(node, node.inputs[1:4], output.dims)
     if index.unknown:
         raise CannotLower("an index that is computed at run time; constant indices are covered")
@@ -154,6 +158,26 @@ def strided_slice_grad(node: Node) -> Tensor:
     if any(any(dim) for dim in (*before, *after)):
         value = node.emit("Pad", value, node.vector([*before, *after]))
     return place(node, output, value, order)
+
+
+def _in_window(node: Node, window: Window) -> Tensor:
+    """dy padded with zeros, as many before and behind it as run time says."""
+    output, dy = node.outputs[0], node.inputs[4]
+    inner = window.dims(output.dims)
+    axes = node.int64(list(window.lengths))
+    first = window.starts(node, node.inputs[1])
+    free = [tuple(d - n for d, n in zip(output.dim(axis), inner[axis], strict=True)) for axis in window.lengths]
+    pads = node.emit("Concat", first, node.emit("Sub", node.vector(free), first), axis=0)
+    value = node.emit("Pad", node.value(dy), pads, None, axes)
+    if window.spans:
+        before = [span.start for span in window.spans.values()]
+        after = [
+            tuple(d - s for d, s in zip(output.dim(axis), span.stop, strict=True))
+            for axis, span in window.spans.items()
+        ]
+        value = node.emit("Pad", value, node.vector([*before, *after]), None, node.int64(list(window.spans)))
+    output.values[PLAIN] = value
+    return output
 
 
 def _spread(node: Node, value: ir.Value, dims: list[Dim], axis: int, step: int) -> tuple[ir.Value, Dim]:
