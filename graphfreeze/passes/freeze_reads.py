@@ -17,9 +17,10 @@ from graphfreeze.passes.specialise import name_contexts, specialise
 from graphfreeze.passes.storage import Storage, StoredConstants, stored_paths
 from graphfreeze.passes.supported import check_model, check_plan, check_uses
 from graphfreeze.passes.thread_constants import StoredVariable, thread_constants
-from graphfreeze.passes.well_formed import check_well_formed
+from graphfreeze.passes.well_formed import check_main_graph, check_well_formed
 from graphfreeze.savedmodel.contexts import analyse
 from graphfreeze.savedmodel.earlier import original_file
+from graphfreeze.savedmodel.endpoint_labels import EndpointLabels
 from graphfreeze.savedmodel.keras_metadata import KERAS_METADATA, read_keras_metadata
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.savedmodel.reads import captured_tensors
@@ -75,13 +76,13 @@ class MaskedUpdate:
     endpoints: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass
 class RewrittenModel:
     """A rewritten SavedModel that is not written yet.
 
     Attributes:
         original: What it was made from; its directory still holds the checkpoint and the assets.
-        proto: The new `saved_model.pb`.
+        proto: The new `saved_model.pb`; empty once it is written.
         reads: Every masked read, in the order of the functions.
         updates: Every masked update, in the order of the functions.
         keras_metadata: The new `keras_metadata.pb`, or None where the original has none.
@@ -141,10 +142,11 @@ def freeze_reads(
 
     proto = saved_model_pb2.SavedModel()
     proto.CopyFrom(model.proto)
-    constants = StoredConstants(stored_paths(plan, storage or Storage()))
+    # Without objects there is nothing that holds further variables: masks and values stay in the graph.
+    constants = StoredConstants(stored_paths(plan, storage or Storage()) if model.has_objects else frozenset())
     budget = SizeBudget(proto.ByteSize(), stored=constants)
     bodies = specialise(proto, analysis, names, budget)
-    endpoints = analysis.endpoints_of(model.endpoints)
+    endpoints = EndpointLabels(model, analysis)
     bind_clones(proto.meta_graphs[0].object_graph_def, analysis, names)
     objects = proto.meta_graphs[0].object_graph_def.nodes
     masks = targets | {slot: targets[owner] for slot, owner in slots.items()}
@@ -166,7 +168,7 @@ def freeze_reads(
                 node,
                 operation,
                 frozen.form,
-                endpoints.get(context, ()),
+                endpoints.of(context, node),
             )
             for frozen, node, operation in edit.reads
         ]
@@ -179,11 +181,13 @@ def freeze_reads(
                 names[context],
                 node,
                 operation,
-                endpoints.get(context, ()),
+                endpoints.of(context, node),
             )
             for variable, node, operation in mask_updates(function, body, flow, masks, dtypes, norms, budget)
         ]
     changed = [body for context, body in bodies.items() if context.binding or names[context] != context.function]
+    if not model.has_objects:
+        check_main_graph(proto.meta_graphs[0].graph_def)
     stored = thread_constants(proto, tuple(constants.numbers))
     check_well_formed(proto, changed, names.values())
     saved = read_keras_metadata(original_file(model.directory, KERAS_METADATA))

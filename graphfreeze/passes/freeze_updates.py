@@ -16,6 +16,9 @@ back, too:
     U/graphfreeze/keep         SelectV2(mask, after, before)
     U/graphfreeze/restore      AssignVariableOp (of sparse gradients ResourceScatterUpdate)
     U/graphfreeze/done         NoOp, after all restores: takes the place of U in control inputs
+
+Operations of TensorFlow 1 that take references have the same around them: DeepCopy (or GatherV2) reads what is stored,
+and Assign (or ScatterUpdate) restores it.
 """
 
 from __future__ import annotations
@@ -26,8 +29,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from tensorflow.core.framework import function_pb2, node_def_pb2
+from tensorflow.core.framework import node_def_pb2
 
+from graphfreeze.passes.main_graph import FunctionLike
 from graphfreeze.passes.masked_read import MaskedReadBuilder, scope
 from graphfreeze.passes.size_budget import SizeBudget
 from graphfreeze.savedmodel.body import Body
@@ -43,7 +47,7 @@ _NORM = Update(UpdateKind.DELTA, (), 0, neutral=0.0)
 
 
 def mask_updates(
-    function: function_pb2.FunctionDef,
+    function: FunctionLike,
     body: Body,
     flow: Flow,
     masks: Mapping[int, FrozenVariable],
@@ -89,7 +93,7 @@ def mask_updates(
     return masked
 
 
-def _wait_for(function: function_pb2.FunctionDef, done: Mapping[str, str], direct: set[str]) -> None:
+def _wait_for(function: FunctionLike, done: Mapping[str, str], direct: set[str]) -> None:
     """Let all that waits for a node wait for another one instead, less the nodes in between."""
     if not done:
         return
@@ -106,7 +110,7 @@ def _wait_for(function: function_pb2.FunctionDef, done: Mapping[str, str], direc
 class _Builder(MaskedReadBuilder):
     """Adds the nodes of masked updates to one function."""
 
-    def __init__(self, function: function_pb2.FunctionDef, budget: SizeBudget) -> None:
+    def __init__(self, function: FunctionLike, budget: SizeBudget) -> None:
         super().__init__(function, budget)
         self.direct: set[str] = set()
         """The nodes that wait for an update itself, not for what is put back after it."""
@@ -141,13 +145,14 @@ class _Builder(MaskedReadBuilder):
             after = self._stored(node, update, handle, "after", dtype, [f"^{node.name}"])
             self.direct.add(after.split(":", 1)[0])
             kept = self._select(f"{name}/keep", [mask, after, before], node.device, dtype)
-            inputs, types = [node.input[handle], kept], {"dtype": _enum(dtype)}
-            if update.indices is None:
-                restores.append(self._add("AssignVariableOp", f"{name}/restore", inputs, node.device, "", **types))
-            else:
+            inputs = [node.input[handle], kept]
+            types = {"T" if update.is_reference else "dtype": _enum(dtype)}
+            operation = "Assign" if update.is_reference else "AssignVariableOp"
+            if update.indices is not None:
                 inputs.insert(1, node.input[update.indices])
                 types["Tindices"] = node.attr["Tindices"].type
-                restores.append(self._add("ResourceScatterUpdate", f"{name}/restore", inputs, node.device, "", **types))
+                operation = "ScatterUpdate" if update.is_reference else "ResourceScatterUpdate"
+            restores.append(self._add(operation, f"{name}/restore", inputs, node.device, "", **types))
         waits = [f"^{tensor.split(':', 1)[0]}" for tensor in restores]
         return self._add("NoOp", f"{name}/done", waits, node.device, "").split(":", 1)[0]
 
@@ -165,12 +170,15 @@ class _Builder(MaskedReadBuilder):
             return self._add("GatherNd", name, inputs, node.device, "output", **types)
         if frozen.mask.shape[0] == 1:
             return self._bools(frozen, frozen.mask[0], node.device)
-        key = ("axis", 0, node.device)
-        if key not in self._made:
-            self._made[key] = self._const("graphfreeze/axis", np.array(0, np.int32), "int32", node.device)
-        inputs = [self._bools(frozen, frozen.mask, node.device), indices, self._made[key]]
+        inputs = [self._bools(frozen, frozen.mask, node.device), indices, self._first_axis(node.device)]
         types["Taxis"] = int(tf.int32.as_datatype_enum)
         return self._add("GatherV2", name, inputs, node.device, "output", **types)
+
+    def _first_axis(self, device: str) -> str:
+        key = ("axis", 0, device)
+        if key not in self._made:
+            self._made[key] = self._const("graphfreeze/axis", np.array(0, np.int32), "int32", device)
+        return self._made[key]
 
     def _bools(self, frozen: FrozenVariable, mask: npt.NDArray[np.bool_], device: str) -> str:
         key = ("update mask", frozen.variable.object_path, mask.shape, device)
@@ -182,6 +190,8 @@ class _Builder(MaskedReadBuilder):
         self, node: node_def_pb2.NodeDef, update: Update, handle: int, name: str, dtype: str, controls: list[str]
     ) -> str:
         """What is stored where a node writes, read when the control inputs are done."""
+        if update.is_reference:
+            return self._stored_behind(node, update, handle, name, dtype, controls)
         operation, output, inputs = "ReadVariableOp", "value", [node.input[handle]]
         types: dict[str, Any] = {"dtype": _enum(dtype)}
         if update.indices is not None:
@@ -191,6 +201,22 @@ class _Builder(MaskedReadBuilder):
             types["Tindices"] = node.attr["Tindices"].type
         return self._add(
             operation, f"{node.name}/graphfreeze/{name}", [*inputs, *controls], node.device, output, **types
+        )
+
+    def _stored_behind(
+        self, node: node_def_pb2.NodeDef, update: Update, handle: int, name: str, dtype: str, controls: list[str]
+    ) -> str:
+        """The same of a reference. An Identity would be the variable's own memory, which the update changes."""
+        operation, inputs, types = "DeepCopy", [node.input[handle]], {"T": _enum(dtype)}
+        if update.indices is not None:
+            inputs.append(node.input[update.indices])
+            types = {"Tparams": _enum(dtype), "Tindices": node.attr["Tindices"].type}
+            operation = "GatherNd" if update.kind is UpdateKind.ELEMENTS else "GatherV2"
+        if operation == "GatherV2":
+            inputs.append(self._first_axis(node.device))
+            types["Taxis"] = int(tf.int32.as_datatype_enum)
+        return self._add(
+            operation, f"{node.name}/graphfreeze/{name}", [*inputs, *controls], node.device, "output", **types
         )
 
     def _select(self, name: str, inputs: list[str], device: str, dtype: str) -> str:

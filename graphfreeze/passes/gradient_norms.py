@@ -14,6 +14,7 @@ import tensorflow as tf
 from graphfreeze.passes.slot_variables import ELEMENTWISE, Values
 from graphfreeze.savedmodel.body import Body
 from graphfreeze.savedmodel.call_sites import CALLS
+from graphfreeze.savedmodel.graph_variables import REFERENCES
 from graphfreeze.savedmodel.handle_flow import READS, Flow
 from graphfreeze.savedmodel.updates import update_of
 from graphfreeze.selection.plan import FrozenVariable
@@ -99,7 +100,7 @@ def _from_value(body: Body, tensor: str) -> bool:
     pending, seen = [tensor], set[str]()
     while pending:
         position = body.positions.get(pending.pop().split(":", 1)[0])
-        if position is None or body.nodes[position].op in READS:
+        if position is None or body.nodes[position].op in READS or body.nodes[position].op in REFERENCES:
             return True
         node = body.nodes[position]
         if (node.op in ELEMENTWISE or node.op == "IdentityN") and node.name not in seen:

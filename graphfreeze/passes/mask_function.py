@@ -6,8 +6,9 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 import tensorflow as tf
-from tensorflow.core.framework import function_pb2
 
+from graphfreeze.passes.main_graph import FunctionLike
+from graphfreeze.passes.mask_references import mask_references
 from graphfreeze.passes.masked_read import MaskedReadBuilder
 from graphfreeze.passes.size_budget import SizeBudget
 from graphfreeze.savedmodel.body import Body
@@ -34,7 +35,7 @@ class FunctionEdit:
 
 
 def mask_function(
-    function: function_pb2.FunctionDef,
+    function: FunctionLike,
     body: Body,
     flow: Flow,
     targets: Mapping[int, FrozenVariable],
@@ -58,15 +59,19 @@ def mask_function(
     uses = [
         use
         for use in flow.uses
-        if use.kind is UseKind.READ and use.variable in targets and is_used(body, use.node, captures)
+        if use.variable in targets
+        and (use.kind is UseKind.VALUE or (use.kind is UseKind.READ and is_used(body, use.node, captures)))
     ]
     if not uses:
         return edit
     builder = MaskedReadBuilder(function, budget)
+    given_out, edit.reads = mask_references(function, body, flow, targets, builder)
     for use in uses:
+        if use.kind is UseKind.VALUE:
+            continue
         frozen = targets[use.variable]
         read = function.node_def[use.node]
-        if read.op == "ReadVariableOp":
+        if read.op in ("ReadVariableOp", "Identity"):
             rows = _row_gathers(body, use.node, captures)
             build, masked = (builder.rows, rows) if rows else (builder.whole, [use.node])
         else:
@@ -83,8 +88,8 @@ def mask_function(
     for gather in builder.gathers:
         gather.input[1] = edit.replaced.get(body.tensor(gather.input[1]), gather.input[1])
     for output, tensor in zip(function.signature.output_arg, body.returned, strict=True):
-        if tensor in edit.replaced:
-            function.ret[output.name] = edit.replaced[tensor]
+        if tensor in edit.replaced or tensor in given_out:
+            function.ret[output.name] = edit.replaced.get(tensor) or given_out[tensor]
     edit.captured = {tensor: masked_tensor for tensor, masked_tensor in edit.captured.items() if tensor in captures}
     return edit
 

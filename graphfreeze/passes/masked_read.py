@@ -20,13 +20,15 @@ their own, of the same names, with a ReadVariableOp instead of the Const.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from tensorflow.core.framework import attr_value_pb2, function_pb2, node_def_pb2
+from tensorflow.core.framework import attr_value_pb2, node_def_pb2
 
+from graphfreeze.passes.main_graph import FunctionLike, MainGraph
 from graphfreeze.passes.size_budget import SizeBudget
 from graphfreeze.passes.storage import StoredConstant, placeholder
 from graphfreeze.selection.plan import FrozenVariable
@@ -46,14 +48,31 @@ class MaskedReadBuilder:
         budget: What the graph may grow to.
     """
 
-    def __init__(self, function: function_pb2.FunctionDef, budget: SizeBudget) -> None:
+    def __init__(self, function: FunctionLike, budget: SizeBudget) -> None:
         self._function = function
+        self._in_function = not isinstance(function, MainGraph)
         self._budget = budget
         self._names = {node.name for node in function.node_def}
         self._names.update(argument.name for argument in function.signature.input_arg)
         self._made: dict[tuple[Any, ...], str] = {}
         self.gathers: list[node_def_pb2.NodeDef] = []
         """The gathers that were added: their indices are tensors of the function."""
+
+    def value(self, name: str, reference: str, controls: Iterable[str], device: str, frozen: FrozenVariable) -> str:
+        """Add a read of a reference.
+
+        Args:
+            name: What takes the value.
+            reference: The tensor that is the reference.
+            controls: What the read waits for.
+            device: Where it is.
+            frozen: The variable.
+
+        Returns:
+            The tensor that the read yields, in need of masking.
+        """
+        inputs = [reference, *controls]
+        return self._add("Identity", f"{name}/graphfreeze/read", inputs, device, "output", T=_type(frozen))
 
     def whole(self, read: node_def_pb2.NodeDef, raw: str, frozen: FrozenVariable) -> str:
         """Mask the whole value of a variable.
@@ -206,7 +225,7 @@ class MaskedReadBuilder:
         for key in sorted(attributes):
             value = attributes[key]
             node.attr[key].CopyFrom(attr_value_pb2.AttrValue(type=value) if isinstance(value, int) else value)
-        return f"{name}:{output}:0"
+        return f"{name}:{output}:0" if self._in_function else f"{name}:0"
 
     def _unique(self, name: str) -> str:
         candidate, count = name, 0

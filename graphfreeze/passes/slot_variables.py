@@ -14,6 +14,7 @@ from collections.abc import Collection, Container, Iterator, Mapping
 from graphfreeze.errors import UnsupportedVariableUseError
 from graphfreeze.savedmodel.body import Body, Consumer
 from graphfreeze.savedmodel.contexts import Analysis, analyse
+from graphfreeze.savedmodel.graph_flow import takes_reference
 from graphfreeze.savedmodel.handle_flow import Flow, Use, UseKind
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.savedmodel.reads import captured_tensors
@@ -145,11 +146,21 @@ class Values:
         node = self._body.nodes[use.node]
         if use.kind is UseKind.WRITE and update_of(node) is not None:
             return set()
+        if use.kind is UseKind.VALUE and use.node >= 0:
+            positions = [k for k in range(len(node.input)) if self._is_value_of(use, k)]
+            return {end for k in positions for end in self.ends_at(Consumer(use.node, k))}
         if use.kind is not UseKind.READ:
             return {_ELSEWHERE}
-        if node.op != "ReadVariableOp":
+        if node.op not in ("ReadVariableOp", "Identity"):
             return {_ELSEWHERE} if self._consumers[node.name] else set()
         return set(self._follow(node.name))
+
+    def _is_value_of(self, use: Use, position: int) -> bool:
+        """Whether a node takes the value of a reference at that input."""
+        node = self._body.nodes[use.node]
+        if node.input[position].startswith("^") or takes_reference(node, position):
+            return False
+        return self._flow.handles.get(self._body.tensor(node.input[position])) == use.variable
 
     def _follow(self, start: str) -> Iterator[int]:
         """Follow a whole value from the node that yields it."""

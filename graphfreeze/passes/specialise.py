@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Container, Iterable, Sequence
+from typing import Any
 
-from tensorflow.core.framework import function_pb2, node_def_pb2
+from tensorflow.core.framework import node_def_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from graphfreeze.errors import UnsupportedVariableUseError
+from graphfreeze.passes.main_graph import MainGraph
 from graphfreeze.passes.size_budget import SizeBudget
 from graphfreeze.savedmodel.call_sites import rename_callee
 from graphfreeze.savedmodel.contexts import Analysis
 from graphfreeze.savedmodel.handle_flow import Call, Context
+from graphfreeze.savedmodel.main_graph import MAIN_GRAPH
 
 __all__ = ["name_contexts", "specialise"]
 
@@ -56,7 +59,7 @@ def name_contexts(
 
 def specialise(
     proto: saved_model_pb2.SavedModel, analysis: Analysis, names: dict[Context, str], budget: SizeBudget
-) -> dict[Context, function_pb2.FunctionDef]:
+) -> dict[Context, Any]:
     """Clone functions, and make every call name the body of its context.
 
     Args:
@@ -66,11 +69,12 @@ def specialise(
         budget: What the graph may grow to.
 
     Returns:
-        Context -> its body in `proto`.
+        Context -> its body in `proto`: a `FunctionDef`, or the main graph in the shape of one.
     """
     graph = proto.meta_graphs[0].graph_def
-    originals = {function.signature.name: function for function in graph.library.function}
-    bodies: dict[Context, function_pb2.FunctionDef] = {}
+    originals: dict[str, Any] = {function.signature.name: function for function in graph.library.function}
+    originals[MAIN_GRAPH] = MainGraph(proto.meta_graphs[0])
+    bodies: dict[Context, Any] = {}
     for context, name in names.items():
         bodies[context] = originals[context.function]
         if name != context.function:

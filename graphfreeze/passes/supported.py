@@ -6,7 +6,7 @@ from graphfreeze.errors import UnsupportedDtypeError, UnsupportedError, Unsuppor
 from graphfreeze.savedmodel.body import Body
 from graphfreeze.savedmodel.contexts import Analysis
 from graphfreeze.savedmodel.handle_flow import Flow, Use, UseKind
-from graphfreeze.savedmodel.main_graph import signature_nodes, variable_handles
+from graphfreeze.savedmodel.main_graph import MAIN_GRAPH, signature_nodes, variable_handles
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.savedmodel.updates import update_of
 from graphfreeze.selection.plan import FreezePlan, FrozenVariable
@@ -30,6 +30,8 @@ def check_model(model: SavedModel) -> None:
             f"{model.directory} gives functions a gradient function of their own (library.gradient), as TensorFlow 1 "
             "did, which is not supported. Export the model again with TensorFlow 2."
         )
+    if not model.has_objects:
+        return
     live = signature_nodes(model.meta_graph)
     body = model.main_body
     known = variable_handles(model.meta_graph, model.functions, body)
@@ -95,11 +97,11 @@ def check_uses(model: SavedModel, analysis: Analysis) -> None:
                 model.variables_by_node[use.variable],
                 body.nodes[use.node].op,
                 body.nodes[use.node].name,
-                f"function {context.function}",
+                context.function if context.function == MAIN_GRAPH else f"function {context.function}",
                 use,
             )
             for use in flow.uses
-            if use.kind is not UseKind.READ and not _can_be_masked(body, flow, use)
+            if use.kind not in (UseKind.READ, UseKind.VALUE) and not _can_be_masked(body, flow, use)
         ]
     refused += [
         (

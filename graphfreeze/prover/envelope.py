@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from google.protobuf.message import Message
+from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from graphfreeze.prover.failure import refuse
@@ -60,7 +61,15 @@ def _compare_signatures(before: meta_graph_pb2.MetaGraphDef, after: meta_graph_p
         if set(old.outputs) != set(new.outputs):
             refuse(f"expected signature {name!r} to keep its outputs, found {', '.join(sorted(new.outputs))}")
         for key in old.outputs:
-            _same(f"output {key!r} of signature {name!r}", old.outputs[key], new.outputs[key], ("name",))
+            before_output, after_output = old.outputs[key], new.outputs[key]
+            _same(f"output {key!r} of signature {name!r}", before_output, after_output, ("name", "dtype"))
+            # What a reference held is a value where it is masked.
+            plain = before_output.dtype - types_pb2.DT_FLOAT_REF + types_pb2.DT_FLOAT
+            if after_output.dtype not in (
+                before_output.dtype,
+                plain if before_output.name != after_output.name else -1,
+            ):
+                refuse(f"expected output {key!r} of signature {name!r} to keep its dtype, found another")
 
 
 def _compare_objects(before: meta_graph_pb2.MetaGraphDef, after: meta_graph_pb2.MetaGraphDef) -> None:
@@ -91,9 +100,18 @@ def signature_outputs(
             new = after.signature_def[name].outputs[key].name
             if name in live:
                 consumers.append(Consumer(f"output {key!r} of signature {name!r}", old, new))
+                parts = before.signature_def[name].outputs[key]
+                consumers += [Consumer(f"a part of output {key!r} of signature {name!r}", t, t) for t in _parts(parts)]
             elif old != new:
                 refuse(f"expected output {key!r} of signature {name!r} to be {old!r}, found {new!r}")
     return consumers
+
+
+def _parts(info: meta_graph_pb2.TensorInfo) -> list[str]:
+    """The tensors of an output that is not dense."""
+    sparse = info.coo_sparse
+    named = [sparse.values_tensor_name, sparse.indices_tensor_name, sparse.dense_shape_tensor_name]
+    return [name for name in (*named, *(part.name for part in info.composite_tensor.components)) if name]
 
 
 def captured_tensors(

@@ -33,17 +33,27 @@ class Context:
         sources: The variable by tensor: bound arguments, and handle nodes in the main graph.
         contexts: All contexts of the same model.
         live: The nodes that count; None means all. Elsewhere nothing is targeted.
+        references: Those of the sources that are references, not handles: what is computed from them is a value.
+        initialising: The nodes whose writes initialise or restore.
+        is_session: Whether it is a main graph without objects, which a session runs as a whole.
     """
 
     view: GraphView
     sources: dict[tuple[str, int], int]
     contexts: Contexts
     live: frozenset[str] | None = None
+    references: frozenset[tuple[str, int]] = frozenset()
+    initialising: frozenset[str] = frozenset()
+    is_session: bool = False
     _known: dict[str, int | None] = field(default_factory=dict)
 
     def counts(self, node: str) -> bool:
         """Whether targeted variables are to be masked at that node."""
         return self.live is None or node in self.live
+
+    def is_reference(self, text: str) -> bool:
+        """Whether the tensor is the reference of a targeted variable."""
+        return Tensor.parse(text).key in self.references
 
     def variable_of(self, text: str) -> int | None:
         """The object node of the targeted variable whose handle the tensor carries, or None."""
@@ -77,10 +87,14 @@ class Context:
                 return tensor, None
             seen.add(text)
             inputs = data_inputs(node)
+            if node.op == "Switch" and self.is_session and inputs:
+                text = inputs[0]
+                continue
             # What a loop returns at k is what it was given at k: `check_loop` proves that for every loop.
             if (node.op in SAME or node.op in LOOPS) and tensor.position < len(inputs):
                 text = inputs[tensor.position]
-                continue
+                if not self.is_reference(text):
+                    continue
             return tensor, node
 
     def _call_inputs(self, node: node_def_pb2.NodeDef | None) -> list[str]:

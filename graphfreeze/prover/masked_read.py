@@ -32,17 +32,20 @@ class RawRead:
     """A tensor with unmasked elements of a targeted variable.
 
     Attributes:
-        node: The node that makes it, in the rewritten model: a read, or a GatherV2 right behind a ReadVariableOp.
+        node: The node that makes it, in the rewritten model: a read, or a GatherV2 right behind a ReadVariableOp; or
+            an added Identity that reads a reference.
         target: The variable.
+        of: The reference that an added Identity reads; None for all others.
     """
 
     node: node_def_pb2.NodeDef
     target: Target
+    of: Tensor | None = None
 
     @property
     def gathers(self) -> bool:
         """Whether it holds gathered elements instead of the whole variable."""
-        return str(self.node.op) != "ReadVariableOp"
+        return str(self.node.op) not in ("ReadVariableOp", "Identity")
 
     @property
     def batch_dims(self) -> int:
@@ -88,6 +91,18 @@ class MaskedReads:
         if name not in self._results:
             self._results[name] = self._recognise(name)
         return self._results[name]
+
+    def added_read(self, text: str) -> RawRead | None:
+        """The added read behind a masked tensor; None where it masks a read of the original."""
+        raw = self._raws[self.raw_behind(text).key]
+        if raw.of is None:
+            return None
+        # Its control inputs are what the consumer waits for, which is proven there.
+        plain = type(raw.node)()
+        plain.CopyFrom(raw.node)
+        del plain.input[1:]
+        self._attributes(plain, {"T": raw.target.dtype}, raw)
+        return raw
 
     def account_for_all(self) -> None:
         """Prove that every added node belongs to a masked read. A complete one that nobody consumes is harmless.
@@ -152,8 +167,8 @@ class MaskedReads:
         if len(node.input) != 2 or len(products) != 1 or not self._is_added(values[0]):
             self._fail("expected AddV2(Mul(mask, read), StopGradient(value)), found other operands", node)
         product = self._node(products[0])
-        reads = [t for t in product.input if not self._is_added(t)]
-        masks = [t for t in product.input if self._is_added(t)]
+        reads = [t for t in product.input if not self._is_added(t) or Tensor.parse(t).key in self._raws]
+        masks = [t for t in product.input if t not in reads]
         if len(product.input) != 2 or len(reads) != 1:
             self._fail("expected Mul(mask, read) with a constant mask, found other operands", product)
         raw = self._raw(reads[0], product, "blend")

@@ -27,6 +27,8 @@ __all__ = ["MaskedUpdates", "Update"]
 
 STORED = {None: ("ReadVariableOp", "value"), False: ("ResourceGather", "output"), True: ("ResourceGatherNd", "output")}
 """The read of what is stored, and its output: of everything, of rows, of elements."""
+STORED_BEHIND = {None: "DeepCopy", False: "GatherV2", True: "GatherNd"}
+"""The same of a reference: what the update changes must not be what is read."""
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,15 @@ class MaskedUpdates:
             restored = found[node.input[position]]
             self._prove_mask(restored.mask, target, update)
             self._prove_stored(restored.before, position, target, update, controls)
-            assign = "AssignVariableOp" if write.indices is None else "ResourceScatterUpdate"
+            whole, rows = (
+                ("Assign", "ScatterUpdate") if write.reference else ("AssignVariableOp", "ResourceScatterUpdate")
+            )
+            assign = whole if write.indices is None else rows
             if restored.assigned.op != assign or len(restored.assigned.input) != (2 if write.indices is None else 3):
                 self._fail(f"expected {assign}, found {restored.assigned.op} or other inputs", update, target)
             if write.indices is not None and restored.assigned.input[1] != node.input[write.indices]:
                 self._fail("expected rows to be put back at the update's indices, found other indices", update, target)
-            types = {"dtype": target.dtype} | self._indices_type(update)
+            types = {"T" if write.reference else "dtype": target.dtype} | self._indices_type(update)
             self._plain(restored.assigned, types, update)
             kept = self._view.nodes[Tensor.parse(restored.assigned.input[-1]).node]
             self._plain(kept, {"T": target.dtype}, update)
@@ -145,7 +150,8 @@ class MaskedUpdates:
             if stored is None or stored.name not in self._reads.added:
                 self._fail("expected what is stored to be written at frozen elements, found something else", update)
             self._prove_stored(stored, 0, target, update, controls)
-            self._check_output(unchanged, STORED[self._kind(update)][1], update)
+            output = "output" if update.write.reference else STORED[self._kind(update)][1]
+            self._check_output(unchanged, output, update)
         else:
             self._prove_unchanged(unchanged, target, update, update.write.unchanged)
         return str(value)
@@ -184,9 +190,12 @@ class MaskedUpdates:
         if len(controls) != 1:
             return None
         for text, read in zip(stored, (after, before), strict=True):
-            if Tensor.parse(text).position != 0 or (read.op, Tensor.parse(text).output) not in STORED.values():
+            outputs = {(operation, self._named(output)) for operation, output in STORED.values()}
+            if self._view.definition is None:
+                outputs |= {(operation, "") for operation in STORED_BEHIND.values()}
+            if Tensor.parse(text).position != 0 or (read.op, Tensor.parse(text).output) not in outputs:
                 return None
-        if Tensor.parse(inputs[-1]).output != "output" or Tensor.parse(inputs[-1]).position != 0:
+        if Tensor.parse(inputs[-1]).output != self._named("output") or Tensor.parse(inputs[-1]).position != 0:
             return None
         return _Restored(controls[0][1:], inputs[0], before, assigned, mask)
 
@@ -197,6 +206,16 @@ class MaskedUpdates:
         write, node = update.write, update.node
         operation, _ = STORED[self._kind(update)]
         expected = [node.input[handle], *([] if write.indices is None else [node.input[write.indices]])]
+        types = {"dtype": target.dtype} | self._indices_type(update)
+        if write.reference:
+            operation = STORED_BEHIND[self._kind(update)]
+            types = {"T": target.dtype}
+            if write.indices is not None:
+                types = {"Tparams": target.dtype} | self._indices_type(update)
+            if operation == "GatherV2":
+                types["Taxis"] = types_pb2.DT_INT32
+                self._prove_axis(read, update, target)
+                expected.append(read.input[2])
         if read.op != operation or data_inputs(read) != expected:
             self._fail(
                 f"expected {operation} of {', '.join(expected)}, found {read.op} of {', '.join(data_inputs(read))}",
@@ -207,7 +226,7 @@ class MaskedUpdates:
             self._fail(
                 f"expected the read {read.name!r} to wait for {', '.join(controls) or 'nothing'}", update, target
             )
-        self._plain(read, {"dtype": target.dtype} | self._indices_type(update), update, controls=True)
+        self._plain(read, types, update, controls=True)
 
     def _prove_mask(self, text: str, target: Target, update: Update) -> None:
         """The plan's mask as bools, gathered where the update writes if it differs there."""
@@ -249,11 +268,16 @@ class MaskedUpdates:
             self._fail("expected the mask to be gathered with the update's indices, found other ones", update, target)
         types = {"Tparams": types_pb2.DT_BOOL} | self._indices_type(update)
         if gather.op == "GatherV2":
-            axis = self._constant(gather.input[2], types_pb2.DT_INT32, update, target)
-            if axis.ndim or int(axis):
-                self._fail("expected the mask to be gathered along axis 0, found another one", update, target)
+            self._prove_axis(gather, update, target)
             types["Taxis"] = types_pb2.DT_INT32
         self._plain(gather, types, update)
+
+    def _prove_axis(self, gather: node_def_pb2.NodeDef, update: Update, target: Target) -> None:
+        if len(data_inputs(gather)) != 3:
+            self._fail("expected a gather along an axis, found other inputs", update, target)
+        axis = self._constant(gather.input[2], types_pb2.DT_INT32, update, target)
+        if axis.ndim or int(axis):
+            self._fail("expected rows to be gathered along axis 0, found another one", update, target)
 
     def _prove_unchanged(self, text: str, target: Target, update: Update, number: float) -> None:
         found = self._constant(text, target.dtype, update, target)
@@ -280,8 +304,12 @@ class MaskedUpdates:
 
     def _check_output(self, text: str, output: str, update: Update) -> None:
         tensor = Tensor.parse(text)
-        if tensor.position != 0 or tensor.output != output:
+        if tensor.position != 0 or tensor.output != self._named(output):
             self._fail(f"expected the output {output!r} of {tensor.node!r}, found {text!r}", update)
+
+    def _named(self, output: str) -> str:
+        """How a tensor names an output: in the main graph, not at all."""
+        return output if self._view.definition is not None else ""
 
     def _kind(self, update: Update) -> bool | None:
         return None if update.write.indices is None else update.write.by_element

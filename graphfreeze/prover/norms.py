@@ -13,6 +13,7 @@ from tensorflow.core.framework import node_def_pb2
 
 from graphfreeze.prover.graph_view import Tensor, data_inputs
 from graphfreeze.prover.handles import CALLS, READS, Context
+from graphfreeze.prover.session_graph import REFERENCE_NODES
 from graphfreeze.prover.slots import ELEMENT_BY_ELEMENT, Values
 from graphfreeze.prover.targets import Target
 from graphfreeze.prover.writes import write_of
@@ -94,7 +95,7 @@ def _begins_with_value(context: Context, tensor: Tensor) -> bool:
     work, seen = [tensor.node], set[str]()
     while work:
         node = context.view.nodes.get(work.pop())
-        if node is None or node.op in READS:
+        if node is None or node.op in READS or node.op in REFERENCE_NODES:
             return True
         if node.op in ELEMENT_BY_ELEMENT | {"IdentityN"} and node.name not in seen:
             seen.add(node.name)

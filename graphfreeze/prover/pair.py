@@ -16,6 +16,7 @@ from graphfreeze.prover.masked_read import MaskedReads, RawRead
 from graphfreeze.prover.masked_update import MaskedUpdates, Update
 from graphfreeze.prover.messages import differing_fields
 from graphfreeze.prover.norms import find_norms
+from graphfreeze.prover.session_graph import REFERENCE_SAFE, takes_value
 from graphfreeze.prover.targets import Target
 from graphfreeze.prover.writes import NORM, write_of
 
@@ -85,6 +86,7 @@ class Pair:
         self._evidence = PairEvidence()
         self._raws: dict[tuple[str, int], RawRead] = {}
         self._gathered: set[str] = set()
+        self._values: set[tuple[str, int]] = set()
         self._masked: set[tuple[str, int]] = set()
         self._updates: dict[str, Update] = {}
 
@@ -97,6 +99,7 @@ class Pair:
         self._check_names()
         self._check_definition()
         self._find_raw_reads()
+        self._find_added_reads()
         reads = MaskedReads(self._original, self._rewritten, self._raws)
         captured = [consumer.original for consumer in self._consumers]
         for name, target in find_norms(self._context, self._targets, captured).items():
@@ -112,7 +115,7 @@ class Pair:
         for name, text in self._original.returns.items():
             self._compare_tensor(Consumer(f"output {name!r}", text, self._rewritten.returns.get(name, "")), reads)
         for consumer in self._consumers:
-            self._compare_tensor(consumer, reads)
+            self._compare_tensor(consumer, reads, waits=[] if self._gives_value(consumer.original) else None)
         reads.account_for_all()
         self._evidence.nodes = len(self._original.nodes)
         self._evidence.added = len(reads.added)
@@ -176,14 +179,18 @@ class Pair:
     def _check_use(self, node: node_def_pb2.NodeDef, position: int, target: Target) -> None:
         """A handle may be read, written, passed on, or asked harmless things; nothing else is understood."""
         write = write_of(node)
+        if self._context.is_reference(node.input[position]) and self._takes_value(node, position, target):
+            return
         if target.slot_of is not None and node.op in READS and position == 0:
+            return
+        if node.name in self._context.initialising and write is not None and position in write.handles:
             return
         if write is not None and position in write.handles:
             variables = [self._context.variable_of(node.input[handle]) for handle in write.handles]
             known = tuple(self._targets[variable] for variable in variables if variable is not None)
             if len(known) < len(variables):
                 self._fail("expected slots of the variable only, found another handle", node.name, target.name)
-            if self._original.definition is None:
+            if self._original.definition is None and not self._context.is_session:
                 self._fail("expected updates inside of functions, found one in the main graph", node.name, target.name)
             after = self._rewritten.nodes[node.name]
             if len(data_inputs(after)) != len(data_inputs(node)):
@@ -204,6 +211,32 @@ class Pair:
                 node.name,
                 target.name,
             )
+
+    def _takes_value(self, node: node_def_pb2.NodeDef, position: int, target: Target) -> bool:
+        """What takes the value of a reference reads it; nothing else that is not a write may take it."""
+        if takes_value(node, position):
+            if target.slot_of is None and node.op == "Identity":
+                self._raws[(node.name, 0)] = RawRead(self._rewritten.nodes[node.name], target)
+            elif target.slot_of is None:
+                self._values.add((node.name, position))
+            return True
+        write = write_of(node)
+        if write is not None and write.applies and (self._taken(node.name) or node.name in self._context.initialising):
+            self._fail("expected nothing to take what an update yields before it is put back", node.name, target.name)
+        return node.op in REFERENCE_SAFE
+
+    def _taken(self, name: str) -> bool:
+        texts = [text for node in self._original.nodes.values() for text in data_inputs(node)]
+        return any(Tensor.parse(text).node == name for text in (*texts, *(c.original for c in self._consumers)))
+
+    def _find_added_reads(self) -> None:
+        """Added nodes that read references, for those who took their values without a read."""
+        for name, node in self._rewritten.nodes.items():
+            if name not in self._original.nodes and node.op == "Identity" and self._context.is_reference(node.input[0]):
+                variable = self._context.variable_of(node.input[0])
+                if variable is not None:
+                    raw = RawRead(node, self._targets[variable], Tensor.parse(node.input[0]))
+                    self._raws[(name, 0)] = raw
 
     def _check_peephole(self, node: node_def_pb2.NodeDef) -> None:
         """A GatherV2 of rows that still takes the raw read: its output is what has to be masked."""
@@ -239,7 +272,7 @@ class Pair:
                     before.name,
                     fields=different,
                 )
-        if not same or self._raws or self._updates:
+        if not same or self._raws or self._updates or self._values:
             for position, (old, new) in enumerate(zip(before.input, after.input, strict=False)):
                 self._compare_input(before, position, old, new, reads, updates)
         self._compare_callees(before, after, same)
@@ -257,17 +290,39 @@ class Pair:
         elif node.name in self._gathered and position == 0:
             return
         elif self._context.counts(node.name):
-            self._compare_tensor(Consumer(f"input {position}", old, new), reads, node.name)
+            waits = None
+            if (node.name, position) in self._values:
+                waits = [updates.waited_for(text) for text in node.input if text.startswith("^")]
+            self._compare_tensor(Consumer(f"input {position}", old, new), reads, node.name, waits)
         elif old != new:
             self._fail(
                 f"expected input {position} to stay {old!r} outside of every signature, found {new!r}", node.name
             )
 
-    def _compare_tensor(self, consumer: Consumer, reads: MaskedReads, node: str | None = None) -> None:
-        """A consumer takes what it took; where that is a raw read of a targeted variable, it takes it masked."""
+    def _gives_value(self, text: str) -> bool:
+        """Whether a consumer that is no node gets the value of a reference whose variable is targeted."""
+        variable = self._context.variable_of(text) if self._context.is_reference(text) else None
+        return variable is not None and self._targets[variable].slot_of is None
+
+    def _compare_tensor(
+        self, consumer: Consumer, reads: MaskedReads, node: str | None = None, waits: list[str] | None = None
+    ) -> None:
+        """A consumer takes what it took; where that is a raw read of a targeted variable, it takes it masked.
+
+        Args:
+            consumer: The consumer.
+            reads: The masked reads.
+            node: Its name, where it is a node.
+            waits: Where it took the value of a reference: the control inputs that its own masked read has to have.
+        """
         old, new = consumer.original, consumer.rewritten
         raw = self._raws.get(Tensor.parse(old).key)
-        if Tensor.parse(new).node in reads.added:
+        if waits is not None:
+            added = reads.added_read(new) if Tensor.parse(new).node in reads.added else None
+            if added is None or added.of != Tensor.parse(old) or list(added.node.input[1:]) != waits:
+                self._fail(f"expected {consumer.label} to be a masked read of {old!r}, found {new!r}", node)
+            self._masked.add((added.node.name, 0))
+        elif Tensor.parse(new).node in reads.added:
             behind = reads.raw_behind(new)
             if behind.key != Tensor.parse(old).key:
                 self._fail(f"expected {consumer.label} to be {old!r} masked, found {behind.node!r} masked", node)

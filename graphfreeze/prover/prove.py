@@ -82,7 +82,7 @@ def _prove_graphs(
         scope = find_scope(old, library_of(old), plan.only_in)
         clones = take_back_clones(old.object_graph_def, new.object_graph_def, scope)
     compare_envelopes(before, after)
-    targets = find_targets(old.object_graph_def, plan)
+    targets = find_targets(old, plan)
     for target in targets.values():
         check_form(target)
     keras_2 = compare_keras_2(layers, old.object_graph_def, new.object_graph_def, targets)

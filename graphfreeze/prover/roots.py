@@ -10,6 +10,7 @@ from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import GraphView, Tensor, data_inputs
 from graphfreeze.prover.handles import CALLS, SAME, Binding, Context, Contexts
 from graphfreeze.prover.scope import Scope
+from graphfreeze.prover.session_graph import SessionGraph
 from graphfreeze.prover.targets import Target
 
 __all__ = ["Roots"]
@@ -122,6 +123,8 @@ class Roots:
         Raises:
             VerificationError: A handle cannot be told apart.
         """
+        if not self._objects.nodes:
+            return self._session_context(view)
         live = self._live_nodes(view, self.live_signatures)
         owners: dict[str, int] = {}
         for node in view.nodes.values():
@@ -139,6 +142,12 @@ class Roots:
         if self._scope is not None:
             self._check_shared(context)
         return context
+
+    def _session_context(self, view: GraphView) -> Context:
+        """The main graph of a model without objects: everything in it counts, but for what saves."""
+        graph = SessionGraph(self._meta)
+        sources, references = graph.sources(self._targets)
+        return Context(view, sources, self._contexts, graph.live, references, graph.initialising, is_session=True)
 
     def _check_shared(self, context: Context) -> None:
         """Signatures that are not frozen must not share a call with those that are."""

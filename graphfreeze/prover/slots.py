@@ -18,6 +18,7 @@ from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import GraphView, Tensor, call_slots, data_inputs
 from graphfreeze.prover.handles import HARMLESS, READS, SAME, Binding, Context, Contexts
 from graphfreeze.prover.roots import Roots
+from graphfreeze.prover.session_graph import REFERENCE_SAFE, takes_value
 from graphfreeze.prover.targets import Target, variable_targets
 from graphfreeze.prover.writes import write_of
 
@@ -63,7 +64,7 @@ def find_slots(
     slots: dict[int, Target] = {}
     for node_id in sorted(written):
         owner = targets[node_id]
-        candidates = variable_targets(meta.object_graph_def, owner, exclude=targets)
+        candidates = variable_targets(meta, owner, exclude=targets)
         for slot in sorted(_slots_of(meta, library, owner, candidates, captured)):
             if slot in slots:
                 refuse("expected a slot of one targeted variable, found one of two", variable=candidates[slot].name)
@@ -87,7 +88,7 @@ def _slots_of(
     ends: dict[int, Ends] = dict.fromkeys(candidates, frozenset())
     taken: set[int] = set()
     for context in contexts:
-        if context.view.definition is None:
+        if context.view.definition is None and not context.is_session:
             ends |= dict.fromkeys(_seen_in(context) & set(candidates))
             continue
         values = Values(context, frozenset(captured.get(context.view.name, ())))
@@ -186,7 +187,7 @@ def _writes(context: Context) -> list[tuple[int, node_def_pb2.NodeDef]]:
     found = []
     for node in context.view.nodes.values():
         write = write_of(node)
-        if write is not None and context.counts(node.name):
+        if write is not None and context.counts(node.name) and node.name not in context.initialising:
             written = {context.variable_of(node.input[position]) for position in write.handles}
             found += [(variable, node) for variable in sorted(v for v in written if v is not None)]
     return found
@@ -200,7 +201,7 @@ class Values:
         view = context.view
         self._outside = {Tensor.parse(text).node for text in (*view.returns.values(), *captured)}
         self._consumers: dict[str, list[tuple[node_def_pb2.NodeDef, int]]] = {}
-        for node in view.nodes.values():
+        for node in filter(lambda node: context.counts(node.name), view.nodes.values()):
             for position, text in enumerate(data_inputs(node)):
                 self._consumers.setdefault(Tensor.parse(text).node, []).append((node, position))
         self._ends: dict[str, Ends] = {}
@@ -208,19 +209,29 @@ class Values:
     def ends_of_reads(self) -> list[tuple[int, Ends]]:
         """Of each use of a handle: the variable, and where the value of it ends."""
         found: list[tuple[int, Ends]] = []
-        for node in self._context.view.nodes.values():
+        context = self._context
+        found += [(context.sources[k], None) for k in sorted(context.references) if k[0] in self._outside]
+        for node in filter(lambda node: context.counts(node.name), context.view.nodes.values()):
             for position, text in enumerate(data_inputs(node)):
-                variable = self._context.variable_of(text)
+                variable = context.variable_of(text)
                 if variable is None:
                     continue
                 write = write_of(node)
+                if context.is_reference(text):
+                    if node.op == "Identity":
+                        found.append((variable, self.ends(node.name)))
+                    elif takes_value(node, position):
+                        found.append((variable, self.end_of(node, position)))
+                    elif (write is None or position not in write.handles) and node.op not in REFERENCE_SAFE:
+                        found.append((variable, None))
+                    continue
                 if node.op in READS and position == 0:
                     whole = node.op == "ReadVariableOp" or node.name not in self._consumers
                     found.append((variable, self.ends(node.name) if whole else None))
                 elif write is not None and position in write.handles:
                     continue
                 elif "_gradient_op_type" in node.attr or not (
-                    node.op in SAME or node.op in HARMLESS or self._context.is_call(node)
+                    node.op in SAME or node.op in HARMLESS or context.is_call(node)
                 ):
                     found.append((variable, None))
         return found

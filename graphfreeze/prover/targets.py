@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tensorflow.core.framework import types_pb2
-from tensorflow.core.protobuf import saved_object_graph_pb2
+from tensorflow.core.protobuf import meta_graph_pb2, saved_object_graph_pb2
 
 from graphfreeze.prover.failure import refuse
+from graphfreeze.prover.session_graph import SessionGraph, SessionVariable
 from graphfreeze.selection.plan import FreezePlan, FrozenVariable
 from graphfreeze.selection.variable import Variable
 
@@ -87,12 +88,16 @@ def _resolve(graph: saved_object_graph_pb2.SavedObjectGraph, path: str) -> set[i
     return found
 
 
-def variable_targets(
-    graph: saved_object_graph_pb2.SavedObjectGraph, like: Target, exclude: Container[int]
-) -> dict[int, Target]:
+def variable_targets(meta: meta_graph_pb2.MetaGraphDef, like: Target, exclude: Container[int]) -> dict[int, Target]:
     """Every variable of a targeted variable's shape, with its mask; without some object nodes."""
     found = {}
-    for node_id, node in enumerate(graph.nodes):
+    for node_id, session_variable in _session_variables(meta).items():
+        if node_id not in exclude and session_variable.shape == like.shape:
+            dtype = NUMPY_NAMES.get(session_variable.dtype, "")
+            name = session_variable.nodes[0]
+            variable = Variable(name, session_variable.path or f"#{name}", like.shape, dtype, False)
+            found[node_id] = Target(node_id, like.frozen.held_by(variable), session_variable.dtype)
+    for node_id, node in enumerate(meta.object_graph_def.nodes):
         if node.WhichOneof("kind") != "variable" or node_id in exclude or node.variable.shape.unknown_rank:
             continue
         shape = tuple(dim.size for dim in node.variable.shape.dim)
@@ -100,21 +105,27 @@ def variable_targets(
             dtype = NUMPY_NAMES.get(node.variable.dtype, "")
             name = node.variable.name.removesuffix(":0")
             variable = Variable(name, f"#{node_id}", shape, dtype, node.variable.trainable)
-            found[node_id] = Target(node_id, replace(like.frozen, variable=variable), node.variable.dtype)
+            found[node_id] = Target(node_id, like.frozen.held_by(variable), node.variable.dtype)
     return found
 
 
-def find_targets(graph: saved_object_graph_pb2.SavedObjectGraph, plan: FreezePlan) -> dict[int, Target]:
-    """Find each variable of the plan in the object graph.
+def _session_variables(meta: meta_graph_pb2.MetaGraphDef) -> dict[int, SessionVariable]:
+    """The variables of a graph without objects; none of any other."""
+    return {} if meta.object_graph_def.nodes else SessionGraph(meta).variables
+
+
+def find_targets(meta: meta_graph_pb2.MetaGraphDef, plan: FreezePlan) -> dict[int, Target]:
+    """Find each variable of the plan in the object graph, or among the nodes of a graph without objects.
 
     Returns:
-        The targets by object node.
+        The targets by object node; without objects, by the position of the variable's node.
 
     Raises:
         VerificationError: The plan names something that is not that variable in the original.
     """
+    graph = meta.object_graph_def
     if not graph.nodes:
-        refuse("expected a SavedModel with an object graph, as TensorFlow 2 writes it, found none")
+        return _find_nodes(meta, plan)
     targets: dict[int, Target] = {}
     for frozen in plan.variables:
         variable = frozen.variable
@@ -137,4 +148,27 @@ def find_targets(graph: saved_object_graph_pb2.SavedObjectGraph, plan: FreezePla
         if node_id in targets:
             refuse("expected each variable once in the plan, found it twice", variable=variable.name)
         targets[node_id] = Target(node_id, frozen, saved.dtype)
+    return targets
+
+
+def _find_nodes(meta: meta_graph_pb2.MetaGraphDef, plan: FreezePlan) -> dict[int, Target]:
+    """Find each variable of the plan by its name and by what the saver restores it from."""
+    targets: dict[int, Target] = {}
+    for frozen in plan.variables:
+        variable = frozen.variable
+        found = [v for v in _session_variables(meta).values() if v.nodes[0] == variable.name and v.path is not None]
+        if len(found) != 1 or variable.object_path not in (found[0].path, f"{found[0].path}#{variable.name}"):
+            refuse(
+                f"expected one variable that is restored from {variable.object_path!r}, found {len(found)}",
+                variable=variable.name,
+            )
+        shape, dtype = found[0].shape, NUMPY_NAMES.get(found[0].dtype, f"DataType {found[0].dtype}")
+        if shape not in (None, variable.shape) or dtype != variable.dtype:
+            refuse(
+                f"expected shape {variable.shape} and dtype {variable.dtype}, found {shape} and {dtype}",
+                variable=variable.name,
+            )
+        if found[0].node_id in targets:
+            refuse("expected each variable once in the plan, found it twice", variable=variable.name)
+        targets[found[0].node_id] = Target(found[0].node_id, frozen, found[0].dtype)
     return targets

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tensorflow.core.framework import node_def_pb2
 
@@ -20,6 +20,7 @@ class Write:
         by_element: Whether the indices name elements (or slices), not rows.
         applies: Whether it is an optimizer's step.
         unchanged: The number that writes nothing new; None where any stored number is needed for that.
+        reference: Whether it takes references, as operations of TensorFlow 1 do, and not handles.
     """
 
     handles: tuple[int, ...]
@@ -28,6 +29,7 @@ class Write:
     by_element: bool = False
     applies: bool = False
     unchanged: float | None = None
+    reference: bool = False
 
 
 NORM = Write((), 0, unchanged=0.0)
@@ -74,14 +76,36 @@ _SPARSE = frozenset(_DENSE) - {
 }
 
 
+_REFERENCES = {
+    "Assign": _PLAIN["AssignVariableOp"],
+    "AssignAdd": _PLAIN["AssignAddVariableOp"],
+    "AssignSub": _PLAIN["AssignSubVariableOp"],
+    **{f"Scatter{name.removeprefix('ResourceScatter')}": w for name, w in _PLAIN.items() if "Scatter" in name},
+}
+
+
 def write_of(node: node_def_pb2.NodeDef) -> Write | None:
     """How a node writes variables, or None where it does not, or in a way that is not understood."""
+    resource = "Resource" + node.op
+    if node.op in _REFERENCES:
+        # Without validation, assigning may change the shape.
+        loose = node.op == "Assign" and "validate_shape" in node.attr and not node.attr["validate_shape"].b
+        policy = "bad_indices_policy" in node.attr and bool(node.attr["bad_indices_policy"].s)
+        return None if loose or policy else replace(_REFERENCES[node.op], reference=True)
+    if resource.startswith(("ResourceApply", "ResourceSparseApply")):
+        same = _optimizer_step(resource)
+        return None if same is None else replace(same, reference=True)
     if node.op in _PLAIN:
         policy = "bad_indices_policy" in node.attr and bool(node.attr["bad_indices_policy"].s)
         return None if policy else _PLAIN[node.op]
+    return _optimizer_step(node.op)
+
+
+def _optimizer_step(operation: str) -> Write | None:
+    """An optimizer's operation. TensorFlow 1's have the same inputs, and the same name without `Resource`."""
     for prefix, names in (("ResourceApply", frozenset(_DENSE)), ("ResourceSparseApply", _SPARSE)):
-        optimizer = node.op.removeprefix(prefix)
-        if node.op.startswith(prefix) and optimizer in names:
+        optimizer = operation.removeprefix(prefix)
+        if operation.startswith(prefix) and optimizer in names:
             slots, gradient = _DENSE[optimizer]
             indices = gradient + 1 if names is _SPARSE else None
             return Write(tuple(range(slots + 1)), gradient, indices, applies=True)

@@ -7,7 +7,7 @@ The index writes every tensor in that full form, whatever shorthand the node use
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -30,9 +30,10 @@ class Body:
 
     Attributes:
         nodes: The nodes, in the order of the file.
-        consumers: Tensor -> the data inputs that take it.
+        consumers: Tensor -> the data inputs that take it; of a graph of TensorFlow 1, without those that save.
         arguments: The tensors of the function's arguments, in order; empty for the main graph.
-        returned: The tensors that the function returns, in order; empty for the main graph.
+        returned: The tensors that the function returns, in order; of the main graph of TensorFlow 1, those that its
+            signatures give out; of other main graphs none.
         in_function: Which of the two it is.
     """
 
@@ -69,15 +70,26 @@ def function_body(function: function_pb2.FunctionDef) -> Body:
     )
 
 
-def main_graph_body(nodes: Sequence[node_def_pb2.NodeDef]) -> Body:
-    """The main graph as a body."""
-    return Body(nodes, _consumers(nodes, in_function=False), arguments=(), returned=(), in_function=False)
+def main_graph_body(
+    nodes: Sequence[node_def_pb2.NodeDef], returned: Iterable[str] = (), skip: Container[int] = ()
+) -> Body:
+    """The main graph as a body.
+
+    Args:
+        nodes: Its nodes.
+        returned: The tensors that count as returned.
+        skip: The positions of nodes that do not count as consumers.
+    """
+    consumers = _consumers(nodes, in_function=False, skip=skip)
+    return Body(nodes, consumers, (), tuple(_full(tensor, False) for tensor in returned), in_function=False)
 
 
-def _consumers(nodes: Sequence[node_def_pb2.NodeDef], in_function: bool) -> dict[str, list[Consumer]]:
+def _consumers(
+    nodes: Sequence[node_def_pb2.NodeDef], in_function: bool, skip: Container[int] = ()
+) -> dict[str, list[Consumer]]:
     consumers: defaultdict[str, list[Consumer]] = defaultdict(list)
     for i, node in enumerate(nodes):
-        for k, reference in enumerate(node.input):
+        for k, reference in enumerate(node.input if i not in skip else ()):
             if not reference.startswith("^"):
                 consumers[_full(reference, in_function)].append(Consumer(i, k))
     return dict(consumers)

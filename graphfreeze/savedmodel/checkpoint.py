@@ -18,10 +18,10 @@ from graphfreeze.savedmodel.files import VARIABLES_PREFIX, check_variable_files
 from graphfreeze.savedmodel.object_graph import align
 from graphfreeze.savedmodel.references import broken_objects
 
-__all__ = ["OBJECT_GRAPH_KEY", "Checkpoint"]
+__all__ = ["OBJECT_GRAPH_KEY", "VARIABLE_VALUE", "Checkpoint"]
 
 OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
-_VALUE = "VARIABLE_VALUE"
+VARIABLE_VALUE = "VARIABLE_VALUE"
 
 
 class Checkpoint:
@@ -63,11 +63,17 @@ class Checkpoint:
         Raises:
             ModelReadError: The checkpoint holds no object graph.
         """
+        attributes = self.attributes_of(graph, start)
+        return {node: key for (node, name), key in attributes.items() if name == VARIABLE_VALUE}
+
+    def attributes_of(
+        self, graph: saved_object_graph_pb2.SavedObjectGraph, start: int = 0
+    ) -> dict[tuple[int, str], str]:
+        """As `keys_of`, for all that objects save: node id and attribute -> key, or what its keys begin with."""
         return {
-            node: attribute.checkpoint_key
+            (node, attribute.name): attribute.checkpoint_key
             for node, counterpart in align(graph, self._objects, start).items()
             for attribute in self._objects.nodes[counterpart].attributes
-            if attribute.name == _VALUE
         }
 
     @property
@@ -113,6 +119,32 @@ class Checkpoint:
             ) from error
         # numpy's own byte strings would drop trailing zeros.
         return np.asarray(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
+
+    def read_part(self, key: str, part: str, dtype: str) -> npt.NDArray[Any]:
+        """A slice of a value.
+
+        Args:
+            key: The key.
+            part: The shape of the whole, and the slice, as a saver of TensorFlow 1 writes them (`10 4 0,5:0,4`).
+            dtype: The value's dtype.
+
+        Raises:
+            ModelReadError: It is missing, or its shard is missing or corrupt.
+        """
+        if key not in self._reader.get_variable_to_shape_map():
+            raise ModelReadError(f"{self.prefix} lacks the value {key!r}. Export the model again.")
+        try:
+            with tf.device("CPU:0"):
+                (value,) = tf.raw_ops.RestoreV2(
+                    prefix=self.prefix, tensor_names=[key], shape_and_slices=[part], dtypes=[tf.as_dtype(dtype)]
+                )
+        except tf.errors.OpError as error:
+            raise ModelReadError(
+                f"{self.prefix} cannot yield {part!r} of the value {key!r}: {_first_line(error)} "
+                "Export the model again."
+            ) from error
+        found: npt.NDArray[Any] = value.numpy()
+        return found
 
     @cached_property
     def _objects(self) -> trackable_object_graph_pb2.TrackableObjectGraph:

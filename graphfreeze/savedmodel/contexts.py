@@ -11,8 +11,15 @@ from graphfreeze.errors import ModelReadError, UnsupportedError
 from graphfreeze.savedmodel.body import Body
 from graphfreeze.savedmodel.call_sites import LOOPS
 from graphfreeze.savedmodel.endpoints import Endpoint
+from graphfreeze.savedmodel.graph_flow import trace_graph
 from graphfreeze.savedmodel.handle_flow import Call, Context, Flow, Use, UseKind, trace_handles
-from graphfreeze.savedmodel.main_graph import saver_nodes, signature_nodes, unclear_handles, variable_handles
+from graphfreeze.savedmodel.main_graph import (
+    MAIN_GRAPH,
+    saver_nodes,
+    signature_nodes,
+    unclear_handles,
+    variable_handles,
+)
 from graphfreeze.savedmodel.object_graph import resource_functions, saver_functions
 from graphfreeze.savedmodel.scope import Scope
 
@@ -35,7 +42,8 @@ class Analysis:
         contexts: Every context that a root reaches, in the order of discovery, with its flow.
         roots: Concrete function -> the context in which the object graph binds it. Functions that save, restore or
             initialise, or are out of scope, are roots without handles: there, variables are taken as they are stored.
-        main_graph: The flow in the main graph, of the handles that signatures take.
+            Of a model without objects, the only root is its main graph, which is a context like a function.
+        main_graph: The flow in the main graph, of the handles that signatures take; empty where that is a root.
     """
 
     contexts: dict[Context, Flow]
@@ -88,6 +96,9 @@ class _Analyser:
     def run(self) -> Analysis:
         roots = self._roots()
         self._visit(roots.values())
+        if not self.model.has_objects:
+            self._check_flows()
+            return Analysis(self.contexts, roots, Flow())
         handles = {t: v for t, v in self._main_handles().items() if v in self.variables}
         live = signature_nodes(self.model.meta_graph, None if self.scope is None else self.scope.signatures)
         body = self.model.main_body
@@ -101,24 +112,37 @@ class _Analyser:
         )
         main_graph.uses.sort(key=lambda use: use.node)
         self._visit(call.callee for call in main_graph.calls)
-        for context, flow in self.contexts.items():
-            self._check_reads(flow, self.model.body(context.function))
-            _check_returned_handles(flow, self.contexts, self.model.body(context.function))
+        self._check_flows()
         _check_returned_handles(main_graph, self.contexts, body)
         return Analysis(self.contexts, roots, main_graph)
 
+    def _check_flows(self) -> None:
+        for context, flow in self.contexts.items():
+            self._check_reads(flow, self.model.body(context.function))
+            _check_returned_handles(flow, self.contexts, self.model.body(context.function))
+
     def _check_reads(self, flow: Flow, body: Body) -> None:
         """Record reads that take a variable for one of another dtype."""
-        objects = self.model.object_graph.nodes
         for i, use in enumerate(flow.uses):
-            if use.kind is UseKind.READ and objects[use.variable].WhichOneof("kind") == "variable":
+            declared = self._declared_dtype(use.variable)
+            if use.kind is UseKind.READ and declared is not None:
                 attributes = body.nodes[use.node].attr
+                # The read of a reference has its dtype, and the attribute has another name.
                 dtype = attributes["dtype"].type if "dtype" in attributes else None
-                if dtype != objects[use.variable].variable.dtype:
+                if dtype != declared and body.nodes[use.node].op != "Identity":
                     flow.uses[i] = Use(UseKind.OTHER, use.node, use.variable, "it reads it as another dtype")
+
+    def _declared_dtype(self, variable: int) -> int | None:
+        """The dtype of a variable; None where its object is something else."""
+        if not self.model.has_objects:
+            return int(self.model.main_body.nodes[variable].attr["dtype"].type)
+        node = self.model.object_graph.nodes[variable]
+        return int(node.variable.dtype) if node.WhichOneof("kind") == "variable" else None
 
     def _roots(self) -> dict[str, Context]:
         model = self.model
+        if not model.has_objects:
+            return {MAIN_GRAPH: Context(MAIN_GRAPH)}
         concrete = model.object_graph.concrete_functions
         raw = saver_functions(model.object_graph) | resource_functions(model.object_graph)
         for node in saver_nodes(model.meta_graph):
@@ -164,8 +188,7 @@ class _Analyser:
                     f"{self.model.directory / 'saved_model.pb'} is corrupt: function {context.function!r} is called "
                     "with more arguments than it has. Export the model again."
                 )
-            handles = {body.arguments[position]: variable for position, variable in context.binding}
-            flow = trace_handles(body, handles, self.model.functions, self._returns)
+            flow = self._trace(context, body)
             self.contexts[context] = flow
             for call in flow.calls:
                 self.callers[call.callee][context] = None
@@ -174,6 +197,18 @@ class _Analyser:
                     queue.append(call.callee)
             if flow.returns != (before.returns if before else {}):
                 queue.extend(self.callers[context])
+
+    def _trace(self, context: Context, body: Body) -> Flow:
+        if context.function != MAIN_GRAPH:
+            handles = {body.arguments[position]: variable for position, variable in context.binding}
+            return trace_handles(body, handles, self.model.functions, self._returns)
+        followed = {n: v for n, v in self.model.graph_variables.items() if n in self.variables}
+        references, handles = (
+            {body.output(i, "", 0): n for n, v in followed.items() for i in v.nodes if v.is_reference == kind}
+            for kind in (True, False)
+        )
+        functions, initialising = self.model.functions, self.model.initialising
+        return trace_graph(body, handles, references, functions, self._returns, initialising)
 
 
 def _check_returned_handles(flow: Flow, contexts: Mapping[Context, Flow], body: Body) -> None:

@@ -33,7 +33,7 @@ class Endpoint:
     Attributes:
         name: The signature's key, or the attribute of the loaded object.
         kind: Which of the two it is; a name may occur in both kinds.
-        functions: Its concrete functions (a signature has one, a function one per trace).
+        functions: Its concrete functions (a signature has one, a function one per trace); none without objects.
         inputs: What its first concrete function takes, sorted by name.
         outputs: The names of what that yields.
     """
@@ -53,6 +53,9 @@ class Endpoint:
 def list_endpoints(meta_graph: meta_graph_pb2.MetaGraphDef) -> tuple[Endpoint, ...]:
     """All endpoints: the functions of the root in its order, then the signatures by name."""
     graph = meta_graph.object_graph_def
+    if not graph.nodes:
+        keys = sorted(set(meta_graph.signature_def) - {INITIALISER_SIGNATURE})
+        return tuple(_signature(key, meta_graph.signature_def[key], ()) for key in keys)
     functions = [
         _function(graph, child.local_name, names)
         for child in graph.nodes[0].children

@@ -26,9 +26,10 @@ Binding = tuple[tuple[int, int], ...]
 
 
 class UseKind(Enum):
-    """What a node does with a handle that it takes."""
+    """What a node does with a handle that it takes; VALUE is that of a reference, taken without a read."""
 
     READ = "read"
+    VALUE = "value"
     WRITE = "write"
     OTHER = "other"
 
@@ -122,8 +123,8 @@ def trace_handles(
             for i, position in body.consumers.get(tensor, ()):
                 if follow(i):
                     taken[i][position] = variable
-                    if _forwards(body.nodes[i]):
-                        alias(body.output(i, "output", position), variable, i)
+                    for name, index in _forwarded(body, i, position):
+                        alias(body.output(i, name, index), variable, i)
         for i, inputs in taken.items():
             if body.nodes[i].op not in LOOPS:
                 for call in _calls(i, body.nodes[i], inputs, functions):
@@ -134,7 +135,7 @@ def trace_handles(
         calls = list(_calls(i, node, inputs, functions))
         flow.calls.extend(calls)
         if inputs and not calls:
-            flow.uses.extend(_classify(i, node, inputs))
+            flow.uses.extend(_classify(body, i, inputs))
         elif inputs and not all(forwards_arguments(node, call.slot) for call in calls):
             flow.uses.extend(Use(UseKind.OTHER, i, variable) for variable in sorted(set(inputs.values())))
     flow.uses.sort(key=lambda use: use.node)
@@ -157,6 +158,14 @@ def _calls(i: int, node: node_def_pb2.NodeDef, inputs: Mapping[int, int], functi
     ]
 
 
+def _forwarded(body: Body, i: int, position: int) -> tuple[tuple[str, int], ...]:
+    """The outputs of a node that are the handle which it takes at a position."""
+    # The branches of TensorFlow 1. Functions have others.
+    if body.nodes[i].op == "Switch" and position == 0 and not body.in_function:
+        return (("output_false", 0), ("output_true", 1))
+    return (("output", position),) if _forwards(body.nodes[i]) else ()
+
+
 def _forwards(node: node_def_pb2.NodeDef) -> bool:
     """Whether a node's output is the handle that it takes at the same position."""
     if node.op in LOOPS:
@@ -165,9 +174,10 @@ def _forwards(node: node_def_pb2.NodeDef) -> bool:
     return node.op in _FORWARDING and "_gradient_op_type" not in node.attr
 
 
-def _classify(i: int, node: node_def_pb2.NodeDef, inputs: Mapping[int, int]) -> list[Use]:
+def _classify(body: Body, i: int, inputs: Mapping[int, int]) -> list[Use]:
     """The uses that a node without calls makes of the handles it takes."""
-    if node.op in _HARMLESS or _forwards(node):
+    node = body.nodes[i]
+    if node.op in _HARMLESS or all(_forwarded(body, i, position) for position in inputs):
         return []
     if node.op in READS and set(inputs) == {0}:
         return [Use(UseKind.READ, i, inputs[0])]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphfreeze.savedmodel.contexts import Analysis, analyse
+from graphfreeze.savedmodel.endpoint_labels import EndpointLabels
 from graphfreeze.savedmodel.endpoints import Endpoint
 from graphfreeze.savedmodel.handle_flow import UseKind
 from graphfreeze.savedmodel.model import SavedModel
@@ -54,16 +55,19 @@ _UseKey = tuple[bool, str, str, tuple[str, ...]]
 
 def _uses(model: SavedModel, analysis: Analysis) -> dict[int, Counter[_UseKey]]:
     """Variable -> (is a write, operation, function, endpoints) -> how often."""
-    endpoints = analysis.endpoints_of(model.endpoints)
+    endpoints = EndpointLabels(model, analysis)
     captured = captured_tensors(model)
     found: dict[int, Counter[_UseKey]] = {}
     for context, flow in analysis.contexts.items():
         body = model.body(context.function)
         for use in flow.uses:
+            if use.node < 0:
+                # What a signature gives out is read by nobody else.
+                continue
             node = body.nodes[use.node]
             if use.kind is UseKind.READ and not is_used(body, use.node, captured.get(context.function, {})):
                 continue
-            key = (use.kind is UseKind.WRITE, node.op, context.function, endpoints.get(context, ()))
+            key = (use.kind is UseKind.WRITE, node.op, context.function, endpoints.of(context, node.name))
             found.setdefault(use.variable, Counter())[key] += 1
     return found
 

@@ -12,7 +12,18 @@ from graphfreeze.savedmodel.body import Body
 from graphfreeze.savedmodel.call_sites import CALLS
 from graphfreeze.savedmodel.endpoints import INITIALISER_SIGNATURE
 
-__all__ = ["node_of", "saver_nodes", "signature_nodes", "unclear_handles", "variable_handles"]
+__all__ = [
+    "MAIN_GRAPH",
+    "node_of",
+    "saver_nodes",
+    "signature_nodes",
+    "signature_outputs",
+    "unclear_handles",
+    "variable_handles",
+]
+
+MAIN_GRAPH = "the main graph"
+"""What stands for the main graph among the names of functions, none of which holds a space."""
 
 
 def node_of(reference: str) -> str:
@@ -36,6 +47,17 @@ def signature_nodes(meta_graph: meta_graph_pb2.MetaGraphDef, keys: Container[str
             found.add(name)
             pending.extend(node_of(reference) for reference in nodes[name].input)
     return found
+
+
+def signature_outputs(meta_graph: meta_graph_pb2.MetaGraphDef) -> dict[tuple[str, str], str]:
+    """The dense tensors that signatures give out, by key of the signature and name of the output."""
+    return {
+        (key, name): signature.outputs[name].name
+        for key, signature in sorted(meta_graph.signature_def.items())
+        if key != INITIALISER_SIGNATURE
+        for name in sorted(signature.outputs)
+        if signature.outputs[name].WhichOneof("encoding") == "name"
+    }
 
 
 def saver_nodes(meta_graph: meta_graph_pb2.MetaGraphDef) -> tuple[node_def_pb2.NodeDef, ...]:

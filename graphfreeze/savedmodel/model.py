@@ -18,8 +18,11 @@ from graphfreeze.savedmodel.checkpoint import Checkpoint
 from graphfreeze.savedmodel.directory import check_assets
 from graphfreeze.savedmodel.endpoints import Endpoint, list_endpoints
 from graphfreeze.savedmodel.files import check_variable_files, read_saved_model
+from graphfreeze.savedmodel.graph_variables import GraphVariable, list_graph_variables
+from graphfreeze.savedmodel.main_graph import MAIN_GRAPH, signature_outputs
 from graphfreeze.savedmodel.references import check_references
-from graphfreeze.savedmodel.stored_values import check_values
+from graphfreeze.savedmodel.saver_slice import initialising_nodes, saving_nodes
+from graphfreeze.savedmodel.stored_values import check_stored, check_values
 from graphfreeze.savedmodel.variables import list_variables
 from graphfreeze.selection.variable import Variable
 
@@ -27,14 +30,18 @@ __all__ = ["SavedModel"]
 
 
 class SavedModel:
-    """A SavedModel with an object graph. Nothing of it is executed, and nothing here changes it.
+    """A SavedModel. Nothing of it is executed, and nothing here changes it.
+
+    One of TensorFlow 2 has an object graph, and functions that take the handles of variables. One of TensorFlow 1 has
+    neither: its variables are nodes of the main graph, which reads them, trains them and saves them. Where the latter
+    is asked for by a number, it is the position of that node.
 
     Args:
         proto: The parsed `saved_model.pb`.
         directory: The directory whose `variables/` hold the values.
 
     Raises:
-        UnsupportedError: It has no object graph (TensorFlow 1), or several graphs.
+        UnsupportedError: It has several graphs.
         ModelReadError: It names what is not there, or the checkpoint's files are incomplete.
     """
 
@@ -47,17 +54,14 @@ class SavedModel:
                 f"{self.directory} holds {len(tags)} graphs, tagged {'; '.join(tags)}. Only SavedModels with one graph "
                 "are supported: load the one that you want with tf.saved_model.load(..., tags) and save it alone."
             )
-        if not self.object_graph.nodes:
-            raise UnsupportedError(
-                f"{self.directory} has no object graph: it was written by TensorFlow 1. Only SavedModels of "
-                "TensorFlow 2 (tf.saved_model.save, or export of Keras) are supported."
-            )
         check_references(self.meta_graph, self.directory)
         check_assets(self.meta_graph, self.directory)
         if any(node.WhichOneof("kind") == "variable" for node in self.object_graph.nodes):
             check_variable_files(self.directory)
         self.checkpoint = Checkpoint(self.directory)
         self._bodies: dict[str, Body] = {}
+        if not self.has_objects and any(variable.stored for variable in self.graph_variables.values()):
+            check_variable_files(self.directory)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> SavedModel:
@@ -80,6 +84,11 @@ class SavedModel:
         """Its object graph."""
         return self.meta_graph.object_graph_def
 
+    @property
+    def has_objects(self) -> bool:
+        """Whether it has an object graph, as TensorFlow 2 writes it."""
+        return len(self.object_graph.nodes) > 0
+
     @cached_property
     def functions(self) -> dict[str, function_pb2.FunctionDef]:
         """Its function library, by name."""
@@ -91,7 +100,9 @@ class SavedModel:
         return len(self.meta_graph.graph_def.node) + sum(len(f.node_def) for f in self.functions.values())
 
     def body(self, function: str) -> Body:
-        """The indexed body of a function of the library."""
+        """The indexed body of a function of the library, or the main graph."""
+        if function == MAIN_GRAPH:
+            return self.main_body
         if function not in self._bodies:
             self._bodies[function] = function_body(self.functions[function])
         return self._bodies[function]
@@ -99,7 +110,23 @@ class SavedModel:
     @cached_property
     def main_body(self) -> Body:
         """The indexed main graph."""
-        return main_graph_body(self.meta_graph.graph_def.node)
+        nodes = self.meta_graph.graph_def.node
+        if self.has_objects:
+            return main_graph_body(nodes)
+        returned = signature_outputs(self.meta_graph).values()
+        return main_graph_body(nodes, returned, saving_nodes(main_graph_body(nodes), returned))
+
+    @cached_property
+    def graph_variables(self) -> dict[int, GraphVariable]:
+        """The variables of the main graph, by their first node's position; of a SavedModel with objects, none."""
+        if self.has_objects:
+            return {}
+        return list_graph_variables(self.meta_graph, self.main_body, self.checkpoint)
+
+    @cached_property
+    def initialising(self) -> frozenset[int]:
+        """The positions of the main graph's nodes that initialise or restore variables, in a graph without objects."""
+        return frozenset() if self.has_objects else initialising_nodes(self.meta_graph, self.main_body)
 
     @cached_property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -109,6 +136,9 @@ class SavedModel:
     @cached_property
     def variables_by_node(self) -> dict[int, Variable]:
         """Its variables by object node, each once, sorted by name, then object path."""
+        if not self.has_objects:
+            check_stored(self.graph_variables.values(), self.checkpoint)
+            return {node: found.variable for node, found in self.graph_variables.items()}
         variables = list_variables(self.object_graph, self._stored_shape)
         if variables:
             check_values(variables, self.key_of_node, self.checkpoint)
@@ -122,6 +152,8 @@ class SavedModel:
     @cached_property
     def key_of_node(self) -> dict[int, str]:
         """The checkpoint key under which each object's value lies."""
+        if not self.has_objects:
+            return {node: found.stored.key for node, found in self.graph_variables.items() if found.stored is not None}
         return self.checkpoint.keys_of(self.object_graph)
 
     def node_id(self, variable: Variable) -> int:
@@ -144,6 +176,9 @@ class SavedModel:
                 f"{self.checkpoint.prefix} holds no value for {variable.name} ({variable.object_path}). "
                 "Export the model again."
             )
+        place = self.graph_variables[self.node_id(variable)].stored if not self.has_objects else None
+        if place is not None and place.part:
+            return self.checkpoint.read_part(key, place.part, variable.dtype)
         value: npt.NDArray[Any] = np.asarray(self.checkpoint.read(key))
         return value
 

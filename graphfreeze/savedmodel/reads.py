@@ -30,5 +30,5 @@ def captured_tensors(model: SavedModel) -> dict[str, dict[str, list[int]]]:
 
 def is_used(body: Body, node: int, captured: Container[str]) -> bool:
     """Whether anything takes the value of the read at that position: a node, the caller, or a custom gradient."""
-    tensor = body.output(node, READS[body.nodes[node].op], 0)
+    tensor = body.output(node, READS.get(body.nodes[node].op, "output"), 0)
     return tensor in body.consumers or tensor in body.returned or f"{body.nodes[node].name}:0" in captured

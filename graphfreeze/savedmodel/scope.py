@@ -44,6 +44,11 @@ def find_scope(model: SavedModel, only_in: Sequence[str]) -> Scope | None:
     """
     if not only_in:
         return None
+    if not model.has_objects:
+        raise UnsupportedError(
+            f"{model.directory} was written by TensorFlow 1: its endpoints are one graph and share their reads. A "
+            "freeze cannot be limited to some of them there: freeze in all endpoints."
+        )
     _check_names(model, only_in)
     chosen = [endpoint for endpoint in model.endpoints if endpoint.name in only_in]
     functions = frozenset(function for endpoint in chosen for function in endpoint.functions)

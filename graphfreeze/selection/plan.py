@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -60,6 +61,12 @@ class FrozenVariable:
     def wholly_frozen(self) -> bool:
         """Whether no element trains: such a variable has no gradient, no optimizer state, no update."""
         return not bool(self.mask.any())
+
+    def held_by(self, variable: Variable) -> FrozenVariable:
+        """The same mask and values for another variable of the same shape."""
+        other = copy.copy(self)
+        object.__setattr__(other, "variable", variable)
+        return other
 
 
 class LazyFrozenVariable(FrozenVariable):
