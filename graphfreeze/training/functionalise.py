@@ -16,6 +16,7 @@ from tensorflow.python.framework import function_def_to_graph
 
 from graphfreeze.errors import UnsupportedError
 from graphfreeze.training.graph import Edge, Graph, NamedGraph, Operation
+from graphfreeze.training.lookup_tables import Resource, use_resource
 from graphfreeze.training.operations import add_constant, add_operation
 from graphfreeze.training.variable_uses import VARIABLE_USES, Handle, Item, VariableSlot, VariableState, VariableUse
 
@@ -48,8 +49,8 @@ def functionalise(
         variables: The variables that it may capture, by the `id` of their handle tensor.
 
     Raises:
-        UnsupportedError: It captures a resource that is no variable, or uses a variable in a way that has no
-            functional form.
+        UnsupportedError: It uses a resource that is neither a variable nor a lookup table of numbers, or uses one in
+            a way that has no functional form.
     """
     graph_def = function.graph.as_graph_def()
     maker = _Functionaliser(function.graph, {f.signature.name: f for f in graph_def.library.function})
@@ -63,12 +64,7 @@ def functionalise(
     for captured, tensor in zip(function.captured_inputs, function.inputs[own:], strict=True):
         if tensor.dtype == tf.resource:
             slot = variables.get(id(captured))
-            if slot is None:
-                raise UnsupportedError(
-                    f"the training step captures the resource {tensor.name!r}, which is no variable (a lookup table, "
-                    "an iterator): only variables can become state of an ONNX graph; choose an endpoint without it"
-                )
-            environment[tensor.op.name] = [Handle(slot)]
+            environment[tensor.op.name] = [Resource(captured, tensor.name) if slot is None else Handle(slot)]
         else:
             environment[tensor.op.name] = [add_constant(graph, captured.numpy(), tensor.op.name)]
     state = VariableState()
@@ -106,6 +102,10 @@ class _Functionaliser:
                 environment[node.name] = self.loop(graph, node, inputs, state)
             elif node.op in _IFS:
                 environment[node.name] = self.branch(graph, node, inputs, state)
+            elif inputs and isinstance(inputs[0], Resource):
+                edges = [item for item in inputs if isinstance(item, Edge)]
+                passes = node.op == "Identity"
+                environment[node.name] = [inputs[0]] if passes else [*use_resource(graph, node, inputs[0], edges)]
             elif any(isinstance(item, Handle) for item in inputs):
                 environment[node.name] = self.use_variable(graph, node, inputs, state)
             else:
@@ -147,7 +147,7 @@ class _Functionaliser:
         cond, cond_state, (predicate,) = self.nested(node.attr["cond"].func.name, inputs)
         body, body_state, results = self.nested(node.attr["body"].func.name, inputs)
         for before, after in zip(inputs, results, strict=True):
-            if isinstance(before, Handle) and before != after:
+            if not isinstance(before, Edge) and before != after:
                 raise UnsupportedError(f"the loop {node.name!r} changes which variable a handle stands for")
         assert isinstance(predicate, Edge)
         cond.outputs = [predicate]
@@ -168,7 +168,7 @@ class _Functionaliser:
             if slot in body_state.written:
                 state.write(slot, output)
         outputs = iter(operation.outputs)
-        return [item if isinstance(item, Handle) else next(outputs) for item in inputs]
+        return [next(outputs) if isinstance(item, Edge) else item for item in inputs]
 
     def branch(self, graph: Graph, node: Any, inputs: Sequence[Item], state: VariableState) -> list[Item]:
         if node.op in ("If", "StatelessIf"):
@@ -181,7 +181,7 @@ class _Functionaliser:
         operation = Operation(node.op, node.name, [item for item in inputs if isinstance(item, Edge)])
         operation.inputs += [state.read(slot) for slot in slots]
         for key, (body, inner, results) in made.items():
-            if any(isinstance(item, Handle) for item in results):
+            if any(not isinstance(item, Edge) for item in results):
                 raise UnsupportedError(f"a branch of {node.name!r} returns a variable's handle")
             body.outputs = [item for item in results if isinstance(item, Edge)]
             body.inputs += [_input_of(inner, slot) for slot in slots]

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 
 from graphfreeze.training.graph import Edge, Graph
+from graphfreeze.training.lookup_tables import Resource
 from graphfreeze.training.operations import add_constant, add_operation
 
 __all__ = ["VARIABLE_USES", "Handle", "Item", "VariableSlot", "VariableState", "VariableUse"]
@@ -32,8 +33,8 @@ class Handle:
     slot: VariableSlot
 
 
-Item = Edge | Handle
-"""What an input of a node is: a tensor, or a variable's handle."""
+Item = Edge | Handle | Resource
+"""What an input of a node is: a tensor, a variable's handle, or another resource."""
 
 
 @dataclass(slots=True)
