@@ -32,7 +32,8 @@ def write(rewritten: RewrittenModel, directory: str | os.PathLike[str], *, link:
     The same model and plan give the same bytes. The original's directory is only read.
 
     Args:
-        rewritten: The rewritten model.
+        rewritten: The rewritten model. Its graph is given up: with constants in it, it may be as large as the model,
+            and TensorFlow needs as much again for the fingerprint.
         directory: Where to; it must not exist, or be empty.
         link: Hard-link files instead of copying them, where the file system can. Changing a linked file in place would
             change the original's too.
@@ -48,8 +49,9 @@ def write(rewritten: RewrittenModel, directory: str | os.PathLike[str], *, link:
         if rewritten.stored:
             copy = _link_or_copy if link else shutil.copyfile
             extend_checkpoint(rewritten.original, rewritten.plan, rewritten.stored, target, copy)
-        # Not kept in a variable: a graph with its constants may be as large as the model.
+        # Its bytes are not kept in a variable either. Clearing a message does not free its memory.
         (target / "saved_model.pb").write_bytes(_serialise(rewritten.proto))
+        rewritten.proto = saved_model_pb2.SavedModel()
         if rewritten.keras_metadata is not None:
             (target / KERAS_METADATA).write_bytes(rewritten.keras_metadata)
         write_fingerprint(target)

@@ -34,7 +34,7 @@ _PLAN_FILE = "plan.json"
 _MASKS_FILE = "masks.safetensors"
 
 # Larger arrays stay on disk until they are needed.
-_KEPT_BYTES = 1 << 24
+_KEPT_BYTES = 1 << 18
 
 
 def save_plan(plan: FreezePlan, directory: Path) -> None:

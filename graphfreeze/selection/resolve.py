@@ -29,7 +29,7 @@ __all__ = ["Selection", "SelectionKind", "resolve_plan"]
 
 SelectionKind = Literal["freeze", "train"]
 
-_KEPT_BYTES = 1 << 24
+_KEPT_BYTES = 1 << 18
 """Arrays of more bytes are not kept in a plan."""
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 import tf_keras
+from tensorflow.core.protobuf import saved_model_pb2
 
 from graphfreeze.errors import VerificationError
 from graphfreeze.passes.freeze_reads import RewrittenModel, freeze_reads
@@ -353,11 +354,12 @@ def test_frozen_elements_have_no_part_in_clipping(tmp_path: Path) -> None:
     # What is no norm to clip by stays as it is.
     assert shown["norm"] == before["norm"]
     # The prover finds a norm that is left unmasked.
-    library = rewritten.proto.meta_graphs[0].graph_def.library.function
+    proto = saved_model_pb2.SavedModel.FromString((tmp_path / "out" / "saved_model.pb").read_bytes())
+    library = proto.meta_graphs[0].graph_def.library.function
     (function,) = (f for f in library if f.signature.name in {u.function for u in rewritten.updates})
     nodes = {node.name: node for node in function.node_def}
     (norm,) = (n for n in nodes.values() if n.op == "L2Loss" and f"{n.name}/graphfreeze/keep" in nodes)
     norm.input[0] = nodes[f"{norm.name}/graphfreeze/keep"].input[1]
-    (tmp_path / "out" / "saved_model.pb").write_bytes(rewritten.proto.SerializeToString(deterministic=True))
+    (tmp_path / "out" / "saved_model.pb").write_bytes(proto.SerializeToString(deterministic=True))
     with pytest.raises(VerificationError, match="expected the value that is written to be masked"):
         prove(tmp_path / "in", tmp_path / "out", plan)
