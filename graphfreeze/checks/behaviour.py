@@ -21,7 +21,7 @@ from graphfreeze.training.functionalise import functionalise
 from graphfreeze.training.trace import resolve
 from graphfreeze.training.variable_uses import VariableSlot
 
-__all__ = ["Side", "check_behaviour"]
+__all__ = ["Side", "check_behaviour", "compare_gradients", "compare_outputs", "conclude"]
 
 _BATCH_SIZE = 8
 
@@ -99,13 +99,30 @@ def check_behaviour(
             reason = f"the original fails on random inputs, give it data: {error.message.splitlines()[0]}"
             skipped.append({"endpoint": name, "reason": reason})
             continue
-        outputs += _compare_outputs(name, twice, sides[1].run(batch))
+        outputs += compare_outputs(name, twice, sides[1].run(batch))
         try:
             originals = [sides[0].gradients(batch), sides[0].gradients(batch)]
         except (LookupError, tf.errors.OpError) as error:
             undifferentiated.append({"endpoint": name, "reason": f"the original has no gradients: {error}"})
             continue
-        gradients += _compare_gradients(name, names, frozen_here, originals, sides[1].gradients(batch))
+        gradients += compare_gradients(name, names, frozen_here, originals, sides[1].gradients(batch))
+    return conclude(outputs, gradients, skipped, undifferentiated)
+
+
+def conclude(
+    outputs: list[Report], gradients: list[Report], skipped: list[Report], undifferentiated: list[Report]
+) -> list[Report]:
+    """The checks for the report.
+
+    Args:
+        outputs: A record for each output of each endpoint.
+        gradients: A record for each gradient.
+        skipped: Endpoints that cannot be called, with the reason.
+        undifferentiated: Endpoints without gradients, with the reason.
+
+    Raises:
+        CheckFailedError: Something differs; `details` holds what and by how much.
+    """
     checks = [
         _check("the rewritten model computes what the original computes", "outputs, bit for bit", outputs, skipped),
         _check(
@@ -237,15 +254,17 @@ def _find(loaded: Any, object_path: str) -> Any:
     return None
 
 
-def _compare_outputs(endpoint: str, twice: Sequence[Batch], rewritten: Batch) -> list[Report]:
+def compare_outputs(endpoint: str, twice: Sequence[Batch], rewritten: Batch) -> list[Report]:
+    """A record for each output: of the original, twice, and of the rewritten model."""
     return [
         _record(endpoint, name, first, twice[1][name], rewritten[name], np.True_) for name, first in twice[0].items()
     ]
 
 
-def _compare_gradients(
+def compare_gradients(
     endpoint: str, names: Mapping[str, str], plan: FreezePlan, twice: Sequence[Batch], rewritten: Batch
 ) -> list[Report]:
+    """A record for each gradient: of the original, twice, and of the rewritten model."""
     frozen = {v.variable.object_path: v for v in plan.variables}
     records = []
     for path in dict.fromkeys([*twice[0], *rewritten]):

@@ -14,9 +14,9 @@ from graphfreeze.errors import CheckFailedError, UnsupportedError
 from graphfreeze.selection.plan import FreezePlan
 from graphfreeze.selection.variable import Variable
 
-__all__ = ["check_updates"]
+__all__ = ["STEPS", "check_updates", "conclude_updates", "held_record"]
 
-_STEPS = 3
+STEPS = 3
 
 
 def check_updates(
@@ -53,10 +53,24 @@ def check_updates(
             compared += _compare(rewritten, variables, plan, endpoint, held, data, seed)
         except (UnsupportedError, tf.errors.OpError) as error:
             skipped.append({"endpoint": endpoint, "reason": f"it cannot be run: {error}".splitlines()[0]})
+    return conclude_updates(compared, names, skipped)
+
+
+def conclude_updates(compared: list[Report], names: Mapping[str, str], skipped: list[Report]) -> Report:
+    """The check for the report.
+
+    Args:
+        compared: A record for each variable and slot in each endpoint.
+        names: Object path -> name.
+        skipped: Endpoints that cannot be run.
+
+    Raises:
+        CheckFailedError: A frozen element moved.
+    """
     for record in compared:
         record["variable"] = names[record["object_path"]]
     moved = [record for record in compared if record["moved_frozen_elements"]]
-    message = f"{len(compared)} variables and slots keep their frozen elements over {_STEPS} steps of the model's own"
+    message = f"{len(compared)} variables and slots keep their frozen elements over {STEPS} steps of the model's own"
     if skipped:
         message += f"; left out are the endpoints {', '.join(s['endpoint'] for s in skipped)}"
     check = {
@@ -88,21 +102,22 @@ def _compare(
     # The slots of some optimizers cannot be reached once they are loaded.
     before = {path: side.resources[path].numpy() for path in sorted(held) if path in side.resources}
     batch = side.batch(data, seed)
-    for _ in range(_STEPS):
+    for _ in range(STEPS):
         side.step(batch)
-    records = []
-    for path, stored in before.items():
-        frozen = plan.find(held[path])
-        assert frozen is not None, "only targeted variables and their slots are held"
-        mask = frozen.full_mask
-        now: Any = side.resources[path].numpy()
-        moved = [a.tobytes() != b.tobytes() for a, b in zip(stored[~mask], now[~mask], strict=True)]
-        records.append(
-            {
-                "endpoint": endpoint,
-                "object_path": path,
-                "frozen_elements": int(np.count_nonzero(~mask)),
-                "moved_frozen_elements": sum(moved),
-            }
-        )
-    return records
+    return [
+        held_record(endpoint, path, stored, side.resources[path].numpy(), plan, held) for path, stored in before.items()
+    ]
+
+
+def held_record(endpoint: str, path: str, before: Any, now: Any, plan: FreezePlan, held: Mapping[str, str]) -> Report:
+    """How many frozen elements of a variable or slot moved in storage."""
+    frozen = plan.find(held[path])
+    assert frozen is not None, "only targeted variables and their slots are held"
+    mask = frozen.full_mask
+    moved = [a.tobytes() != b.tobytes() for a, b in zip(before[~mask], now[~mask], strict=True)]
+    return {
+        "endpoint": endpoint,
+        "object_path": path,
+        "frozen_elements": int(np.count_nonzero(~mask)),
+        "moved_frozen_elements": sum(moved),
+    }

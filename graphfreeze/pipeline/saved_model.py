@@ -105,6 +105,7 @@ def check_behaviour_of(
         CheckFailedError: They differ.
     """
     from graphfreeze.checks.behaviour import check_behaviour
+    from graphfreeze.checks.sessions import check_sessions
     from graphfreeze.checks.updates import check_updates
 
     updated: dict[str, dict[str, str]] = {}
@@ -113,6 +114,10 @@ def check_behaviour_of(
             for label in update["endpoints"]:
                 name = label.partition(" ")[2]
                 updated.setdefault(name, {})[update["object_path"]] = variable["object_path"]
+    if not source.has_objects:
+        with in_report(report, "behaviour"):
+            report["checks"] += check_sessions(source, directory / "saved_model", plan, updated, seed=options.seed)
+        return
     with in_report(report, "behaviour"):
         report["checks"] += check_behaviour(
             source.directory,

@@ -1,0 +1,226 @@
+"""Runs the original and the rewritten model of TensorFlow 1 side by side, each in a session: outputs and gradients.
+
+`tf.saved_model.load` hides most variables of such a model, and cannot load signatures that give out references. A
+session has everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from graphfreeze.checks.behaviour import compare_gradients, compare_outputs, conclude
+from graphfreeze.checks.updates import STEPS, conclude_updates, held_record
+from graphfreeze.savedmodel.model import SavedModel
+from graphfreeze.selection.plan import FreezePlan
+from graphfreeze.selection.variable import Variable
+from graphfreeze.training.batch import random_inputs
+from graphfreeze.training.endpoint import TensorEntry
+
+__all__ = ["check_sessions"]
+
+_BATCH_SIZE = 8
+
+Array = npt.NDArray[Any]
+Report = dict[str, Any]
+
+v1 = tf.compat.v1
+
+
+def check_sessions(
+    source: SavedModel,
+    rewritten: Path,
+    plan: FreezePlan,
+    updated: Mapping[str, Mapping[str, str]],
+    *,
+    seed: int = 0,
+) -> list[Report]:
+    """Compare every signature that can be called with random dense tensors.
+
+    The original gets the plan's frozen values first. Its outputs must then be the rewritten model's, bit for bit, and
+    so must the gradients of the sum of squared outputs at trainable elements; at frozen ones they must be zero.
+    Signatures that update what is frozen are run in the rewritten model alone: there it must stay as it is stored.
+
+    Args:
+        source: The original.
+        rewritten: The rewritten SavedModel.
+        plan: What is frozen.
+        updated: By signature, the object paths of the variables and slots that it updates, each with the object path of
+            the targeted variable whose mask holds.
+        seed: Where random inputs come from.
+
+    Returns:
+        Checks for the report: outputs, gradients, and updates where there are any.
+
+    Raises:
+        CheckFailedError: Something differs; `details` holds what and by how much.
+    """
+    outputs: list[Report] = []
+    gradients: list[Report] = []
+    moved: list[Report] = []
+    skipped: list[Report] = []
+    undifferentiated: list[Report] = []
+    names = {variable.object_path: variable.name for variable in source.variables}
+    with _Session(source, source.directory) as before, _Session(source, rewritten) as after:
+        for key in sorted(endpoint.name for endpoint in source.endpoints):
+            batch = _batch(source.meta_graph.signature_def[key], seed)
+            if isinstance(batch, str):
+                skipped.append({"endpoint": key, "reason": batch})
+                continue
+            try:
+                if key in updated:
+                    moved += after.run_steps(key, batch, updated[key], plan)
+                    continue
+                twice = [before.run(key, batch, plan), before.run(key, batch, plan)]
+            except tf.errors.OpError as error:
+                skipped.append(
+                    {"endpoint": key, "reason": f"it fails on random inputs: {error.message.splitlines()[0]}"}
+                )
+                continue
+            outputs += compare_outputs(key, twice, after.run(key, batch))
+            try:
+                originals = [before.gradients(key, batch, plan), before.gradients(key, batch, plan)]
+            except (LookupError, ValueError, TypeError, tf.errors.OpError) as error:
+                reason = f"the original has no gradients: {str(error).splitlines()[0]}"
+                undifferentiated.append({"endpoint": key, "reason": reason})
+                continue
+            gradients += compare_gradients(key, names, plan, originals, after.gradients(key, batch))
+    checks = conclude(outputs, gradients, skipped, undifferentiated)
+    return [*checks, conclude_updates(moved, names, [])] if moved else checks
+
+
+class _Session:
+    """One of the two models, in a session.
+
+    Args:
+        source: The original, which both have the variables and signatures of.
+        directory: The model.
+    """
+
+    def __init__(self, source: SavedModel, directory: Path) -> None:
+        self._source = source
+        self._graph = v1.Graph()
+        # As elsewhere: TensorFlow must not reorder sums.
+        config = v1.ConfigProto()
+        config.graph_options.rewrite_options.arithmetic_optimization = 2
+        self._session = v1.Session(graph=self._graph, config=config)
+        self._gradients: dict[str, dict[str, Any]] = {}
+        self._reads: dict[str, Any] = {}
+        self._assigns: dict[str, tuple[Any, Any]] = {}
+        with self._graph.as_default():
+            tags = list(source.meta_graph.meta_info_def.tags)
+            self._signatures = v1.saved_model.loader.load(self._session, tags, str(directory)).signature_def
+        self._restore = (source.meta_graph.saver_def, str(directory / "variables" / "variables"))
+
+    def __enter__(self) -> _Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session.close()
+
+    def run(self, key: str, batch: Mapping[str, Array], plan: FreezePlan | None = None) -> dict[str, Array]:
+        """The outputs of a signature, with the variables as they were saved, or with a plan's frozen values."""
+        self._reset(plan)
+        signature = self._signatures[key]
+        fetches = {name: info.name for name, info in signature.outputs.items() if info.WhichOneof("encoding") == "name"}
+        found: dict[str, Any] = self._session.run(fetches, self._feed(key, batch))
+        return {name: np.asarray(value) for name, value in found.items()}
+
+    def gradients(self, key: str, batch: Mapping[str, Array], plan: FreezePlan | None = None) -> dict[str, Array]:
+        """The gradient of the sum of squared outputs for each trainable variable that has one."""
+        if key not in self._gradients:
+            with self._graph.as_default():
+                self._gradients[key] = self._differentiate(key)
+        self._reset(plan)
+        found: dict[str, Any] = self._session.run(self._gradients[key], self._feed(key, batch))
+        return {path: np.asarray(value) for path, value in found.items()}
+
+    def run_steps(
+        self, key: str, batch: Mapping[str, Array], held: Mapping[str, str], plan: FreezePlan
+    ) -> list[Report]:
+        """Run a signature that updates, and say how many frozen elements moved in storage."""
+        self._reset(None)
+        paths = {v.object_path: v for v in self._source.variables}
+        values = {path: self._value(paths[path]) for path in sorted(held)}
+        before = self._session.run(values)
+        for _ in range(STEPS):
+            self._session.run([info.name for info in self._signatures[key].outputs.values()], self._feed(key, batch))
+        now = self._session.run(values)
+        return [held_record(key, path, np.asarray(before[path]), np.asarray(now[path]), plan, held) for path in values]
+
+    def _feed(self, key: str, batch: Mapping[str, Array]) -> dict[str, Array]:
+        return {self._signatures[key].inputs[name].name: value for name, value in batch.items()}
+
+    def _reset(self, plan: FreezePlan | None) -> None:
+        """Restore everything; then give the variables a plan's frozen values."""
+        saver, prefix = self._restore
+        if saver.restore_op_name:
+            self._session.run(saver.restore_op_name, {saver.filename_tensor_name: prefix})
+        for frozen in () if plan is None else plan.variables:
+            value, assign = self._assign(frozen.variable)
+            stored = self._session.run(self._value(frozen.variable))
+            self._session.run(assign, {value: np.where(frozen.full_mask, stored, frozen.value)})
+
+    def _node(self, variable: Variable) -> Any:
+        """The tensor that is the variable's handle or reference."""
+        return self._graph.get_tensor_by_name(f"{variable.name}:0")
+
+    def _value(self, variable: Variable) -> Any:
+        """What is stored."""
+        node = self._node(variable)
+        if node.dtype != tf.resource:
+            return node
+        if variable.object_path not in self._reads:
+            with self._graph.as_default():
+                self._reads[variable.object_path] = tf.raw_ops.ReadVariableOp(resource=node, dtype=variable.dtype)
+        return self._reads[variable.object_path]
+
+    def _assign(self, variable: Variable) -> tuple[Any, Any]:
+        """What to feed in order to overwrite a variable, and what to run."""
+        if variable.object_path not in self._assigns:
+            node = self._node(variable)
+            with self._graph.as_default():
+                value = v1.placeholder(variable.dtype, variable.shape)
+                if node.dtype == tf.resource:
+                    assign = tf.raw_ops.AssignVariableOp(resource=node, value=value)
+                else:
+                    assign = tf.raw_ops.Assign(ref=node, value=value)
+            self._assigns[variable.object_path] = (value, assign)
+        return self._assigns[variable.object_path]
+
+    def _differentiate(self, key: str) -> dict[str, Any]:
+        named = [i.name for i in self._signatures[key].outputs.values() if i.WhichOneof("encoding") == "name"]
+        tensors = [self._graph.get_tensor_by_name(name) for name in named]
+        floats = [tf.cast(tensor, tf.float32) for tensor in tensors if tensor.dtype.base_dtype.is_floating]
+        watched = {v.object_path: self._node(v) for v in self._source.variables if v.trainable and "float" in v.dtype}
+        if not floats or not watched:
+            return {}
+        total = tf.add_n([tf.reduce_sum(tf.square(tensor)) for tensor in floats])
+        found = v1.gradients(total, list(watched.values()))
+        return {
+            path: tf.convert_to_tensor(gradient)
+            for path, gradient in zip(watched, found, strict=True)
+            if gradient is not None
+        }
+
+
+def _batch(signature: Any, seed: int) -> dict[str, Array] | str:
+    """Random inputs of a signature; or why there are none."""
+    entries = []
+    for name, info in sorted(signature.inputs.items()):
+        dtype = tf.as_dtype(info.dtype)
+        if info.WhichOneof("encoding") != "name" or dtype in (tf.string, tf.variant, tf.resource):
+            return f"no random values for its input {name}"
+        if info.tensor_shape.unknown_rank:
+            return f"its input {name} has no known rank"
+        shape = tuple(None if dim.size < 0 else int(dim.size) for dim in info.tensor_shape.dim)
+        entries.append(TensorEntry(name, shape, dtype.name))
+    return random_inputs(entries, {}, np.random.default_rng(seed), _BATCH_SIZE)
