@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from graphfreeze.artifact import Artifact, read_artifact
+from graphfreeze.artifact import Artifact, StateEntry, read_artifact
 from graphfreeze.artifact.inference import write_inference_model
 from graphfreeze.artifact.layout import to_stored, to_tensorflow
 from graphfreeze.artifact.tensors import TensorFile
@@ -68,10 +69,12 @@ def fold(
     model = SavedModel(parse_saved_model(content, str(original)), directory / "saved_model")
     has_step = (directory / "training" / "manifest.json").is_file()
     artifact = read_artifact(directory) if has_step else None
-    trained = _trained_values(model, artifact, source, explicit=state is not None)
+    trained, others = _trained_values(model, artifact, source, explicit=state is not None)
     inputs = [directory, *([source] if source.exists() else [])]
     with atomic_directory(Path(deploy), overwrite=overwrite, inputs=inputs) as destination:
-        fold_saved_model(content, model.directory, plan, trained, destination, keras_metadata=keras_metadata)
+        fold_saved_model(
+            content, model.directory, plan, trained, destination, others=others, keras_metadata=keras_metadata
+        )
         files: list[str] = []
         if artifact is not None and "forward" in artifact.manifest.graphs:
             folded = SavedModel(model.proto, destination)
@@ -86,13 +89,17 @@ def fold(
     }
 
 
-def _trained_values(model: SavedModel, artifact: Artifact | None, source: Path, *, explicit: bool) -> Values:
-    """Object path -> trained value, in TensorFlow's layout."""
+def _trained_values(
+    model: SavedModel, artifact: Artifact | None, source: Path, *, explicit: bool
+) -> tuple[Values, Values]:
+    """Object path -> trained value, in TensorFlow's layout; and checkpoint key -> value of what is no variable."""
+    from graphfreeze.savedmodel.lazy_arrays import LazyArrays
     from graphfreeze.savedmodel.trained_state import checkpoint_of, read_trained_state
 
     checkpoint = checkpoint_of(source) if explicit else None
     if checkpoint is not None:
-        return read_trained_state(model, checkpoint)
+        found = read_trained_state(model, checkpoint)
+        return found.variables, found.others
     if not source.is_file():
         raise DataError(
             f"expected a trained state at {source}, found none: "
@@ -108,14 +115,18 @@ def _trained_values(model: SavedModel, artifact: Artifact | None, source: Path, 
             "give a checkpoint of the loaded model, or a SavedModel"
         )
     stored = TensorFile(source)
-    trained: dict[str, npt.NDArray[Any]] = {}
+    trained: dict[str, Callable[[], npt.NDArray[Any]]] = {}
     for entry in artifact.manifest.state:
         if entry.object_path is None:
             continue
-        if entry.name not in stored or tuple(stored[entry.name].shape) != entry.stored_shape:
+        if entry.name not in stored or stored.shape(entry.name) != entry.stored_shape:
             raise DataError(f"{source} is no state of {model.directory.parent}: {entry.name} is missing or misshapen")
-        trained[entry.object_path] = to_tensorflow(stored[entry.name], entry)
-    return trained
+        trained[entry.object_path] = partial(_stored_value, stored, entry)
+    return LazyArrays(trained), {}
+
+
+def _stored_value(stored: TensorFile, entry: StateEntry) -> npt.NDArray[Any]:
+    return to_tensorflow(stored[entry.name], entry)
 
 
 def _forward_state(artifact: Artifact, folded: SavedModel, source: Path) -> Values:

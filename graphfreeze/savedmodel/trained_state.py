@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from graphfreeze.errors import DataError
-from graphfreeze.savedmodel.checkpoint import OBJECT_GRAPH_KEY, Checkpoint
+from graphfreeze.savedmodel.checkpoint import OBJECT_GRAPH_KEY, VARIABLE_VALUE, Checkpoint
+from graphfreeze.savedmodel.lazy_arrays import LazyArrays
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.savedmodel.session_keys import session_keys
 
-__all__ = ["LazyArrays", "checkpoint_of", "read_trained_state"]
+__all__ = ["TrainedState", "checkpoint_of", "read_trained_state"]
 
 Array = npt.NDArray[Any]
 
@@ -24,23 +27,16 @@ _INDEX = ".index"
 
 
 @dataclass(frozen=True)
-class LazyArrays(Mapping[str, Array]):
-    """Arrays by name, each read whenever it is asked for, and not kept.
+class TrainedState:
+    """What a checkpoint has for a model, read when it is asked for.
 
     Attributes:
-        readers: Name -> what reads it.
+        variables: Object path -> trained value.
+        others: Key in the model's own checkpoint -> the value of what is no variable: tables, iterators.
     """
 
-    readers: Mapping[str, Callable[[], Array]]
-
-    def __getitem__(self, name: str) -> Array:
-        return self.readers[name]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.readers)
-
-    def __len__(self) -> int:
-        return len(self.readers)
+    variables: LazyArrays
+    others: LazyArrays
 
 
 def checkpoint_of(state: Path) -> Checkpoint | None:
@@ -64,8 +60,8 @@ def checkpoint_of(state: Path) -> Checkpoint | None:
     return Checkpoint(state.parent, state.name) if state.with_name(state.name + _INDEX).is_file() else None
 
 
-def read_trained_state(model: SavedModel, checkpoint: Checkpoint) -> LazyArrays:
-    """The values that a checkpoint has for the variables of a model.
+def read_trained_state(model: SavedModel, checkpoint: Checkpoint) -> TrainedState:
+    """The values that a checkpoint has for the variables and other objects of a model.
 
     The checkpoint may be of a loaded model (`tf.train.Checkpoint(model)`), of an object that holds it at any depth
     (`tf.train.Checkpoint(model=model, optimizer=...)`), or what a session or `tf.saved_model.save` wrote. A session
@@ -74,9 +70,6 @@ def read_trained_state(model: SavedModel, checkpoint: Checkpoint) -> LazyArrays:
     Args:
         model: The model before training, with its checkpoint.
         checkpoint: The trained values.
-
-    Returns:
-        Object path -> trained value, for every variable that the checkpoint holds.
 
     Raises:
         DataError: The checkpoint is not one of this model.
@@ -87,7 +80,7 @@ def read_trained_state(model: SavedModel, checkpoint: Checkpoint) -> LazyArrays:
             f"{checkpoint.prefix} names its values without the objects that they belong to (a name-based checkpoint of "
             "TensorFlow 1). Give one of tf.train.Checkpoint, or a SavedModel."
         )
-    keys = _matching_keys(model, checkpoint)
+    start, keys = _matching_object(model, checkpoint)
     for_sessions = session_keys(model)
     readers: dict[str, Callable[[], Array]] = {}
     for node, variable in model.variables_by_node.items():
@@ -95,7 +88,24 @@ def read_trained_state(model: SavedModel, checkpoint: Checkpoint) -> LazyArrays:
             own = model.key_of_node.get(node)
             copies = [key for key in for_sessions.get(node, ()) if key != own and key in checkpoint.shapes]
             readers[variable.object_path] = _reader(model.checkpoint, checkpoint, own, keys[node], copies)
-    return LazyArrays(readers)
+    return TrainedState(LazyArrays(readers), LazyArrays(_other_readers(model, checkpoint, start)))
+
+
+def _other_readers(model: SavedModel, checkpoint: Checkpoint, start: int) -> dict[str, Callable[[], Array]]:
+    """Readers of what is no variable, by the keys in the model's checkpoint.
+
+    An object notes a name for all its values, to which the keys of these add: `table/.ATTRIBUTES/table` for
+    `...table-keys` and `...table-values`.
+    """
+    own = model.checkpoint.attributes_of(model.object_graph)
+    trained = checkpoint.attributes_of(model.object_graph, start)
+    stems = {own[place]: trained[place] for place in own if place in trained and place[1] != VARIABLE_VALUE}
+    readers: dict[str, Callable[[], Array]] = {}
+    for key in model.checkpoint.shapes:
+        stem = max((stem for stem in stems if key.startswith(stem)), key=len, default=None)
+        if stem is not None and (found := stems[stem] + key[len(stem) :]) in checkpoint.shapes:
+            readers[key] = partial(checkpoint.read, found)
+    return readers
 
 
 def _reader(
@@ -103,22 +113,32 @@ def _reader(
 ) -> Callable[[], Array]:
     def read() -> Array:
         value = after.read(trained)
-        if own is None or own != trained or not copies or value.tobytes() != before.read(own).tobytes():
+        if own is None or own != trained or not copies or not _same(value, before.read(own)):
             return value
         # The variable itself did not move; its copy may have, in a session.
-        moved = [copy for key in copies if (copy := after.read(key)).tobytes() != value.tobytes()]
-        return moved[0] if moved and moved[0].shape == value.shape else value
+        moved = next((copy for key in copies if not _same(copy := after.read(key), value)), value)
+        return moved if moved.shape == value.shape else value
 
     return read
 
 
-def _matching_keys(model: SavedModel, checkpoint: Checkpoint) -> dict[int, str]:
-    """Object node of the model -> key in the checkpoint, from the one object in it that is the model."""
+def _same(left: Array, right: Array) -> bool:
+    """Whether two arrays have the same bits."""
+    if left.shape != right.shape or left.dtype != right.dtype:
+        return False
+    if left.dtype.hasobject:
+        return bool(left.tolist() == right.tolist())
+    a, b = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (left, right))
+    return np.array_equal(a, b)
+
+
+def _matching_object(model: SavedModel, checkpoint: Checkpoint) -> tuple[int, dict[int, str]]:
+    """The one object in the checkpoint that is the model, and its keys by the model's object nodes."""
     objects = checkpoint.objects
     wanted = {n: v for n, v in model.variables_by_node.items() if n in model.key_of_node}
     first_names = {v.object_path.split("/", 1)[0] for v in wanted.values() if not v.object_path.startswith("#")}
     best: dict[int, str] = {}
-    matches: list[tuple[int, dict[int, str]]] = []
+    matches: list[tuple[int, int, dict[int, str]]] = []
     for depth, candidate in _by_depth(objects):
         if matches and depth > matches[0][0]:
             break
@@ -130,15 +150,15 @@ def _matching_keys(model: SavedModel, checkpoint: Checkpoint) -> dict[int, str]:
             n: keys[n] for n, v in wanted.items() if n in keys and tuple(checkpoint.shapes.get(keys[n], ())) == v.shape
         }
         if len(found) == len(wanted):
-            matches.append((depth, found))
+            matches.append((depth, candidate, found))
         best = max(best, found, key=len)
-    if len(matches) > 1 and any(found != best for _, found in matches):
+    if len(matches) > 1 and any(found != best for _, _, found in matches):
         raise DataError(
             f"{checkpoint.prefix} holds {len(matches)} objects with all variables of this model: it cannot be "
             "told which is the trained one. Save the model alone: tf.train.Checkpoint(model).save(PREFIX)."
         )
     if matches:
-        return matches[0][1]
+        return matches[0][1:]
     missing = [v for n, v in wanted.items() if n not in best]
     raise DataError(
         f"{checkpoint.prefix} is no checkpoint of this model: of {len(wanted)} variables it lacks {len(missing)}, "
