@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from graphfreeze import Trainer
@@ -19,6 +18,8 @@ class OnnxruntimeSide:
         self.trainer = Trainer(out, device="cpu")
         manifest = self.trainer.artifact.manifest
         self._entries = {entry.name: entry for entry in manifest.state}
+        assert self.trainer.frozen is not None
+        self._frozen = self.trainer.frozen
         self._names = [entry.name for entry in manifest.batch]
 
     def step(self, inputs: Array, labels: Array) -> float:
@@ -28,14 +29,18 @@ class OnnxruntimeSide:
     def gradients(self, inputs: Array, labels: Array) -> tuple[float, dict[str, Array]]:
         """Loss and gradients of a batch, with nothing updated."""
         found = self.trainer.gradients(self._batch(inputs, labels))
-        return found.loss, self._in_tensorflow(found.gradients)
+        return found.loss, {name: self._whole_gradient(name, value) for name, value in found.gradients.items()}
 
     def state(self) -> dict[str, Array]:
-        """Every tensor of the state by name."""
-        return self._in_tensorflow(self.trainer.state_dict())
+        """Every tensor of the state by name; of parameters all slices, also those that are constants of the graphs."""
+        return {
+            name: self._frozen.to_tensorflow(value, self._entries[name])
+            for name, value in self.trainer.state_dict().items()
+        }
 
     def _batch(self, inputs: Array, labels: Array) -> dict[str, Array]:
         return dict(zip(self._names, (inputs, labels), strict=True))
 
-    def _in_tensorflow(self, stored: Mapping[str, Array]) -> dict[str, Array]:
-        return {name: to_tensorflow(value, self._entries[name]) for name, value in stored.items()}
+    def _whole_gradient(self, name: str, stored: Array) -> Array:
+        part = self._frozen.partly.get(name)
+        return to_tensorflow(stored if part is None else part.whole_gradient(stored), self._entries[name])
