@@ -16,7 +16,7 @@ from graphfreeze.training.arguments import Configured, construct, parse_configur
 
 __all__ = ["LOSSES", "OutputLoss", "make_loss", "parse_loss", "parse_losses", "sample_targets", "target_spec"]
 
-_NOT_OFFERED = {"Loss", "CTC"}  # the base class; CTC's targets need lengths, and its operation has no ONNX form
+_NOT_OFFERED = {"Loss"}  # the base class
 
 _ALIASES = {
     "mse": "mean_squared_error",
@@ -29,12 +29,18 @@ _ALIASES = {
 _INTEGER_TARGETS = frozenset({"sparse_categorical_crossentropy", "categorical_generalized_cross_entropy", "circle"})
 
 
+_SPELT = {"KLDivergence": "kl_divergence", "CTC": "ctc"}
+
+_LABELS = "labels"
+"""The argument of `ctc` that Keras does not have: how many labels a target has, zeros at the end included."""
+
+
 def _classes() -> dict[str, str]:
     found = {}
     for name in dir(keras.losses):
         item = getattr(keras.losses, name)
         if isinstance(item, type) and issubclass(item, keras.losses.Loss) and name not in _NOT_OFFERED:
-            found["kl_divergence" if name == "KLDivergence" else snake_case(name)] = name
+            found[_SPELT.get(name, snake_case(name))] = name
     return found
 
 
@@ -83,6 +89,9 @@ def parse_losses(texts: str | Sequence[str]) -> list[OutputLoss]:
 
 def make_loss(configured: Configured) -> Any:
     """The Keras loss."""
+    if configured.name == "ctc":
+        arguments = {key: value for key, value in configured.arguments.items() if key != _LABELS}
+        configured = Configured(configured.name, arguments)
     return construct(getattr(keras.losses, LOSSES[configured.name]), configured, "loss")
 
 
@@ -90,6 +99,8 @@ def target_spec(
     configured: Configured, shape: tuple[int | None, ...], dtype: str
 ) -> tuple[tuple[int | None, ...], str]:
     """The shape and dtype of the targets for outputs of this shape and dtype."""
+    if configured.name == "ctc":
+        return (shape[0], _label_count(configured, shape)), "int32"
     if configured.name in _INTEGER_TARGETS:
         if len(shape) < 2:
             raise UsageError(
@@ -98,6 +109,19 @@ def target_spec(
             )
         return shape[:-1], "int64"
     return shape, dtype
+
+
+def _label_count(configured: Configured, shape: tuple[int | None, ...]) -> int:
+    if len(shape) != 3:
+        raise UsageError(
+            f"the loss 'ctc' needs outputs with scores of each class at each time step, found the shape {shape}"
+        )
+    count = configured.arguments.get(_LABELS, shape[1])
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise UsageError(
+            f"the loss 'ctc' needs to know how many labels its targets have at most: ctc:labels=20, say; found {count}"
+        )
+    return count
 
 
 def sample_targets(
@@ -112,6 +136,10 @@ def sample_targets(
         classes: The size of the outputs' last axis.
     """
     name = configured.name
+    if name == "ctc":
+        # Half as many labels as there is room for, so that there is a path through them; 0 is the blank.
+        labels = rng.integers(1, max(classes, 2), shape)
+        return np.where(np.arange(shape[1]) < max(1, shape[1] // 2 - 1), labels, 0)
     if name in _INTEGER_TARGETS:
         return rng.integers(0, classes, shape)
     if name.startswith("binary") or name in ("dice", "tversky"):

@@ -33,7 +33,6 @@ def left_out() -> list[tuple[str, str]]:
     """What has no case, and why."""
     return [
         *((f"keras.layers.{name}", why) for name, why in LEFT_OUT.items()),
-        ("keras.losses.CTC", "its targets need lengths, and its operation has no ONNX form"),
         ("keras.optimizers.LossScaleOptimizer", "the step takes the gradients of the loss itself, unscaled"),
         ("keras.optimizers.MultiOptimizer", "it is made of optimizers, which the command line cannot say"),
     ]

@@ -17,6 +17,7 @@ _OUTPUTS = {
 }
 _NORMALISED = after_dense((5,), lambda h: keras.layers.UnitNormalization()(h))
 _SEQUENCE = after_dense((3, 5))
+_SPEECH = after_dense((7, 5))
 _ON_SEQUENCES = ["mse", "sparse_categorical_crossentropy:from_logits=true", "categorical_crossentropy:from_logits=true"]
 
 _FOR = {
@@ -49,7 +50,8 @@ def loss_cases() -> list[Case]:
     """Each loss by itself, its variants, and the usual ones on sequences."""
     cases = []
     for name, tracks in LOSSES.items():
-        make = _NORMALISED if name == "circle" else _OUTPUTS[_FOR.get(name, "linear")]
+        special = {"circle": _NORMALISED, "ctc": _SPEECH}
+        make = special.get(name) or _OUTPUTS[_FOR.get(name, "linear")]
         cases.append(Case("losses", name, make, loss=name, tracks=tracks))
         for arguments in _VARIANTS.get(name, ()):
             make = _OUTPUTS["linear" if "from_logits" in arguments else _FOR.get(name, "linear")]

@@ -57,3 +57,9 @@ def tile(node: Node) -> Tensor:
 def range_(node: Node, start: ir.Value, limit: ir.Value, delta: ir.Value) -> ir.Value:
     """The numbers from start to limit in steps of delta."""
     return node.emit("Range", start, limit, delta)
+
+
+@rule("Empty", inputs=(UNUSED,))
+def empty(node: Node) -> ir.Value:
+    """An array for something to be written to: zeros."""
+    return node.emit("Expand", node.scalar(0), node.shape(node.outputs[0]))
