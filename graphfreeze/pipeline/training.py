@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from graphfreeze.artifact import load_data, write_artifact
 from graphfreeze.artifact.manifest_json import losses_to_json
-from graphfreeze.errors import DataError, UsageError
+from graphfreeze.errors import DataError, UnsupportedError, UsageError
 from graphfreeze.pipeline.options import Batch, Options
 from graphfreeze.pipeline.report import Report, in_report
 from graphfreeze.pipeline.saved_model import check_behaviour_of
@@ -34,11 +34,19 @@ def check_request(source: SavedModel, options: Options) -> None:
     Raises:
         UsageError: A name or an argument is wrong.
         DataError: There is no such data.
+        UnsupportedError: The model takes references to variables, as TensorFlow 1 had them.
     """
     from graphfreeze.training.endpoint import TRAINING_ENDPOINT
     from graphfreeze.training.losses import parse_losses
     from graphfreeze.training.optimizers import parse_optimizer
 
+    references = source.references_of_signatures
+    if references:
+        raise UnsupportedError(
+            f"{source.directory} takes the reference variable {references[0]!r} in a signature, as TensorFlow 1 wrote "
+            "variables that are no resources. tf.saved_model.load does not give access to these, so that no training "
+            "step can be traced: rewrite the SavedModel alone with --no-onnx, and train it in a session"
+        )
     parse_losses(options.loss or ())
     parse_optimizer(options.optimizer)
     names = {endpoint.name for endpoint in source.endpoints}

@@ -19,7 +19,7 @@ from graphfreeze.savedmodel.directory import check_assets
 from graphfreeze.savedmodel.endpoints import Endpoint, list_endpoints
 from graphfreeze.savedmodel.files import check_variable_files, read_saved_model
 from graphfreeze.savedmodel.graph_variables import GraphVariable, list_graph_variables
-from graphfreeze.savedmodel.main_graph import MAIN_GRAPH, signature_outputs
+from graphfreeze.savedmodel.main_graph import MAIN_GRAPH, signature_nodes, signature_outputs
 from graphfreeze.savedmodel.references import check_references
 from graphfreeze.savedmodel.saver_slice import initialising_nodes, saving_nodes
 from graphfreeze.savedmodel.stored_values import check_stored, check_values
@@ -122,6 +122,13 @@ class SavedModel:
         if self.has_objects:
             return {}
         return list_graph_variables(self.meta_graph, self.main_body, self.checkpoint)
+
+    @property
+    def references_of_signatures(self) -> list[str]:
+        """The names of the reference variables that signatures depend on, sorted."""
+        nodes = signature_nodes(self.meta_graph) if not self.has_objects else set()
+        found = (self.main_body.nodes[i].name for v in self.graph_variables.values() if v.is_reference for i in v.nodes)
+        return sorted(nodes.intersection(found))
 
     @cached_property
     def initialising(self) -> frozenset[int]:

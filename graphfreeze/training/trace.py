@@ -154,7 +154,7 @@ def _parameters(loaded: Any, variables: Sequence[Variable], plan: FreezePlan, en
     captured = {id(tensor) for tensor in endpoint.function.captured_inputs}
     parameters = []
     for variable in variables:
-        resource = resolve(loaded, variable.object_path)
+        resource = _loaded(loaded, variable)
         if not hasattr(resource, "handle"):
             continue
         frozen = plan.find(variable.object_path)
@@ -171,6 +171,13 @@ def _parameters(loaded: Any, variables: Sequence[Variable], plan: FreezePlan, en
         )
         parameters.append(Parameter(name, variable, resource, frozen, trains))
     return parameters
+
+
+def _loaded(loaded: Any, variable: Variable) -> Any:
+    """The loaded variable. What TensorFlow 1 saved has no paths: there, variables go by their names."""
+    if isinstance(getattr(loaded, "graph", None), tf.Graph):
+        return next((v for v in loaded.variables if v.name.removesuffix(":0") == variable.name), None)
+    return resolve(loaded, variable.object_path)
 
 
 def resolve(loaded: Any, object_path: str) -> Any:
