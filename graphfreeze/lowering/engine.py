@@ -103,6 +103,11 @@ class Lowering:
                 return self.missing(operation, missing, outputs)
             self.reasons[operation] = str(reason)
             return self.missing(operation, frozenset({operation}), outputs)
+        except ValueError:
+            # Where the shape of a missing tensor is made up, others need not fit it.
+            if missing:
+                return self.missing(operation, missing, outputs)
+            raise
 
     def _apply(self, operation: Operation, inputs: list[Tensor], outputs: list[Tensor]) -> list[Tensor]:
         found = RULES[operation.type]
