@@ -20,10 +20,12 @@ class Device:
     Attributes:
         kind: `cpu` or `cuda`.
         reason: Why this one, in words.
+        threads: How many threads of the CPU share a node's work; None leaves it to onnxruntime, which takes all cores.
     """
 
     kind: Literal["cpu", "cuda"]
     reason: str
+    threads: int | None = None
 
     @property
     def provider(self) -> str:

@@ -34,6 +34,8 @@ def create_session(
     # Planning which tensors share memory takes time quadratic in the nodes (half a minute for ten thousand), and saves
     # none that was measured: the arena hands freed blocks out again either way.
     options.enable_mem_reuse = False
+    if device.threads is not None:
+        options.intra_op_num_threads = device.threads
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
