@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
 from graphfreeze.checks.behaviour import compare_gradients, compare_outputs, conclude
 from graphfreeze.checks.updates import STEPS, conclude_updates, held_record
@@ -110,12 +111,18 @@ class _Session:
         config = v1.ConfigProto()
         config.graph_options.rewrite_options.arithmetic_optimization = 2
         self._session = v1.Session(graph=self._graph, config=config)
-        self._gradients: dict[str, dict[str, Any]] = {}
-        self._reads: dict[str, Any] = {}
-        self._assigns: dict[str, tuple[Any, Any]] = {}
+        tags = list(source.meta_graph.meta_info_def.tags)
+        loader = SavedModelLoader(str(directory))
+        self._signatures = loader.get_meta_graph_def_from_tags(tags).signature_def
         with self._graph.as_default():
-            tags = list(source.meta_graph.meta_info_def.tags)
-            self._signatures = v1.saved_model.loader.load(self._session, tags, str(directory)).signature_def
+            saver, _ = loader.load_graph(self._graph, tags)
+            # All nodes come before the first run: gradients of branches and loops change their nodes.
+            self._values = {variable.object_path: self._value(variable) for variable in source.variables}
+            self._assigns = {v.object_path: self._assign(v) for v in source.variables}
+            self._gradients = {endpoint.name: self._differentiate(endpoint.name) for endpoint in source.endpoints}
+        with self._session.as_default():
+            loader.restore_variables(self._session, saver)
+            loader.run_init_ops(self._session, tags)
         self._restore = (source.meta_graph.saver_def, str(directory / "variables" / "variables"))
 
     def __enter__(self) -> _Session:
@@ -136,11 +143,11 @@ class _Session:
 
     def gradients(self, key: str, batch: Mapping[str, Array], plan: FreezePlan | None = None) -> dict[str, Array]:
         """The gradient of the sum of squared outputs for each trainable variable that has one."""
-        if key not in self._gradients:
-            with self._graph.as_default():
-                self._gradients[key] = self._differentiate(key)
+        gradients = self._gradients[key]
+        if isinstance(gradients, Exception):
+            raise gradients
         self._reset(plan)
-        found: dict[str, Any] = self._session.run(self._gradients[key], self._feed(key, batch))
+        found: dict[str, Any] = self._session.run(gradients, self._feed(key, batch))
         return {path: np.asarray(value) for path, value in found.items()}
 
     def run_steps(
@@ -148,8 +155,7 @@ class _Session:
     ) -> list[Report]:
         """Run a signature that updates, and say how many frozen elements moved in storage."""
         self._reset(None)
-        paths = {v.object_path: v for v in self._source.variables}
-        values = {path: self._value(paths[path]) for path in sorted(held)}
+        values = {path: self._values[path] for path in sorted(held)}
         before = self._session.run(values)
         for _ in range(STEPS):
             self._session.run([info.name for info in self._signatures[key].outputs.values()], self._feed(key, batch))
@@ -165,8 +171,8 @@ class _Session:
         if saver.restore_op_name:
             self._session.run(saver.restore_op_name, {saver.filename_tensor_name: prefix})
         for frozen in () if plan is None else plan.variables:
-            value, assign = self._assign(frozen.variable)
-            stored = self._session.run(self._value(frozen.variable))
+            value, assign = self._assigns[frozen.variable.object_path]
+            stored = self._session.run(self._values[frozen.variable.object_path])
             self._session.run(assign, {value: np.where(frozen.full_mask, stored, frozen.value)})
 
     def _node(self, variable: Variable) -> Any:
@@ -176,27 +182,17 @@ class _Session:
     def _value(self, variable: Variable) -> Any:
         """What is stored."""
         node = self._node(variable)
-        if node.dtype != tf.resource:
-            return node
-        if variable.object_path not in self._reads:
-            with self._graph.as_default():
-                self._reads[variable.object_path] = tf.raw_ops.ReadVariableOp(resource=node, dtype=variable.dtype)
-        return self._reads[variable.object_path]
+        return tf.raw_ops.ReadVariableOp(resource=node, dtype=variable.dtype) if node.dtype == tf.resource else node
 
     def _assign(self, variable: Variable) -> tuple[Any, Any]:
         """What to feed in order to overwrite a variable, and what to run."""
-        if variable.object_path not in self._assigns:
-            node = self._node(variable)
-            with self._graph.as_default():
-                value = v1.placeholder(variable.dtype, variable.shape)
-                if node.dtype == tf.resource:
-                    assign = tf.raw_ops.AssignVariableOp(resource=node, value=value)
-                else:
-                    assign = tf.raw_ops.Assign(ref=node, value=value)
-            self._assigns[variable.object_path] = (value, assign)
-        return self._assigns[variable.object_path]
+        node, value = self._node(variable), v1.placeholder(variable.dtype, variable.shape)
+        if node.dtype == tf.resource:
+            return value, tf.raw_ops.AssignVariableOp(resource=node, value=value)
+        return value, tf.raw_ops.Assign(ref=node, value=value)
 
-    def _differentiate(self, key: str) -> dict[str, Any]:
+    def _differentiate(self, key: str) -> dict[str, Any] | Exception:
+        """What to run for the gradients of a signature; or why it has none."""
         named = [i.name for i in self._signatures[key].outputs.values() if i.WhichOneof("encoding") == "name"]
         tensors = [self._graph.get_tensor_by_name(name) for name in named]
         floats = [tf.cast(tensor, tf.float32) for tensor in tensors if tensor.dtype.base_dtype.is_floating]
@@ -204,7 +200,10 @@ class _Session:
         if not floats or not watched:
             return {}
         total = tf.add_n([tf.reduce_sum(tf.square(tensor)) for tensor in floats])
-        found = v1.gradients(total, list(watched.values()))
+        try:
+            found = v1.gradients(total, list(watched.values()))
+        except (LookupError, ValueError, TypeError) as error:
+            return error
         return {
             path: tf.convert_to_tensor(gradient)
             for path, gradient in zip(watched, found, strict=True)

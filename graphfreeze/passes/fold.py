@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from graphfreeze.passes.write import copy_files, write_fingerprint
 from graphfreeze.savedmodel.checkpoint import OBJECT_GRAPH_KEY
 from graphfreeze.savedmodel.checkpoint_writer import write_checkpoint
 from graphfreeze.savedmodel.files import VARIABLES_PREFIX, parse_saved_model
+from graphfreeze.savedmodel.graph_variables import Stored
 from graphfreeze.savedmodel.keras_metadata import KERAS_METADATA
 from graphfreeze.savedmodel.lazy_arrays import LazyArrays
 from graphfreeze.savedmodel.model import SavedModel
@@ -108,12 +109,32 @@ def _merged_readers(
         raise DataError(f"The model has no variable at object path {unknown[0]!r}. It has: {', '.join(sorted(paths))}.")
     for_sessions = session_keys(model)
     merged: dict[str, Callable[[], npt.NDArray[Any]]] = {}
+    parts: dict[str, list[tuple[Stored, Variable]]] = {}
     for node, variable in model.variables_by_node.items():
         path = variable.object_path
         if plan.find(path) is not None or path in trained:
+            place = model.graph_variables[node].stored if not model.has_objects else None
+            if place is not None and place.part:
+                parts.setdefault(place.key, []).append((place, variable))
+                continue
             for key in {model.key_of_node[node], *for_sessions.get(node, ())}:
                 merged[key] = partial(_effective, model, variable, plan, trained)
+    merged |= {key: partial(_joined, model, key, slices, plan, trained) for key, slices in parts.items()}
     return merged
+
+
+def _joined(
+    model: SavedModel,
+    key: str,
+    slices: Sequence[tuple[Stored, Variable]],
+    plan: FreezePlan,
+    trained: Mapping[str, npt.NDArray[Any]],
+) -> npt.NDArray[Any]:
+    """The value of a partitioned variable of TensorFlow 1, as one: its savers restore slices of that, too."""
+    whole = model.checkpoint.read(key).copy()
+    for place, variable in slices:
+        whole[place.index] = _effective(model, variable, plan, trained)
+    return whole
 
 
 def _effective(

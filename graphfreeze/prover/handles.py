@@ -55,6 +55,10 @@ class Context:
         """Whether the tensor is the reference of a targeted variable."""
         return Tensor.parse(text).key in self.references
 
+    def switches(self, node: node_def_pb2.NodeDef, position: int) -> bool:
+        """Whether a node hands on what it takes there to either branch, as TensorFlow 1 has them."""
+        return self.is_session and bool(node.op == "Switch") and position == 0
+
     def variable_of(self, text: str) -> int | None:
         """The object node of the targeted variable whose handle the tensor carries, or None."""
         if not self.sources:
@@ -87,7 +91,7 @@ class Context:
                 return tensor, None
             seen.add(text)
             inputs = data_inputs(node)
-            if node.op == "Switch" and self.is_session and inputs:
+            if self.switches(node, 0) and inputs:
                 text = inputs[0]
                 continue
             # What a loop returns at k is what it was given at k: `check_loop` proves that for every loop.

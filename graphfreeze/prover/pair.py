@@ -201,10 +201,14 @@ class Pair:
             if dtype != target.dtype:
                 self._fail("expected the read to have the variable's dtype, found another", node.name, target.name)
             self._raws[(node.name, 0)] = RawRead(self._rewritten.nodes[node.name], target)
-        elif not self._context.is_call(node) and (
-            # A custom gradient may do anything with a handle. On a call the attribute names the call's own gradient,
-            # which early TensorFlow 2 noted there and every loader makes anew.
-            "_gradient_op_type" in node.attr or not (node.op in SAME or node.op in HARMLESS)
+        elif (
+            not self._context.is_call(node)
+            and not self._context.switches(node, position)
+            and (
+                # A custom gradient may do anything with a handle. On a call the attribute names the call's own
+                # gradient, which early TensorFlow 2 noted there and every loader makes anew.
+                "_gradient_op_type" in node.attr or not (node.op in SAME or node.op in HARMLESS)
+            )
         ):
             self._fail(
                 f"expected the variable's handle to reach operations known to be safe only, found it in {node.op}",

@@ -231,7 +231,7 @@ class Values:
                 elif write is not None and position in write.handles:
                     continue
                 elif "_gradient_op_type" in node.attr or not (
-                    node.op in SAME or node.op in HARMLESS or context.is_call(node)
+                    node.op in SAME or node.op in HARMLESS or context.is_call(node) or context.switches(node, position)
                 ):
                     found.append((variable, None))
         return found

@@ -89,11 +89,13 @@ class Checkpoint:
         """What a rewrite added to the checkpoint: masks and values, below a last child of the root.
 
         Args:
-            graph: The original's object graph, which lacks that child.
+            graph: The original's object graph, which lacks that child; one that is empty has nothing added.
 
         Returns:
             The checkpoint's object graph without it (None where there is none), and the keys that belong to it.
         """
+        if not graph.nodes:
+            return None, frozenset()
         own = {child.local_name for child in graph.nodes[0].children}
         last = self.objects.nodes[0].children[-1] if self.objects.nodes[0].children else None
         if last is None or last.local_name in own or not last.local_name.startswith("graphfreeze"):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from graphfreeze.errors import UnsupportedError
 from graphfreeze.savedmodel.files import parse_saved_model
+from graphfreeze.savedmodel.main_graph import MAIN_GRAPH
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection.plan import FreezePlan
 from graphfreeze.selection.plan_files import load_plan
@@ -54,12 +55,13 @@ def find_earlier_rewrite(model: SavedModel) -> EarlierRewrite | None:
                 "That cannot be rewritten again: fold it first, and rewrite the result with both selections."
             )
         return EarlierRewrite(plan, base)
-    for function in model.functions.values():
-        for node in function.node_def:
+    bodies = {f"function {name}": function.node_def for name, function in model.functions.items()}
+    for where, nodes in (bodies | {MAIN_GRAPH: model.meta_graph.graph_def.node}).items():
+        for node in nodes:
             if node.op in ("AddV2", "SelectV2") and _MASKED_READ.fullmatch(node.name):
                 raise UnsupportedError(
-                    f"{model.directory} holds masked reads of an earlier rewrite ({node.name} in function "
-                    f"{function.signature.name}) without its plan: it was loaded and saved again. Fold it first: "
+                    f"{model.directory} holds masked reads of an earlier rewrite ({node.name} in {where}) "
+                    "without its plan: it was loaded and saved again. Fold it first: "
                     f"graphfreeze fold OUT DEPLOY --state {model.directory}, with the OUT of that rewrite. Then "
                     "rewrite DEPLOY with both selections."
                 )

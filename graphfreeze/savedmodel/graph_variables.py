@@ -48,6 +48,16 @@ class Stored:
         whole = all(e in ("-", f"0,{size}") for e, size in zip(extents.split(":"), sizes, strict=False))
         return self.key if whole else f"{self.key}:{extents}"
 
+    @property
+    def index(self) -> tuple[slice, ...]:
+        """The slice as an index into the whole."""
+        *sizes, extents = self.part.split(" ")
+        ranges = [
+            (0, size) if extent == "-" else extent.split(",")
+            for extent, size in zip(extents.split(":"), sizes, strict=True)
+        ]
+        return tuple(slice(int(start), int(start) + int(length)) for start, length in ranges)
+
 
 @dataclass(frozen=True, slots=True)
 class GraphVariable:

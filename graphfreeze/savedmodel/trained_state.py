@@ -65,7 +65,8 @@ def read_trained_state(model: SavedModel, checkpoint: Checkpoint) -> TrainedStat
 
     The checkpoint may be of a loaded model (`tf.train.Checkpoint(model)`), of an object that holds it at any depth
     (`tf.train.Checkpoint(model=model, optimizer=...)`), or what a session or `tf.saved_model.save` wrote. A session
-    trains a Keras 3 export's second copy of each variable; where only that one moved, it is what counts.
+    trains a Keras 3 export's second copy of each variable; where only that one moved, it is what counts. Of a model of
+    TensorFlow 1, it is what a saver wrote.
 
     Args:
         model: The model before training, with its checkpoint.
@@ -75,6 +76,8 @@ def read_trained_state(model: SavedModel, checkpoint: Checkpoint) -> TrainedStat
         DataError: The checkpoint is not one of this model.
         ModelReadError: It is corrupt.
     """
+    if not model.has_objects:
+        return _of_graph(model, checkpoint)
     if OBJECT_GRAPH_KEY not in checkpoint.shapes:
         raise DataError(
             f"{checkpoint.prefix} names its values without the objects that they belong to (a name-based checkpoint of "
@@ -89,6 +92,29 @@ def read_trained_state(model: SavedModel, checkpoint: Checkpoint) -> TrainedStat
             copies = [key for key in for_sessions.get(node, ()) if key != own and key in checkpoint.shapes]
             readers[variable.object_path] = _reader(model.checkpoint, checkpoint, own, keys[node], copies)
     return TrainedState(LazyArrays(readers), LazyArrays(_other_readers(model, checkpoint, start)))
+
+
+def _of_graph(model: SavedModel, checkpoint: Checkpoint) -> TrainedState:
+    """What a saver of TensorFlow 1 wrote: the model's own keys."""
+    readers: dict[str, Callable[[], Array]] = {}
+    places = {found.variable.object_path: found for found in model.graph_variables.values() if found.stored is not None}
+    for path, found in places.items():
+        place, variable = found.stored, found.variable
+        assert place is not None, "these are left out"
+        whole = model.checkpoint.shapes[place.key]
+        if place.key not in checkpoint.shapes or checkpoint.shapes[place.key] != whole:
+            raise DataError(
+                f"{checkpoint.prefix} is no checkpoint of this model: expected {place.key!r} of shape {whole}, found "
+                f"{checkpoint.shapes.get(place.key, 'none')}. Give what a saver of TensorFlow 1 wrote "
+                "(tf.compat.v1.train.Saver), or the model saved again by a session."
+            )
+        if place.part:
+            readers[path] = partial(checkpoint.read_part, place.key, place.part, variable.dtype)
+        else:
+            readers[path] = partial(checkpoint.read, place.key)
+    own = {found.stored.key for found in places.values() if found.stored is not None}
+    others = {key: partial(checkpoint.read, key) for key in model.checkpoint.shapes if key not in own}
+    return TrainedState(LazyArrays(readers), LazyArrays({k: v for k, v in others.items() if k in checkpoint.shapes}))
 
 
 def _other_readers(model: SavedModel, checkpoint: Checkpoint, start: int) -> dict[str, Callable[[], Array]]:
