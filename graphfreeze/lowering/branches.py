@@ -154,7 +154,7 @@ def _copy(tensor: Tensor, copies: dict[int, Tensor]) -> Tensor:
 
 
 def _copy_list(of: TensorList, copies: dict[int, Tensor]) -> TensorList:
-    made = TensorList(of.dtype, of.length, of.shape, of.declared, variable=of.variable)
+    made = TensorList(of.dtype, of.length, of.shape, of.declared, variable=of.variable, rows=of.rows)
     made.stack = _copy(of.stack, copies) if of.stack is not None else None
     made.item = _copy(of.item, copies) if of.item is not None else None
     if (change := of.change) is not None:

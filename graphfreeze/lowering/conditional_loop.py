@@ -1,4 +1,8 @@
-"""A While that runs for as long as data say becomes a Loop: every variable that changes is a state."""
+"""A While that runs for as long as data say becomes a Loop: every variable that changes is a state.
+
+Lists are the exception where the body appends an item at each iteration, as loops do for their gradients, which the
+Loop stacks; or removes one, as those gradients do, which is read from such a stack.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,10 @@ import onnx_ir as ir
 
 from graphfreeze.lowering import lists
 from graphfreeze.lowering.carried_list import CarriedList
-from graphfreeze.lowering.loop_body import LoopBody
+from graphfreeze.lowering.loop_body import LoopBody, Results
 from graphfreeze.lowering.rule import CannotLower, Node
 from graphfreeze.lowering.tensor import Tensor
-from graphfreeze.lowering.tensor_list import ItemShape, ListVariable, MustCarry, TensorList
+from graphfreeze.lowering.tensor_list import ChangeKind, ItemShape, ListVariable, MustCarry, TensorList
 from graphfreeze.training.graph import Operation
 
 __all__ = ["lower_conditional"]
@@ -22,7 +26,7 @@ def lower_conditional(node: Node, unchanged: set[int]) -> list[Tensor]:
     """The variables behind the loop.
 
     Raises:
-        CannotLower: A list grows in it, which is how the gradient of such a loop begins.
+        CannotLower: Its condition or a variable cannot be lowered.
     """
     carried: dict[int, ItemShape | None] = {}
     missing: dict[int, frozenset[Operation]] = {}
@@ -50,6 +54,8 @@ class _Attempt:
         self.missing = missing
         self.lists: dict[int, CarriedList] = {}
         self.variables: dict[int, ListVariable] = {}
+        self.grown: dict[int, tuple[Tensor, int | None]] = {}
+        self.emptied: set[int] = set()
 
     def run(self) -> list[Tensor] | None:
         """The variables behind the loop, or None where the attempt found more lists or missing variables."""
@@ -66,7 +72,7 @@ class _Attempt:
             for index, start in starts.items():
                 body.set_next(self._after(index, start, results[index]), start)
             goes_on = self._flag(self.lowering.run(cond, results))
-            self._check_lists(arguments, results)
+            self._settle_lists(body, arguments, results)
         except MustCarry as found:
             body.abandon()
             for index, variable in self.variables.items():
@@ -77,8 +83,14 @@ class _Attempt:
         except BaseException:
             body.abandon()
             raise
-        finals = dict(zip(starts, body.finish_loop(condition, goes_on), strict=True))
-        return [self._final(index, finals.get(index), starts.get(index)) for index in range(len(node.inputs))]
+        made = body.finish_loop(condition, goes_on)
+        finals = dict(zip(starts, made.states, strict=True))
+        return [
+            self._final_list(index, made)
+            if index in self.grown or index in self.emptied
+            else self._final(index, finals.get(index), starts.get(index))
+            for index in range(len(node.inputs))
+        ]
 
     def _is_state(self, index: int) -> bool:
         if index in self.unchanged or index in self.missing or self.node.inputs[index].missing:
@@ -113,6 +125,8 @@ class _Attempt:
         assert tensor.tensor_list is not None
         variable = self.variables[index] = ListVariable(tensor.tensor_list)
         first = tensor.tensor_list
+        if first.length is None:
+            variable.last_index = self._last_index(body, first)
         argument = TensorList(first.dtype, first.length, first.shape, first.declared, variable=variable)
         return Tensor(tensor.dtype, tensor.shapes, tensor_list=argument)
 
@@ -135,11 +149,59 @@ class _Attempt:
             )
         return self.lowering.value(result)
 
-    def _check_lists(self, arguments: Sequence[Tensor], results: Sequence[Tensor]) -> None:
+    def _last_index(self, body: LoopBody, of: TensorList) -> Tensor:
+        """Which item TensorListPopBack takes: each iteration has removed one."""
+        emit, iteration = self.lowering.builder.emit, body.iteration
+        if of.rows is None:
+            return self.lowering.tensor(iteration, np.int64, [])
+        last = emit("Sub", emit("Shape", of.rows, start=0, end=1), np.array([1], np.int64))
+        last = emit("Reshape", last, self.lowering.builder.int64([]))
+        return self.lowering.tensor(emit("Sub", last, iteration), np.int64, [])
+
+    def _settle_lists(self, body: LoopBody, arguments: Sequence[Tensor], results: Sequence[Tensor]) -> None:
+        """Find out how the lists that are no states come out of the loop.
+
+        Raises:
+            MustCarry: One is changed in another way than by an item at its end.
+        """
         for index, variable in self.variables.items():
-            made = results[index].tensor_list
-            if made is not None and made is not arguments[index].tensor_list:
+            made, argument = results[index].tensor_list, arguments[index].tensor_list
+            if made is None or made is argument:
+                continue
+            change = made.change
+            if change is None or change.base is not argument:
                 raise MustCarry(variable, lists.item_shape(made))
+            if change.kind is ChangeKind.POP and variable.initial.length is None:
+                self.emptied.add(index)
+            elif change.kind is ChangeKind.PUSH and change.item is not None and variable.initial.length == 0:
+                self.grown[index] = (change.item, self._collect(body, change.item))
+            else:
+                raise MustCarry(variable, lists.item_shape(made))
+
+    def _collect(self, body: LoopBody, item: Tensor) -> int | None:
+        """Let the Loop stack the item; None where it is the same at every iteration."""
+        if item.tensor_list is not None:
+            raise CannotLower(
+                "a loop in a loop, for whose gradient lists of lists are kept, runs as often as data say; a loop that "
+                "is in no other, or whose number of iterations is known, has a gradient"
+            )
+        if item.known is not None or self.lowering.builder.depth_of(self.lowering.value(item)) < body.depth:
+            return None
+        return body.collect(self.lowering.value(item), item)
+
+    def _final_list(self, index: int, made: Results) -> Tensor:
+        tensor = self.node.inputs[index]
+        initial = self.variables[index].initial
+        if index in self.emptied:
+            final = TensorList(initial.dtype, 0, initial.shape, initial.declared)
+        else:
+            item, which = self.grown[index]
+            final = TensorList(item.dtype, None, item.shapes, initial.declared)
+            if which is None:
+                final.item = item
+            else:
+                final.rows = made.stacks[which]
+        return Tensor(np.dtype(object), tensor.shapes, tensor_list=final)
 
     def _final(self, index: int, value: ir.Value | None, start: Tensor | None) -> Tensor:
         tensor = self.node.inputs[index]

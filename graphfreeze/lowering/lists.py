@@ -124,6 +124,11 @@ def get_item(lowering: Lowering, of: TensorList, index: Tensor, declared: Tensor
         return get_item(lowering, current.variable.initial, index, declared)
     if current.item is not None:
         return current.item
+    if current.rows is not None and current.shape is not None:
+        found = lowering.builder.emit("Gather", current.rows, lowering.value(index), axis=0)
+        item = Tensor(current.dtype, current.shape)
+        item.values.update(lowering.tensor(found, current.dtype, item.dims).values)
+        return item
     if current.stack is not None:
         row = _row(lowering, current.stack, index)
         return row if current.inner is None else as_tensor(lowering, with_stack(current.inner, row))
@@ -254,7 +259,9 @@ def stack(lowering: Lowering, of: TensorList, declared: Tensor | None = None) ->
     if done.stack is not None:
         return done.stack
     if done.length is None:
-        raise CannotLower("the length of a TensorList is not determined")
+        raise CannotLower(
+            "how many items a TensorList has is known only at run time; lists of a known length can be used"
+        )
     item = done.item if done.item is not None else _zeros(lowering, done, declared)
     return repeated(lowering, item, done.length)
 

@@ -23,7 +23,7 @@ __all__ = ["LoopBody", "Results", "ScanBody"]
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What a Scan gives: the states after the last iteration, and the stacks of what was collected."""
+    """What a loop gives: the states after the last iteration, and the stacks of what was collected."""
 
     states: list[ir.Value]
     stacks: list[ir.Value]
@@ -46,6 +46,7 @@ class LoopBody:
         self._initial: list[ir.Value] = []
         self._before: list[ir.Value] = []
         self._next: list[tuple[ir.Value, Tensor]] = []
+        self._collected: list[tuple[ir.Value, bool, Tensor]] = []
         self._outputs: list[ir.Value] = []
 
     def _input(self, what: str, dtype: np.dtype[Any], dims: Sequence[Dim]) -> ir.Value:
@@ -84,11 +85,19 @@ class LoopBody:
         self._outputs.append(value)
         return value
 
+    def collect(self, value: ir.Value, like: Tensor, *, backwards: bool = False) -> int:
+        """Stack this value of every iteration; returns which of the collected stacks it is."""
+        for index, (other, direction, _) in enumerate(self._collected):
+            if other is value and direction is backwards:
+                return index
+        self._collected.append((value, backwards, like))
+        return len(self._collected) - 1
+
     def abandon(self) -> None:
         """Forget the body."""
         self.builder.close()
 
-    def finish_loop(self, condition: ir.Value, goes_on: ir.Value) -> list[ir.Value]:
+    def finish_loop(self, condition: ir.Value, goes_on: ir.Value) -> Results:
         """Emit a Loop that runs while the condition holds.
 
         Args:
@@ -96,17 +105,24 @@ class LoopBody:
             goes_on: Computed in the body: whether there is another one.
 
         Returns:
-            The states after the loop.
+            The states after the loop, and the stacks of what was collected, of as many rows as there were iterations.
         """
         flag = self._input("condition", np.dtype(np.bool_), [])
         outputs = [self._output(goes_on, "goes_on", np.dtype(np.bool_), [])]
         outputs += [self._output(value, "next_state", like.dtype, like.dims) for value, like in self._next]
+        outputs += [self._output(value, "collected", like.dtype, like.dims) for value, _, like in self._collected]
         nodes = self.builder.close()
         graph = ir.Graph([self.iteration, flag, *self._before], outputs, nodes=nodes, name=f"{self.builder.scope}/body")
-        made = self.builder.emit_many("Loop", None, condition, *self._initial, outputs=len(self._next), body=graph)
-        for value in made:
+        made = self.builder.emit_many("Loop", None, condition, *self._initial, outputs=len(outputs) - 1, body=graph)
+        return self._results(made)
+
+    def _results(self, made: Sequence[ir.Value]) -> Results:
+        states, stacks = list(made[: len(self._next)]), list(made[len(self._next) :])
+        for value in states:
             value.name = self.builder.unique(f"{self.builder.scope}/final_state")
-        return made
+        for value in stacks:
+            value.name = self.builder.unique(f"{self.builder.scope}/stacked")
+        return Results(states, stacks)
 
 
 class ScanBody(LoopBody):
@@ -120,7 +136,6 @@ class ScanBody(LoopBody):
         ]
         self._reads: dict[tuple[int, int, int], ir.Value] = {}
         self._sources: dict[ir.Value, tuple[Tensor, Induction]] = {}
-        self._collected: list[tuple[ir.Value, bool, Tensor]] = []
         lowering.loops.append(self)
 
     def abandon(self) -> None:
@@ -183,14 +198,6 @@ class ScanBody(LoopBody):
         int64 = self.builder.int64
         return self.builder.emit("Slice", value, int64([-1]), int64([-(2**31)]), int64([0]), int64([-1]))
 
-    def collect(self, value: ir.Value, like: Tensor, *, backwards: bool) -> int:
-        """Stack this value of every iteration; returns which of the collected stacks it is."""
-        for index, (other, direction, _) in enumerate(self._collected):
-            if other is value and direction is backwards:
-                return index
-        self._collected.append((value, backwards, like))
-        return len(self._collected) - 1
-
     def last(self, value: ir.Value, like: Tensor) -> int:
         """Keep this value of the last iteration; returns which state it is: often one that there is anyway."""
         for index, (other, _) in enumerate(self._next):
@@ -219,12 +226,7 @@ class ScanBody(LoopBody):
             **_directions("scan_input_directions", [backwards for _, backwards, _ in self._items]),
             **_directions("scan_output_directions", [backwards for _, backwards, _ in self._collected]),
         )
-        states, stacks = made[: len(self._next)], made[len(self._next) :]
-        for value in states:
-            value.name = self.builder.unique(f"{self.builder.scope}/final_state")
-        for value in stacks:
-            value.name = self.builder.unique(f"{self.builder.scope}/stacked")
-        return Results(states, stacks)
+        return self._results(made)
 
 
 def _directions(name: str, backwards: Sequence[bool]) -> dict[str, Any]:

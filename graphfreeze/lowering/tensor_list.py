@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from graphfreeze.lowering.tensor import Tensor
 
@@ -79,6 +80,7 @@ class TensorList:
         change: How it differs from another list.
         variable: Set where it is the argument of a loop's body.
         inner: Where the items are lists (a loop in a loop): what those have in common. `stack` stacks their stacks.
+        rows: All items along a new first axis, where only run time knows how many there are. `length` is None then.
     """
 
     dtype: np.dtype[Any]
@@ -90,11 +92,13 @@ class TensorList:
     change: Change | None = None
     variable: ListVariable | None = None
     inner: TensorList | None = None
+    rows: ir.Value | None = None
 
     @property
     def is_unset(self) -> bool:
         """Whether no item was ever written."""
-        return self.stack is None and self.item is None and self.change is None and self.variable is None
+        parts = (self.stack, self.item, self.change, self.variable, self.rows)
+        return all(part is None for part in parts)
 
     @property
     def root_variable(self) -> ListVariable | None:
