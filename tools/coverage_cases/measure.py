@@ -137,8 +137,10 @@ class Workspace:
                 check_single_steps(step, batch, training)
         found.outcome = "agrees" if not problems else "undecided" if is_chaotic else "disagrees"
         found.detail = "; ".join(problems)
-        if problems and _agrees_in_float64(step, batch, reference):
-            found.outcome, found.detail = "agrees in float64", ""
+        if problems:
+            reasons = _float64_reasons(step, batch, reference)
+            found.outcome = found.outcome if reasons else "agrees in float64"
+            found.detail = f"{found.detail}; in float64 {reasons[0]}" if reasons else ""
 
     def _export(self, case: Case) -> Path:
         if case.make not in self._exported:
@@ -224,15 +226,15 @@ def _compare(
     return problems, is_chaotic
 
 
-def _agrees_in_float64(step: TracedStep, batch: Arrays, reference: Reference) -> bool:
-    """Whether both halves of the step are TensorFlow's where rounding hides nothing.
+def _float64_reasons(step: TracedStep, batch: Arrays, reference: Reference) -> list[str]:
+    """Compare both halves of the step where rounding hides nothing; returns why that was not possible, if so.
 
     Raises:
-        ValidationError: They are not.
+        ValidationError: They are not TensorFlow's.
     """
     filters = convolution_filters(step.graphs["gradients"])
     checks = check_step_in_float64(step, batch, reference.gradients, filters=filters, opset=OPSET)
-    return all(check["evidence"]["status"] == "compared" for check in checks)
+    return [check["message"] for check in checks if check["evidence"]["status"] != "compared"]
 
 
 def _alone(ours: npt.NDArray[Any], theirs: npt.NDArray[Any], largest: float | None = None) -> Comparison:
