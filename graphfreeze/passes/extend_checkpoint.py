@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import trackable_object_graph_pb2
 
-from graphfreeze.passes.storage import StoredConstant
-from graphfreeze.passes.thread_constants import StoredVariable
+from graphfreeze.passes.storage import StoredConstant, StoredVariable, extended_objects
 from graphfreeze.savedmodel.checkpoint import OBJECT_GRAPH_KEY
 from graphfreeze.savedmodel.checkpoint_index import CheckpointIndex, read_index, shard_file
 from graphfreeze.savedmodel.checkpoint_index_writer import write_index
@@ -62,7 +60,10 @@ def extend_checkpoint(
         Path(f"{temporary}.index").unlink()
         added.append(shard_file(temporary, 0, 1))
 
-    add(OBJECT_GRAPH_KEY, tf.constant(_objects(model, stored).SerializeToString(deterministic=True)))
+    add(
+        OBJECT_GRAPH_KEY,
+        tf.constant(extended_objects(model.checkpoint.objects, stored).SerializeToString(deterministic=True)),
+    )
     for variable in stored:
         entry = plan.find(variable.constant.object_path)
         assert entry is not None
@@ -93,21 +94,3 @@ def _own_entry(model: SavedModel, index: CheckpointIndex, constant: StoredConsta
     whole = np.memmap(shard, numpy_dtype(constant.dtype), "r", entry.offset, constant.shape)
     current = frozen_only(whole, frozen.mask)
     return entry if current.tobytes() == frozen.frozen_values.tobytes() else None
-
-
-def _objects(model: SavedModel, stored: Iterable[StoredVariable]) -> trackable_object_graph_pb2.TrackableObjectGraph:
-    """The checkpoint's object graph with one more child of the root, which holds the variables."""
-    graph = trackable_object_graph_pb2.TrackableObjectGraph()
-    graph.CopyFrom(model.checkpoint.objects)
-    holders: dict[str, int] = {}
-    for variable in stored:
-        child, local = variable.path
-        if child not in holders:
-            holders[child] = len(graph.nodes)
-            graph.nodes[0].children.add(node_id=len(graph.nodes), local_name=child)
-            graph.nodes.add()
-        graph.nodes[holders[child]].children.add(node_id=len(graph.nodes), local_name=local)
-        node = graph.nodes.add()
-        node.attributes.add(name="VARIABLE_VALUE", full_name=variable.name, checkpoint_key=variable.key)
-        node.has_checkpoint_values.value = True
-    return graph

@@ -14,9 +14,9 @@ from graphfreeze.passes.scoped import bind_clones, check_signatures
 from graphfreeze.passes.size_budget import SizeBudget
 from graphfreeze.passes.slot_variables import find_slots
 from graphfreeze.passes.specialise import name_contexts, specialise
-from graphfreeze.passes.storage import Storage, StoredConstants, stored_paths
+from graphfreeze.passes.storage import Storage, StoredConstants, StoredVariable, stored_paths
 from graphfreeze.passes.supported import check_model, check_plan, check_uses
-from graphfreeze.passes.thread_constants import StoredVariable, thread_constants
+from graphfreeze.passes.thread_constants import thread_constants
 from graphfreeze.passes.well_formed import check_main_graph, check_well_formed
 from graphfreeze.savedmodel.contexts import analyse
 from graphfreeze.savedmodel.earlier import original_file
@@ -188,7 +188,7 @@ def freeze_reads(
     changed = [body for context, body in bodies.items() if context.binding or names[context] != context.function]
     if not model.has_objects:
         check_main_graph(proto.meta_graphs[0].graph_def)
-    stored = thread_constants(proto, tuple(constants.numbers))
+    stored = thread_constants(proto, tuple(constants.numbers), lambda: model.checkpoint.objects)
     check_well_formed(proto, changed, names.values())
     saved = read_keras_metadata(original_file(model.directory, KERAS_METADATA))
     retagged = retag(proto.meta_graphs[0].object_graph_def, saved, targets, keras2, model.directory)

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 from tensorflow.core.framework import node_def_pb2, types_pb2
+from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from graphfreeze.selection.plan import FreezePlan, FrozenVariable
 from graphfreeze.selection.variable import numpy_dtype
 
-__all__ = ["Storage", "StoredConstant", "StoredConstants", "placeholder", "placeholder_number", "stored_paths"]
+__all__ = [
+    "Storage",
+    "StoredConstant",
+    "StoredConstants",
+    "StoredVariable",
+    "extended_objects",
+    "placeholder",
+    "placeholder_number",
+    "stored_paths",
+]
 
 _MARK = b"graphfreeze stored constant"
 
@@ -48,6 +60,11 @@ class StoredConstant:
     shape: tuple[int, ...]
     dtype: str
 
+    @property
+    def proto_dtype(self) -> int:
+        """Its dtype as protos have it."""
+        return int(tf.as_dtype(self.dtype).as_datatype_enum)
+
     def array(self, frozen: FrozenVariable) -> npt.NDArray[Any]:
         """What it holds, made from the plan's entry."""
         if self.role == "mask":
@@ -56,6 +73,29 @@ class StoredConstant:
             return np.asarray(whole.astype(numpy_dtype(self.dtype)))
         value = frozen.value
         return np.where(frozen.full_mask, -np.zeros((), value.dtype), value) if frozen.form == "blend" else value
+
+
+@dataclass(frozen=True)
+class StoredVariable:
+    """A constant as a variable of the rewritten model.
+
+    Attributes:
+        constant: What it is.
+        node: Its node in the object graph.
+        name: Its name, which is also that of its handle in the main graph.
+        path: Its object path: `CHILD/NAME`.
+        key: Its key in the checkpoint.
+    """
+
+    constant: StoredConstant
+    node: int
+    name: str
+    path: tuple[str, str]
+
+    @property
+    def key(self) -> str:
+        """The key of its value in the checkpoint."""
+        return "/".join(self.path) + "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 @dataclass
@@ -97,3 +137,23 @@ def stored_paths(plan: FreezePlan, storage: Storage) -> frozenset[str]:
     if plan.only_in or sum(sizes.values()) <= storage.total:
         return frozenset()
     return frozenset(path for path, size in sizes.items() if size > storage.each)
+
+
+def extended_objects(
+    objects: trackable_object_graph_pb2.TrackableObjectGraph, stored: Iterable[StoredVariable]
+) -> trackable_object_graph_pb2.TrackableObjectGraph:
+    """A checkpoint's object graph with one more child of the root, which holds the variables."""
+    graph = trackable_object_graph_pb2.TrackableObjectGraph()
+    graph.CopyFrom(objects)
+    holders: dict[str, int] = {}
+    for variable in stored:
+        child, local = variable.path
+        if child not in holders:
+            holders[child] = len(graph.nodes)
+            graph.nodes[0].children.add(node_id=len(graph.nodes), local_name=child)
+            graph.nodes.add()
+        graph.nodes[holders[child]].children.add(node_id=len(graph.nodes), local_name=local)
+        node = graph.nodes.add()
+        node.attributes.add(name="VARIABLE_VALUE", full_name=variable.name, checkpoint_key=variable.key)
+        node.has_checkpoint_values.value = True
+    return graph

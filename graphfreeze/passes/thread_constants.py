@@ -12,55 +12,33 @@ The functions hold a placeholder for each such constant, a Const that names it. 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import tensorflow as tf
 from tensorflow.core.framework import function_pb2, node_def_pb2, types_pb2
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf import saved_model_pb2, trackable_object_graph_pb2
 
 from graphfreeze.errors import UnsupportedError
 from graphfreeze.passes.session_saver import extend_saver
-from graphfreeze.passes.storage import StoredConstant, placeholder_number
+from graphfreeze.passes.storage import StoredConstant, StoredVariable, placeholder_number
 from graphfreeze.savedmodel.call_sites import LOOPS, call_slots, forwards_arguments
 
-__all__ = ["StoredVariable", "thread_constants"]
+__all__ = ["thread_constants"]
 
 _CHILD = "graphfreeze"
 
 
-@dataclass(frozen=True)
-class StoredVariable:
-    """A constant as a variable of the rewritten model.
-
-    Attributes:
-        constant: What it is.
-        node: Its node in the object graph.
-        name: Its name, which is also that of its handle in the main graph.
-        path: Its object path: `CHILD/NAME`.
-        key: Its key in the checkpoint.
-    """
-
-    constant: StoredConstant
-    node: int
-    name: str
-    path: tuple[str, str]
-
-    @property
-    def key(self) -> str:
-        """The key of its value in the checkpoint."""
-        return "/".join(self.path) + "/.ATTRIBUTES/VARIABLE_VALUE"
-
-
 def thread_constants(
-    proto: saved_model_pb2.SavedModel, constants: Sequence[StoredConstant]
+    proto: saved_model_pb2.SavedModel,
+    constants: Sequence[StoredConstant],
+    objects: Callable[[], trackable_object_graph_pb2.TrackableObjectGraph],
 ) -> tuple[StoredVariable, ...]:
     """Turn the placeholders of a rewritten model into reads of variables.
 
     Args:
         proto: The rewritten model; it is changed.
         constants: The constants by number.
+        objects: Reads the object graph in the original's checkpoint, which sessions save again.
 
     Returns:
         The variables, which are in the object graph but not in the checkpoint yet.
@@ -70,14 +48,20 @@ def thread_constants(
     """
     if not constants:
         return ()
-    return _Threader(proto, constants).run()
+    return _Threader(proto, constants, objects()).run()
 
 
 class _Threader:
-    def __init__(self, proto: saved_model_pb2.SavedModel, constants: Sequence[StoredConstant]) -> None:
+    def __init__(
+        self,
+        proto: saved_model_pb2.SavedModel,
+        constants: Sequence[StoredConstant],
+        objects: trackable_object_graph_pb2.TrackableObjectGraph,
+    ) -> None:
         self.meta: Any = proto.meta_graphs[0]
         self.library = {f.signature.name: f for f in self.meta.graph_def.library.function}
         self.constants = constants
+        self.objects = objects
         self.needs = self._needs()
         self.arguments: dict[str, dict[int, str]] = {}
 
@@ -147,7 +131,7 @@ class _Threader:
             holder.children.add(node_id=len(graph.nodes), local_name=local)
             variables.append(StoredVariable(constant, len(graph.nodes), name, (child, local)))
             node = graph.nodes.add().variable
-            node.dtype = _dtype(constant)
+            node.dtype = constant.proto_dtype
             node.name = name
             node.trainable = False
             for size in constant.shape:
@@ -168,7 +152,7 @@ class _Threader:
                 name += "_"
             self.arguments[signature.name][number] = name
             argument = signature.input_arg.add(name=name, type=types_pb2.DT_RESOURCE)
-            data = argument.handle_data.add(dtype=_dtype(self.constants[number]))
+            data = argument.handle_data.add(dtype=self.constants[number].proto_dtype)
             for size in self.constants[number].shape:
                 data.shape.dim.add(size=size)
         if "_input_shapes" in function.attr:
@@ -247,15 +231,11 @@ class _Threader:
         calls = list(graph.node)
         for variable in variables:
             node = graph.node.add(name=variable.name, op="VarHandleOp")
-            node.attr["dtype"].type = _dtype(variable.constant)
+            node.attr["dtype"].type = variable.constant.proto_dtype
             node.attr["shared_name"].s = variable.name.encode()
             node.attr["container"].s = b""
             node.attr["shape"].shape.SetInParent()
             for size in variable.constant.shape:
                 node.attr["shape"].shape.dim.add(size=size)
         self._pass_on(calls, {number: v.name for number, v in enumerate(variables)})
-        extend_saver(self.meta, [(v.name, v.key, _dtype(v.constant)) for v in variables])
-
-
-def _dtype(constant: StoredConstant) -> int:
-    return int(tf.as_dtype(constant.dtype).as_datatype_enum)
+        extend_saver(self.meta, variables, self.objects)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from graphfreeze.prover.bundle import OBJECT_GRAPH, read_bundle
+from graphfreeze.prover.bundle import OBJECT_GRAPH, Bundle, read_bundle
 from graphfreeze.prover.constants import STORED_MARK, numpy_size
 from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import MAIN_GRAPH, GraphView, call_slots, data_inputs
@@ -46,8 +46,10 @@ def take_out_stored(before: Any, after: Any, original: Path, rewritten: Path) ->
     if len(after.object_graph_def.nodes) <= len(before.object_graph_def.nodes):
         return 0
     stored = _take_out_objects(before.object_graph_def, after.object_graph_def)
-    tensors = _locate(stored, original, rewritten)
-    _Threads(before, after, stored, tensors).take_out()
+    old, new = read_bundle(original), read_bundle(rewritten)
+    objects = _SavedObjects(old.objects(), new.objects(), stored)
+    tensors = _locate(stored, old, new, objects.keys)
+    _Threads(before, after, stored, tensors, objects).take_out()
     return len(stored)
 
 
@@ -83,11 +85,46 @@ def _copy(message: Any) -> Any:
     return copied
 
 
-def _locate(stored: dict[int, Any], original: Path, rewritten: Path) -> dict[int, tuple[str, Path, int]]:
+class _SavedObjects:
+    """The object graphs that are saved with the values: in the checkpoint, and in what a session saves.
+
+    Attributes:
+        keys: The key of each mask and value, by object node.
+    """
+
+    def __init__(self, old: Any, new: Any, stored: dict[int, Any]) -> None:
+        self.old, self.stored = old, stored
+        _compare_objects(old, new, stored)
+        self.keys = _keys(new, stored)
+
+    def known(self, content: bytes) -> bool:
+        """Whether these are the objects and keys of the original's checkpoint; variables may be called otherwise."""
+        found = self._parsed(content)
+        return found is not None and _all_keys(found) == _all_keys(self.old)
+
+    def compare(self, before: bytes, after: bytes) -> None:
+        """Prove that the second is the first, with masks and values under their keys."""
+        old, new = self._parsed(before), self._parsed(after)
+        if new is None or not new.nodes:
+            refuse("expected a session to save an object graph, found something else")
+        _compare_objects(old, new, self.stored)
+        if _keys(new, self.stored) != self.keys:
+            refuse("expected a session to save masks and values under their keys, found others")
+
+    def _parsed(self, content: bytes) -> Any | None:
+        try:
+            return type(self.old).FromString(content)
+        except Exception:
+            # protobuf's DecodeError is a plain Exception in some implementations.
+            return None
+
+
+def _all_keys(objects: Any) -> list[list[str]]:
+    return [[attribute.checkpoint_key for attribute in node.attributes] for node in objects.nodes]
+
+
+def _locate(stored: dict[int, Any], old: Bundle, new: Bundle, keys: dict[int, str]) -> dict[int, tuple[str, Path, int]]:
     """By object node: the key, and where the bytes lie. The rest of the checkpoint has to be the original's."""
-    old, new = read_bundle(original), read_bundle(rewritten)
-    _compare_objects(old.objects(), new.objects(), stored)
-    keys = _keys(new.objects(), stored)
     expected = {key: entry for key, entry in old.entries.items() if key != OBJECT_GRAPH}
     further = {key.encode() for key in keys.values()} | {OBJECT_GRAPH}
     if (
@@ -141,9 +178,14 @@ class _Threads:
     """The further arguments: which variable each carries."""
 
     def __init__(
-        self, before: Any, after: Any, stored: dict[int, Any], places: dict[int, tuple[str, Path, int]]
+        self,
+        before: Any,
+        after: Any,
+        stored: dict[int, Any],
+        places: dict[int, tuple[str, Path, int]],
+        objects: _SavedObjects,
     ) -> None:
-        self.before, self.after = before, after
+        self.before, self.after, self.objects = before, after, objects
         self.stored, self.places = stored, places
         self.functions = {f.signature.name: f for f in after.graph_def.library.function}
         self.views = {name: GraphView.of_function(f) for name, f in self.functions.items()}
@@ -154,7 +196,8 @@ class _Threads:
     def take_out(self) -> None:
         self._from_captures()
         keys = {key: node for node, (key, _, _) in self.places.items()}
-        handles = take_out_saver(self.before, self.after, keys, {n: p for n, (_, p) in self.stored.items()})
+        protos = {node: proto for node, (_, proto) in self.stored.items()}
+        handles = take_out_saver(self.before, self.after, keys, protos, self.objects)
         main = self.after.graph_def.node
         self._follow(MAIN_GRAPH, main, handles)
         while self.queue:

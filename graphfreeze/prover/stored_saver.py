@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import MAIN_GRAPH, data_inputs
@@ -10,7 +10,19 @@ from graphfreeze.prover.graph_view import MAIN_GRAPH, data_inputs
 __all__ = ["take_out_saver"]
 
 
-def take_out_saver(before: Any, after: Any, keys: dict[str, int], variables: dict[int, Any]) -> dict[str, int]:
+class SavedObjects(Protocol):
+    """Compares serialised object graphs."""
+
+    def known(self, content: bytes) -> bool:
+        """Whether these are the objects and keys of the original's checkpoint."""
+
+    def compare(self, before: bytes, after: bytes) -> None:
+        """Prove that the second is the first, with masks and values under their keys."""
+
+
+def take_out_saver(
+    before: Any, after: Any, keys: dict[str, int], variables: dict[int, Any], objects: SavedObjects
+) -> dict[str, int]:
     """Prove that a session fills each handle with the tensor of its key, and saves it under that key.
 
     Args:
@@ -18,6 +30,7 @@ def take_out_saver(before: Any, after: Any, keys: dict[str, int], variables: dic
         after: The rewritten meta graph; the nodes that restore and save are removed, the handles stay.
         keys: Key in the checkpoint -> object node.
         variables: Object node -> the variable's proto.
+        objects: Compares the object graphs that the original and the rewritten model save.
 
     Returns:
         The name of each handle -> object node.
@@ -25,7 +38,7 @@ def take_out_saver(before: Any, after: Any, keys: dict[str, int], variables: dic
     Raises:
         VerificationError: It cannot be proven.
     """
-    return _Saver(before, after, keys, variables).take_out()
+    return _Saver(before, after, keys, variables, objects).take_out()
 
 
 def _fail(message: str, node: str | None = None) -> NoReturn:
@@ -39,8 +52,10 @@ def _shared_name(node: Any) -> bytes:
 
 
 class _Saver:
-    def __init__(self, before: Any, after: Any, keys: dict[str, int], variables: dict[int, Any]) -> None:
-        self.before, self.after, self.keys, self.variables = before, after, keys, variables
+    def __init__(
+        self, before: Any, after: Any, keys: dict[str, int], variables: dict[int, Any], objects: SavedObjects
+    ) -> None:
+        self.before, self.after, self.keys, self.variables, self.objects = before, after, keys, variables, objects
         old = {node.name for node in before.graph_def.node}
         self.nodes = {node.name: node for node in after.graph_def.node}
         self.added = {name for name in self.nodes if name not in old}
@@ -142,12 +157,29 @@ class _Saver:
             _fail("expected every mask and value to be saved whole, found something else", stored.name)
         save = self.nodes[save_name]
         inputs = next(node for node in self.before.graph_def.node if node.name == save_name).input
-        for position, text in enumerate(save.input):
-            if text == own:
-                save.input[position] = inputs[position]
+        if len(save.input) != len(inputs):
+            _fail("expected what is saved to stay the same, found other inputs", save_name)
+        for position, text in enumerate(inputs):
+            if save.input[position] == own or self._is_object_graph(text, save.input[position]):
+                save.input[position] = text
+
+    def _is_object_graph(self, before: str, after: str) -> bool:
+        """Whether the object graph is saved here. Then it has to be one that knows of the masks and values."""
+        node = self.nodes.get(before.split(":", 1)[0])
+        if node is None or node.op != "Const" or not self.objects.known(_content(node)):
+            return False
+        added = self._added(after, "Const", 0)
+        self.objects.compare(_content(node), _content(added))
+        return True
 
     def _joined(self, text: str) -> str:
         node = self._added(text, "StringJoin", 2)
         if node.input[0] != self.before.saver_def.filename_tensor_name or not all(self._strings(node.input[1])):
             _fail("expected a prefix made from the given name, found another", node.name)
         return text
+
+
+def _content(node: Any) -> bytes:
+    """The string that a constant holds; empty where it holds something else."""
+    strings = list(node.attr["value"].tensor.string_val) if "value" in node.attr else []
+    return bytes(strings[0]) if len(strings) == 1 else b""

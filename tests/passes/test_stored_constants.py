@@ -70,12 +70,13 @@ def test_the_same_as_in_the_graph(saved: Saved, tmp_path: Path, name: str, form:
         assert found[key].tobytes() == expected[key].tobytes(), key
 
 
-@pytest.mark.parametrize("name", ["dense", "lstm"])
+@pytest.mark.parametrize("name", MODELS)
 def test_a_session_saves_them_too(saved: Saved, tmp_path: Path, name: str) -> None:
     sample = MODELS[name]
     plan = make_plan(SavedModel.load(saved(name)), sample.targets, "select")
     rewrite(saved(name), tmp_path / "stored", plan, EVERYTHING)
     expected = run_session(tmp_path / "stored", sample)
+    expected_calls = call_all(tf.saved_model.load(str(tmp_path / "stored")), sample)
     prefix = str(tmp_path / "ckpt")
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         meta_graph = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(tmp_path / "stored"))
@@ -98,6 +99,10 @@ def test_a_session_saves_them_too(saved: Saved, tmp_path: Path, name: str) -> No
     found = run_session(tmp_path / "stored", sample)
     for key in expected:
         assert found[key].tobytes() == expected[key].tobytes(), key
+    # The object graph, which only this loader needs, was saved too.
+    found = call_all(tf.saved_model.load(str(tmp_path / "stored")), sample)
+    for key in expected_calls:
+        assert found[key].tobytes() == expected_calls[key].tobytes(), key
 
 
 def test_saved_again_by_tensorflow(saved: Saved, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf import saved_model_pb2, trackable_object_graph_pb2
 
 from graphfreeze.errors import VerificationError
 from graphfreeze.passes.freeze_reads import freeze_reads
@@ -134,6 +134,41 @@ def forget_the_others(meta: Any) -> None:
     del node.input[0]
 
 
+def saved_objects(meta: Any) -> Any:
+    return next(n for n in meta.graph_def.node if n.name == "graphfreeze/saver/objects").attr["value"].tensor
+
+
+def save_the_old_objects(meta: Any) -> None:
+    name = "graphfreeze/saver/objects"
+    call = next(n for n in meta.graph_def.node if name in n.input)
+    old = next(n for n in meta.graph_def.node if n.op == "Const" and b"VARIABLE_VALUE" in b"".join(strings_of(n)))
+    call.input[list(call.input).index(name)] = old.name
+
+
+def strings_of(node: Any) -> list[bytes]:
+    return list(node.attr["value"].tensor.string_val)
+
+
+def save_objects_with_swapped_keys(meta: Any) -> None:
+    tensor = saved_objects(meta)
+    graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(tensor.string_val[0])
+    first, second = graph.nodes[-1].attributes[0], graph.nodes[-3].attributes[0]
+    first.checkpoint_key, second.checkpoint_key = second.checkpoint_key, first.checkpoint_key
+    tensor.string_val[0] = graph.SerializeToString()
+
+
+def save_objects_with_another_key(meta: Any) -> None:
+    tensor = saved_objects(meta)
+    graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(tensor.string_val[0])
+    node = next(node for node in graph.nodes if node.attributes)
+    node.attributes[0].checkpoint_key += "_"
+    tensor.string_val[0] = graph.SerializeToString()
+
+
+def save_no_objects(meta: Any) -> None:
+    saved_objects(meta).string_val[0] = b"nonsense"
+
+
 def name_a_file(meta: Any) -> None:
     function = next(f for f in meta.graph_def.library.function if any(n.op == "Const" for n in f.node_def))
     node = next(n for n in function.node_def if n.op == "Const")
@@ -143,6 +178,7 @@ def name_a_file(meta: Any) -> None:
 GRAPHS = [
     *(swap_captures, swap_passed, swap_main, swap_restored, swap_saved, share_a_handle, share_with_the_model),
     *(write_to_a_mask, write_in_a_function, read_another, let_a_mask_train, forget_the_others, name_a_file),
+    *(save_the_old_objects, save_objects_with_swapped_keys, save_objects_with_another_key, save_no_objects),
 ]
 
 
