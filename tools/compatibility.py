@@ -8,18 +8,17 @@ Or it is refused, with the reason.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
+import signal
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from graphfreeze.errors import GraphfreezeError, UnsupportedError
+from tools.worker import CrashError, Worker
 
 __all__ = ["DEFECT", "NOTHING", "REFUSED", "REWRITTEN", "Row", "document", "examine", "find_models", "main"]
 
@@ -193,22 +192,17 @@ def main(page: Path) -> int:
     models = find_models(arguments.directory)
     if not models:
         parser.error(f"expected SavedModels below {arguments.directory}, found none")
+    # Terminated, it ends its worker and removes what that wrote, as when it is interrupted.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     rows = []
-    pool = _new_pool()
-    for model in models:
-        name = model.relative_to(arguments.directory).as_posix()
-        try:
-            rows.append(pool.submit(examine, model, name).result(_SECONDS_PER_MODEL))
-        except (BrokenProcessPool, TimeoutError) as error:
-            reason = "it took too long" if isinstance(error, TimeoutError) else "the process crashed"
-            rows.append(Row(name, "", "", DEFECT, reason))
-            pool.shutdown(wait=False, cancel_futures=True)
-            pool = _new_pool()
-        print(f"{rows[-1].model}: {rows[-1].outcome}: {rows[-1].reason}", file=sys.stderr)
-    pool.shutdown(cancel_futures=True)
+    with Worker(examine) as worker:
+        for model in models:
+            name = model.relative_to(arguments.directory).as_posix()
+            try:
+                rows.append(worker.call(model, name, seconds=_SECONDS_PER_MODEL))
+            except (CrashError, TimeoutError) as error:
+                reason = "it took too long" if isinstance(error, TimeoutError) else "the process crashed"
+                rows.append(Row(name, "", "", DEFECT, reason))
+            print(f"{rows[-1].model}: {rows[-1].outcome}: {rows[-1].reason}", file=sys.stderr)
     arguments.output.write_text(document(rows), encoding="utf-8")
     return int(any(row.outcome == DEFECT for row in rows))
-
-
-def _new_pool() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
