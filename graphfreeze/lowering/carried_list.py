@@ -13,8 +13,8 @@ __all__ = ["CarriedList"]
 
 _GROWS = (
     "a TensorList grows or shrinks in a loop whose number of iterations is known only at run time or follows the "
-    "batch (the gradient of such a loop makes one), or otherwise than item by item from its end; lists of a fixed "
-    "length are covered"
+    "batch, or otherwise than item by item from its end; lists of a fixed length are covered, and those that a loop "
+    "keeps for its gradient"
 )
 
 

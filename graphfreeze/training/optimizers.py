@@ -12,6 +12,7 @@ import keras
 
 from graphfreeze.errors import UsageError
 from graphfreeze.training.arguments import Configured, construct, parse_configured, snake_case
+from graphfreeze.training.loss_scale import LossScale, with_loss_scale
 from graphfreeze.training.schedules import with_schedule
 
 __all__ = ["LEARNING_RATE", "OPTIMIZERS", "OptimizerVariable", "build_optimizer", "parse_optimizer"]
@@ -19,7 +20,8 @@ __all__ = ["LEARNING_RATE", "OPTIMIZERS", "OptimizerVariable", "build_optimizer"
 LEARNING_RATE = "learning_rate"
 """The name of the hyperparameter in the artifact."""
 
-_NOT_OFFERED = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer"}  # the base class, and wrappers of other optimizers
+_NOT_OFFERED = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer"}
+"""The base class, and wrappers of other optimizers; that which scales the loss is an argument, `loss_scale=dynamic`."""
 
 
 def _classes() -> dict[str, str]:
@@ -60,16 +62,17 @@ def build_optimizer(
 ) -> tuple[Any, list[OptimizerVariable]]:
     """Make the Keras optimizer and its variables for these parameters (pairs of name and `tf.Variable`).
 
-    The optimizer remembers the parameters: `optimizer.apply(gradients)` updates them.
+    The optimizer remembers the parameters: `optimizer.apply(gradients)` updates them. The gradients are those of the
+    loss itself, also where it is scaled (see `with_loss_scale`).
 
     Raises:
-        UsageError: The arguments do not fit, or ask for what has no place in one training step.
+        UsageError: The arguments do not fit.
     """
-    if "loss_scale_factor" in configured.arguments:
-        raise UsageError(
-            f"the optimizer {configured.name!r} cannot have a loss_scale_factor: the step takes the gradients of the "
-            "loss itself, nothing is to be scaled back. Leave it out"
-        )
+    configured = with_loss_scale(configured)
+    scale = configured.arguments.get("loss_scale")
+    if isinstance(scale, LossScale):
+        arguments = {key: value for key, value in configured.arguments.items() if key != "loss_scale"}
+        configured = Configured(configured.name, arguments)
     make = getattr(keras.optimizers, OPTIMIZERS[configured.name])
     # Left to itself, Keras counts the optimizers of a process (adam_1), and nodes would be named by the count.
     named = partial(make, name=configured.name)
@@ -86,18 +89,22 @@ def build_optimizer(
 
     optimizer.add_variable_from_reference = remember
     before = frozenset(vars(optimizer))
-    optimizer.build(variables)
+    whole = scale.around(optimizer) if isinstance(scale, LossScale) else optimizer
+    whole.build(variables)
     slots = {**_slots_by_position(optimizer, before, list(names.values())), **slots}
     made = []
-    for variable in optimizer.variables:
-        if id(variable) in slots:
+    own = {id(variable) for variable in optimizer.variables}
+    for variable in whole.variables:
+        if id(variable) not in own:
+            parameter, name = None, f"{whole.name}/{variable.name}"
+        elif id(variable) in slots:
             parameter, slot = slots[id(variable)]
             name = f"{configured.name}/{parameter}/{slot}"
         else:
             parameter, slot = None, variable.name
             name = LEARNING_RATE if slot == LEARNING_RATE else f"{configured.name}/{slot}"
         made.append(OptimizerVariable(name, parameter, variable.value))
-    return optimizer, made
+    return whole, made
 
 
 def _with_lists(configured: Configured) -> Configured:

@@ -20,6 +20,7 @@ from graphfreeze.training.compose import compose
 from graphfreeze.training.endpoint import Endpoint, TensorEntry, choose_endpoint, choose_forward_endpoint
 from graphfreeze.training.functionalise import functionalise
 from graphfreeze.training.graph import NamedGraph
+from graphfreeze.training.loss_scale import LossScale, with_loss_scale
 from graphfreeze.training.losses import OutputLoss
 from graphfreeze.training.masked_reads import read_state_directly
 from graphfreeze.training.optimizers import LEARNING_RATE, OptimizerVariable, build_optimizer
@@ -128,14 +129,15 @@ def trace_step(
     inference_endpoint = choose_forward_endpoint(loaded, forward_endpoint, trained_endpoint)
     objective = make_objective(trained_endpoint, losses, sample_weight=sample_weight)
     parameters = _parameters(loaded, variables, plan, trained_endpoint)
-    tracer = _Tracer(trained_endpoint, inference_endpoint, objective, parameters)
+    scaled = with_loss_scale(optimizer)
+    tracer = _Tracer(trained_endpoint, inference_endpoint, objective, parameters, scaled.arguments.get("loss_scale"))
     tracer.trace_gradients()
     if not tracer.trained:
         raise UsageError(
             f"nothing is left to train: no variable that {trained_endpoint.name!r} differentiates is unfrozen; "
             "freeze less, or rewrite with --no-onnx"
         )
-    tracer.optimizer, optimizer_variables = build_optimizer(optimizer, [(p.name, p.resource) for p in tracer.trained])
+    tracer.optimizer, optimizer_variables = build_optimizer(scaled, [(p.name, p.resource) for p in tracer.trained])
     graphs, functions = tracer.finish(optimizer_variables)
     return TracedStep(
         trained_endpoint,
@@ -192,12 +194,18 @@ class _Tracer:
     """Makes the concrete functions of one training step, and their functional graphs."""
 
     def __init__(
-        self, endpoint: Endpoint, forward: Endpoint, objective: Objective, parameters: list[Parameter]
+        self,
+        endpoint: Endpoint,
+        forward: Endpoint,
+        objective: Objective,
+        parameters: list[Parameter],
+        loss_scale: LossScale | None,
     ) -> None:
         self.endpoint = endpoint
         self.forward = forward
         self.objective = objective
         self.parameters = parameters
+        self.loss_scale = loss_scale
         self.optimizer: Any = None
         self.functions: dict[str, Any] = {}
 
@@ -215,9 +223,11 @@ class _Tracer:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(resources)
                 loss, single = self.objective(batch, self.endpoint)
-            found = tape.gradient(loss, resources)
+            scale = self.loss_scale
+            found = tape.gradient(loss, resources, None if scale is None else scale.of_loss(loss))
             connected[:] = [gradient is not None for gradient in found]
-            return [loss, *single, *(tf.convert_to_tensor(gradient) for gradient in found if gradient is not None)]
+            dense = [tf.convert_to_tensor(gradient) for gradient in found if gradient is not None]
+            return [loss, *single, *(dense if scale is None else map(scale.unscaled, dense))]
 
         try:
             self.functions["gradients"] = _trace(gradients, self.batch_specs)

@@ -24,6 +24,36 @@ def model() -> Any:
     return keras.Model(x, keras.layers.Dense(3, name="last")(h), name="model")
 
 
+def test_steps_that_overflow_are_left_out_as_in_fit(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(1)
+    x = keras.Input((5,), name="x")
+    h = keras.layers.Dense(6, activation="tanh", dtype="mixed_float16", name="half")(x)
+    trained = keras.Model(x, keras.layers.Dense(3, dtype="float32", name="last")(h), name="model")
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(8, 5)).astype(np.float32)
+    targets = [rng.normal(size=(8, 3)).astype(np.float32), np.full((8, 3), 1e38, np.float32)]
+    graphfreeze.export(trained, tmp_path / "model")
+    text = "sgd:learning_rate=0.1,loss_scale=dynamic,loss_scale.initial_scale=128,loss_scale.dynamic_growth_steps=3"
+    arguments: dict[str, Any] = {"loss": "mse", "optimizer": text, "endpoint": "train", "checks": "none"}
+    graphfreeze.rewrite(tmp_path / "model", tmp_path / "out", [Selection("freeze", "half/bias")], **arguments)
+    trained.get_layer("half").bias.trainable = False
+    inner = keras.optimizers.SGD(0.1)
+    scaled = keras.optimizers.LossScaleOptimizer(inner, initial_scale=128.0, dynamic_growth_steps=3)
+    trained.compile(scaled, "mse", jit_compile=False)
+    trainer = Trainer(tmp_path / "out", device="cpu")
+    scales = []
+    for step in range(10):
+        y = targets[step in (1, 2, 7)]
+        expected = float(trained.train_on_batch(inputs, y))
+        loss = trainer.step({"x": inputs, "y": y})
+        assert loss == (expected if np.isinf(expected) else pytest.approx(expected, rel=2e-3))
+        scales.append(float(scaled.dynamic_scale.numpy()))
+        assert trainer.state_dict()["loss_scale/dynamic_scale"] == scales[-1]
+    assert scales == [128, 64, 32, 32, 32, 64, 64, 32, 32, 32]
+    for variable in trained.trainable_variables:
+        np.testing.assert_allclose(trainer.weights()[variable.path], variable, rtol=2e-3, atol=2e-3)
+
+
 @pytest.mark.parametrize(
     ("text", "optimizer"),
     [
@@ -37,8 +67,13 @@ def model() -> Any:
             "adam:learning_rate=0.05,gradient_accumulation_steps=2,use_ema=true,ema_overwrite_frequency=3",
             lambda: keras.optimizers.Adam(0.05, gradient_accumulation_steps=2, use_ema=True, ema_overwrite_frequency=3),
         ),
+        (
+            "adam:learning_rate=0.05,loss_scale=dynamic,loss_scale.dynamic_growth_steps=2",
+            lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.05), dynamic_growth_steps=2),
+        ),
+        ("sgd:learning_rate=0.1,loss_scale_factor=64", lambda: keras.optimizers.SGD(0.1, loss_scale_factor=64.0)),
     ],
-    ids=["adafactor", "muon", "schedule", "accumulation and averages"],
+    ids=["adafactor", "muon", "schedule", "accumulation and averages", "dynamic scale", "fixed scale"],
 )
 def test_a_step_is_that_of_fit(text: str, optimizer: Any, tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)
@@ -92,7 +127,11 @@ def test_the_states_have_names_of_their_own(name: str, count: int) -> None:
         ("adam:learning_rate=cosine_decay", "the learning rate schedule 'cosine_decay' does not take {}"),
         ("adam:learning_rate=0.1,learning_rate.decay_steps=3", "is an argument of a schedule: say which one"),
         ("adam:rate.decay_steps=3", "no argument 'rate.decay_steps'"),
-        ("adam:loss_scale_factor=8.0", "cannot have a loss_scale_factor"),
+        ("adam:loss_scale=always", "expected loss_scale=dynamic"),
+        ("adam:loss_scale=dynamic,loss_scale_factor=8.0", "expected loss_scale=dynamic"),
+        ("adam:loss_scale.initial_scale=8.0", "expected loss_scale=dynamic"),
+        ("adam:loss_scale=dynamic,loss_scale.steps=8", "does not take"),
+        ("adam:loss_scale_factor=-1", "expected a number > 0"),
     ],
 )
 def test_what_is_wrong_with_an_optimizer(text: str, message: str) -> None:

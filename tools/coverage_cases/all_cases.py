@@ -33,6 +33,5 @@ def left_out() -> list[tuple[str, str]]:
     """What has no case, and why."""
     return [
         *((f"keras.layers.{name}", why) for name, why in LEFT_OUT.items()),
-        ("keras.optimizers.LossScaleOptimizer", "the step takes the gradients of the loss itself, unscaled"),
         ("keras.optimizers.MultiOptimizer", "it is made of optimizers, which the command line cannot say"),
     ]

@@ -21,6 +21,13 @@ def _images() -> Any:
     return keras.Model(x, L.Dense(4, name="dense")(h), name="model")
 
 
+def _half_images() -> Any:
+    x = keras.Input((5, 5, 2), name="x")
+    h = L.Conv2D(3, 3, activation="tanh", dtype="mixed_float16", name="convolution")(x)
+    h = L.Dense(4, dtype="mixed_float16", name="dense")(L.Flatten()(h))
+    return keras.Model(x, L.Activation("linear", dtype="float32", name="last")(h), name="model")
+
+
 def _words() -> Any:
     x = keras.Input((6,), dtype="int32", name="x")
     return keras.Model(x, L.Dense(4, name="dense")(L.Embedding(7, 4, name="embedding")(x)), name="model")
@@ -46,6 +53,8 @@ _VARIANTS = {
     "clipvalue": f"{_SGD},clipvalue=0.01",
     "moving averages": "adam:use_ema=true,ema_momentum=0.9,ema_overwrite_frequency=2",
     "accumulated gradients": "adam:gradient_accumulation_steps=2,use_ema=true",
+    "dynamic loss scale": "adam:loss_scale=dynamic,loss_scale.dynamic_growth_steps=2",
+    "fixed loss scale": f"{_SGD},loss_scale_factor=1024",
 }
 
 
@@ -63,4 +72,6 @@ def optimizer_cases() -> list[Case]:
             Case("optimizers", f"schedule {name}", _images, optimizer=text, steps=True, tracks=SCHEDULES[name])
         )
     cases += [Case("optimizers", name, _images, optimizer=text, steps=True) for name, text in _VARIANTS.items()]
+    scaled = _VARIANTS["dynamic loss scale"]
+    cases.append(Case("optimizers", "dynamic loss scale in float16", _half_images, optimizer=scaled, steps=True))
     return cases
