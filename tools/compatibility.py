@@ -8,6 +8,7 @@ Or it is refused, with the reason.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import signal
 import sys
 import tempfile
@@ -189,6 +190,8 @@ def main(page: Path) -> int:
     parser.add_argument("directory", type=Path, metavar="DIR", help="the folder whose SavedModels are tried")
     parser.add_argument("--output", type=Path, default=page, metavar="FILE", help="default: docs/compatibility.md")
     arguments = parser.parse_args()
+    if importlib.util.find_spec("tensorflow") is None:
+        parser.error("expected TensorFlow in this environment, found none: install graphfreeze[tensorflow,keras2]")
     models = find_models(arguments.directory)
     if not models:
         parser.error(f"expected SavedModels below {arguments.directory}, found none")

@@ -151,7 +151,7 @@ def _endpoints(saved_model: Path) -> tuple[list[str], list[Report]]:
     for name in endpoint_names(loaded):
         try:
             endpoint = choose_endpoint(loaded, name)
-            odd = [e.name for e in endpoint.inputs if e.dtype in ("string", "variant", "resource")]
+            odd = [f"{e.name} ({e.dtype})" for e in endpoint.inputs if e.dtype in ("string", "variant", "resource")]
             if odd:
                 raise UnsupportedError(f"no random values for its inputs {', '.join(odd)}")
             names.append(name)

@@ -216,8 +216,10 @@ def _batch(signature: Any, seed: int) -> dict[str, Array] | str:
     entries = []
     for name, info in sorted(signature.inputs.items()):
         dtype = tf.as_dtype(info.dtype)
-        if info.WhichOneof("encoding") != "name" or dtype in (tf.string, tf.variant, tf.resource):
-            return f"no random values for its input {name}"
+        if info.WhichOneof("encoding") != "name":
+            return f"its input {name} is made of several tensors"
+        if dtype in (tf.string, tf.variant, tf.resource):
+            return f"no random values for its input {name}, of dtype {dtype.name}"
         if info.tensor_shape.unknown_rank:
             return f"its input {name} has no known rank"
         shape = tuple(None if dim.size < 0 else int(dim.size) for dim in info.tensor_shape.dim)
