@@ -1,0 +1,185 @@
+"""Writes docs/benchmarks.md from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tools.bench_cases.catalogue import MODELS
+from tools.bench_cases.peers import BASE, SIDES
+from tools.bench_cases.reasons import REASONS
+from tools.bench_cases.results import Measured, Results
+
+__all__ = ["document"]
+
+_FROZEN = (f"{BASE}-frozen", "tensorflow-frozen")
+_INTRODUCTION = """\
+# Benchmarks
+
+Written by `tools/bench training-step` and `tools/bench saved-model-size` from `benchmarks.json`; `tools/bench` says how
+to measure again.
+"""
+_METHOD = f"""\
+## A training step
+
+One step is: forward, sparse categorical cross-entropy from logits, gradients, Adam (onnxruntime-training: AdamW without
+decay, the only one it has), and the loss as a number. Each tool is a process of its own with that many threads, and
+they take turns of about 0.2 s: in each round every tool has its turn, so that noise of the machine hits all alike. The
+first step of a turn is not counted.
+
+- `tensorflow`: a `tf.function` with the SavedModel, a Keras loss and a Keras optimizer, fed with tensors.
+- `{BASE}`: `Trainer.step` on the same SavedModel; numpy arrays go in by copy.
+- `torch`: PyTorch, eager, the same architecture with as many parameters (its LSTM has one bias more).
+- `onnxruntime-training`: artifacts generated from our `forward.onnx`, which leaves out the moving averages of batch
+  normalisation, in its favour.
+- `onnxsim`: `compile_training_loop` on the same `forward.onnx` with the loss, at the fixed batch size.
+- `litert`: a `train` signature with the gradients and Adam, converted with built-in operators only.
+
+Frozen means every other column of each kernel, as `{{freeze}}` says: TensorFlow then trains the rewritten SavedModel.
+"""
+
+
+def document(results: Results) -> str:
+    """The whole page.
+
+    Args:
+        results: What there is; sections without measurements are left out.
+    """
+    lines = [_INTRODUCTION, *_machine(results)]
+    if results.steps:
+        lines += [_METHOD.replace("{freeze}", MODELS["mlp"].freeze)]
+        for threads in sorted({threads for by_threads in results.steps.values() for threads in by_threads}, key=int):
+            lines += _ratios(results, threads)
+        lines += [*_missed(results), *_reasons(results), *_times(results), *_conversion(results)]
+    if results.size:
+        lines += _size(results)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _machine(results: Results) -> list[str]:
+    if not results.machine:
+        return []
+    machine = ", ".join(f"{key}: {value}" for key, value in results.machine.items())
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(results.versions.items()))
+    return [f"Machine: {machine}.", "", *([f"Versions: {versions}.", ""] if versions else [])]
+
+
+def _ratios(results: Results, threads: str) -> list[str]:
+    others = [name for name in SIDES if SIDES[name].base != name]
+    rows = []
+    for model in MODELS:
+        sides = results.steps.get(model, {}).get(threads, {})
+        if not sides:
+            continue
+        cells = [_ratio(sides.get(name), results.reasons.get(model, {}).get(name)) for name in others]
+        base = sides.get(BASE)
+        rows.append(
+            [MODELS[model].title, f"{_target(model)}", "" if base is None else _ms(base.summary.median), *cells]
+        )
+    heading = f"### {'One thread' if threads == '1' else f'{threads} threads'}: times as fast as each tool"
+    columns = ["model", "target for TensorFlow", f"{BASE}, ms", *(_heading(name) for name in others)]
+    note = (
+        "Above 1, graphfreeze is faster. The first number compares medians round by round, the second the fastest steps"
+        + (", the third the processor time of a step, which other processes disturb least." if threads == "1" else ".")
+    )
+    return [heading, "", note, "", *_table(columns, rows), ""]
+
+
+def _heading(name: str) -> str:
+    return "tensorflow, frozen" if name == _FROZEN[1] else name
+
+
+def _ratio(measured: Measured | None, reason: str | None) -> str:
+    if measured is None:
+        return "cannot" if reason else ""
+    summary = measured.summary
+    return f"{_two(summary.ratio)} / {_two(summary.best_ratio)} / {_two(summary.processor_ratio)}"
+
+
+def _missed(results: Results) -> list[str]:
+    lines: list[str] = []
+    for model in MODELS:
+        sides = results.steps.get(model, {}).get("1", {})
+        found = sides.get("tensorflow")
+        if found is None or max(found.summary.ratio, found.summary.processor_ratio) >= MODELS[model].target:
+            continue
+        ratio = f"{_two(found.summary.ratio)} (processor time {_two(found.summary.processor_ratio)})"
+        lines += [f"#### {MODELS[model].title}: {ratio}, target {_target(model)}", ""]
+        lines += [REASONS[model], ""] if model in REASONS else []
+        rows = [
+            [line.operator, str(line.count), f"{line.milliseconds:.2f}", f"{line.share:.0%}", line.slowest]
+            for line in results.profiles.get(model, ())
+        ]
+        if rows:
+            lines += [*_table(["operator", "nodes", "ms", "share", "slowest node"], rows), ""]
+    if not lines:
+        return []
+    return ["### Where the target is missed", "", "Profiles of onnxruntime, one thread.", "", *lines]
+
+
+def _reasons(results: Results) -> list[str]:
+    rows = [
+        f"- {MODELS[model].title}: {side}: {reason}"
+        for model in MODELS
+        for side, reason in results.reasons.get(model, {}).items()
+    ]
+    return ["### What cannot train a model, and why", "", *rows, ""] if rows else []
+
+
+def _times(results: Results) -> list[str]:
+    rows = []
+    for model in MODELS:
+        for threads, sides in sorted(results.steps.get(model, {}).items()):
+            for side in SIDES:
+                if (found := sides.get(side)) is None:
+                    continue
+                times = (found.summary.median, found.summary.best, found.summary.processor)
+                cells = [model, threads, side, *(_ms(time) for time in times)]
+                rows.append([*cells, str(found.rounds), f"{found.load:.1f}", found.date])
+    columns = ["model", "threads", "tool", "median ms", "best ms", "processor ms", "rounds", "load", "date"]
+    return ["### Times", "", *_table(columns, rows), ""]
+
+
+def _conversion(results: Results) -> list[str]:
+    rows = [
+        [MODELS[model].title, f"{results.parameters.get(model, 0):,}", f"{results.conversion[model]:.1f}"]
+        for model in MODELS
+        if model in results.conversion
+    ]
+    columns = ["model", "parameters", "seconds to trace and lower"]
+    return ["### Conversion", "", *_table(columns, rows), ""] if rows else []
+
+
+def _size(results: Results) -> list[str]:
+    rows = [
+        [
+            row.label,
+            f"{row.seconds:.1f}",
+            f"{row.ratio:.2f}",
+            _or_nothing(row.start_up, 1),
+            _or_nothing(row.megabytes, 0),
+        ]
+        for row in results.size
+    ]
+    columns = ["", "seconds", "of `cp -r`", "start-up s", "MB beyond start-up and largest variable"]
+    return ["## A large SavedModel", "", results.size_note, "", *_table(columns, rows), ""]
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    rule = ["---"] * len(columns)
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (columns, rule, *rows)]
+
+
+def _target(model: str) -> str:
+    return f"{MODELS[model].target:g}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.3g}"
+
+
+def _two(number: float) -> str:
+    return f"{number:.2f}" if number < 10 else f"{number:.1f}"
+
+
+def _or_nothing(number: float | None, digits: int) -> str:
+    return "" if number is None else f"{number:.{digits}f}"

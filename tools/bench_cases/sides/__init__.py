@@ -1,0 +1,1 @@
+"""One file for each tool that is measured: it makes a training step of a prepared model."""
