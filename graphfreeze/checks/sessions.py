@@ -137,9 +137,10 @@ class _Session:
         """The outputs of a signature, with the variables as they were saved, or with a plan's frozen values."""
         self._reset(plan)
         signature = self._signatures[key]
-        fetches = {name: info.name for name, info in signature.outputs.items() if info.WhichOneof("encoding") == "name"}
+        fetches = {name: info.name for name, info in signature.outputs.items() if _is_dense(info)}
         found: dict[str, Any] = self._session.run(fetches, self._feed(key, batch))
-        return {name: np.asarray(value) for name, value in found.items()}
+        # A copy, because the value of a reference is its memory.
+        return {name: np.array(value) for name, value in found.items()}
 
     def gradients(self, key: str, batch: Mapping[str, Array], plan: FreezePlan | None = None) -> dict[str, Array]:
         """The gradient of the sum of squared outputs for each trainable variable that has one."""
@@ -182,7 +183,10 @@ class _Session:
     def _value(self, variable: Variable) -> Any:
         """What is stored."""
         node = self._node(variable)
-        return tf.raw_ops.ReadVariableOp(resource=node, dtype=variable.dtype) if node.dtype == tf.resource else node
+        if node.dtype == tf.resource:
+            return tf.raw_ops.ReadVariableOp(resource=node, dtype=variable.dtype)
+        # What is fetched of a reference itself is its memory, which later updates change.
+        return tf.raw_ops.DeepCopy(x=node)
 
     def _assign(self, variable: Variable) -> tuple[Any, Any]:
         """What to feed in order to overwrite a variable, and what to run."""
@@ -193,7 +197,7 @@ class _Session:
 
     def _differentiate(self, key: str) -> dict[str, Any] | Exception:
         """What to run for the gradients of a signature; or why it has none."""
-        named = [i.name for i in self._signatures[key].outputs.values() if i.WhichOneof("encoding") == "name"]
+        named = [info.name for info in self._signatures[key].outputs.values() if _is_dense(info)]
         tensors = [self._graph.get_tensor_by_name(name) for name in named]
         floats = [tf.cast(tensor, tf.float32) for tensor in tensors if tensor.dtype.base_dtype.is_floating]
         watched = {v.object_path: self._node(v) for v in self._source.variables if v.trainable and "float" in v.dtype}
@@ -209,6 +213,11 @@ class _Session:
             for path, gradient in zip(watched, found, strict=True)
             if gradient is not None
         }
+
+
+def _is_dense(info: Any) -> bool:
+    """Whether an output is a dense tensor; it may also be an operation."""
+    return bool(info.WhichOneof("encoding") == "name" and ":" in info.name)
 
 
 def _batch(signature: Any, seed: int) -> dict[str, Array] | str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import tensorflow as tf
 
 from graphfreeze.passes.main_graph import FunctionLike
-from graphfreeze.passes.mask_references import mask_references
+from graphfreeze.passes.mask_references import ReferenceMasker
 from graphfreeze.passes.masked_read import MaskedReadBuilder
 from graphfreeze.passes.size_budget import SizeBudget
 from graphfreeze.savedmodel.body import Body
@@ -65,7 +65,10 @@ def mask_function(
     if not uses:
         return edit
     builder = MaskedReadBuilder(function, budget)
-    given_out, edit.reads = mask_references(function, body, flow, targets, builder)
+    references = ReferenceMasker(function, body, flow, builder)
+    given_out = references.mask_values(targets)
+    edit.reads = references.reads
+    late: dict[str, frozenset[int]] = {}
     for use in uses:
         if use.kind is UseKind.VALUE:
             continue
@@ -73,6 +76,11 @@ def mask_function(
         read = function.node_def[use.node]
         if read.op in ("ReadVariableOp", "Identity"):
             rows = _row_gathers(body, use.node, captures)
+            if read.op == "Identity" and not rows:
+                tensor = body.output(use.node, "output", 0)
+                late[tensor] = references.mask_late_consumers(use.node, use.variable, frozen)
+                if tensor not in body.returned and all(c.node in late[tensor] for c in body.consumers[tensor]):
+                    continue
             build, masked = (builder.rows, rows) if rows else (builder.whole, [use.node])
         else:
             build, masked = (builder.rows if read.op == "ResourceGather" else builder.elements), [use.node]
@@ -84,7 +92,8 @@ def mask_function(
             edit.reads.append((frozen, node.name, node.op))
     for tensor, masked_tensor in edit.replaced.items():
         for consumer in body.consumers.get(tensor, ()):
-            function.node_def[consumer.node].input[consumer.input] = masked_tensor
+            if consumer.node not in late.get(tensor, ()):
+                function.node_def[consumer.node].input[consumer.input] = masked_tensor
     for gather in builder.gathers:
         gather.input[1] = edit.replaced.get(body.tensor(gather.input[1]), gather.input[1])
     for output, tensor in zip(function.signature.output_arg, body.returned, strict=True):

@@ -115,8 +115,9 @@ def check_uses(model: SavedModel, analysis: Analysis) -> None:
     ]
     for function, context in analysis.roots.items():
         for variable in sorted(set(analysis.contexts[context].returns.values())):
-            returned = model.variables_by_node[variable]
-            refused.append((returned, "Return", function, f"function {function}", Use(UseKind.OTHER, -1, variable)))
+            returned, given_out = model.variables_by_node[variable], Use(UseKind.OTHER, -1, variable)
+            place = ("a signature", MAIN_GRAPH) if function == MAIN_GRAPH else (function, f"function {function}")
+            refused.append((returned, "Return", *place, given_out))
     if not refused:
         return
     first, operation, node, where, use = refused[0]

@@ -9,6 +9,7 @@ from tensorflow.core.framework import node_def_pb2
 
 from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import CallSlot, GraphView, Tensor, call_slots, data_inputs
+from graphfreeze.prover.writes import write_of
 
 __all__ = ["GATHERS", "READS", "Binding", "Context", "Contexts"]
 
@@ -46,6 +47,9 @@ class Context:
     initialising: frozenset[str] = frozenset()
     is_session: bool = False
     _known: dict[str, int | None] = field(default_factory=dict)
+    _late: dict[int, frozenset[str]] = field(default_factory=dict)
+    _written: dict[str, set[int]] | None = None
+    _next: dict[str, list[str]] | None = None
 
     def counts(self, node: str) -> bool:
         """Whether targeted variables are to be masked at that node."""
@@ -54,6 +58,37 @@ class Context:
     def is_reference(self, text: str) -> bool:
         """Whether the tensor is the reference of a targeted variable."""
         return Tensor.parse(text).key in self.references
+
+    def after_writes(self, variable: int) -> frozenset[str]:
+        """The nodes that run after any write of a variable."""
+        if variable not in self._late:
+            found: set[str] = set()
+            work = [name for name, variables in self._writers().items() if variable in variables]
+            while work:
+                fresh = [name for name in self._successors().get(work.pop(), ()) if name not in found]
+                found.update(fresh)
+                work += fresh
+            self._late[variable] = frozenset(found)
+        return self._late[variable]
+
+    def _writers(self) -> dict[str, set[int]]:
+        """The nodes that write, and which variables."""
+        if self._written is None:
+            self._written = {}
+            for name, node in self.view.nodes.items():
+                write = write_of(node)
+                handles = [] if write is None else [node.input[position] for position in write.handles]
+                self._written[name] = {v for text in handles if (v := self.variable_of(text)) is not None}
+        return self._written
+
+    def _successors(self) -> dict[str, list[str]]:
+        """By node, those that take something of it or wait for it."""
+        if self._next is None:
+            self._next = {}
+            for name, node in self.view.nodes.items():
+                for text in node.input:
+                    self._next.setdefault(Tensor.parse(text.lstrip("^")).node, []).append(name)
+        return self._next
 
     def switches(self, node: node_def_pb2.NodeDef, position: int) -> bool:
         """Whether a node hands on what it takes there to either branch, as TensorFlow 1 has them."""
@@ -103,7 +138,9 @@ class Context:
 
     def _call_inputs(self, node: node_def_pb2.NodeDef | None) -> list[str]:
         """What the node passes to functions; nothing if it calls none."""
-        return [] if node is None or not call_slots(node, self.contexts.library) else data_inputs(node)
+        if node is None or not call_slots(node, self.contexts.library):
+            return []
+        return [text for text in data_inputs(node) if not self.is_reference(text)]
 
     def _returned(self, node: node_def_pb2.NodeDef, tensor: Tensor) -> int | None:
         if not any(self._known.get(text) is not None for text in self._call_inputs(node)):
@@ -127,7 +164,9 @@ class Context:
         if not self.sources or not self.counts(node.name):
             return ()
         first = 1 if node.op in BRANCHES else 0
-        carried = [self.variable_of(text) for text in data_inputs(node)[first:]]
+        # A function takes the value of a reference.
+        inputs = data_inputs(node)[first:]
+        carried = [None if self.is_reference(text) else self.variable_of(text) for text in inputs]
         return tuple((position, variable) for position, variable in enumerate(carried) if variable is not None)
 
     def is_call(self, node: node_def_pb2.NodeDef) -> bool:

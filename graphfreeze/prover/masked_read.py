@@ -35,7 +35,7 @@ class RawRead:
         node: The node that makes it, in the rewritten model: a read, or a GatherV2 right behind a ReadVariableOp; or
             an added Identity that reads a reference.
         target: The variable.
-        of: The reference that an added Identity reads; None for all others.
+        of: The reference, or the read of one, that an added Identity takes; None for all others.
     """
 
     node: node_def_pb2.NodeDef

@@ -115,7 +115,7 @@ class Pair:
         for name, text in self._original.returns.items():
             self._compare_tensor(Consumer(f"output {name!r}", text, self._rewritten.returns.get(name, "")), reads)
         for consumer in self._consumers:
-            self._compare_tensor(consumer, reads, waits=[] if self._gives_value(consumer.original) else None)
+            self._compare_tensor(consumer, reads, waits=set() if self._gives_value(consumer.original) else None)
         reads.account_for_all()
         self._evidence.nodes = len(self._original.nodes)
         self._evidence.added = len(reads.added)
@@ -234,13 +234,19 @@ class Pair:
         return any(Tensor.parse(text).node == name for text in (*texts, *(c.original for c in self._consumers)))
 
     def _find_added_reads(self) -> None:
-        """Added nodes that read references, for those who took their values without a read."""
+        """Added nodes that read references, or what a read of one yields, for a single consumer."""
+        found = {}
         for name, node in self._rewritten.nodes.items():
-            if name not in self._original.nodes and node.op == "Identity" and self._context.is_reference(node.input[0]):
-                variable = self._context.variable_of(node.input[0])
-                if variable is not None:
-                    raw = RawRead(node, self._targets[variable], Tensor.parse(node.input[0]))
-                    self._raws[(name, 0)] = raw
+            if name in self._original.nodes or node.op != "Identity" or not self._context.references:
+                continue
+            taken = Tensor.parse(node.input[0])
+            variable = self._context.variable_of(node.input[0]) if self._context.is_reference(node.input[0]) else None
+            read = self._raws.get(taken.key)
+            if variable is not None:
+                found[(name, 0)] = RawRead(node, self._targets[variable], taken)
+            elif read is not None and read.node.op == "Identity":
+                found[(name, 0)] = RawRead(node, read.target, taken)
+        self._raws |= found
 
     def _check_peephole(self, node: node_def_pb2.NodeDef) -> None:
         """A GatherV2 of rows that still takes the raw read: its output is what has to be masked."""
@@ -290,18 +296,34 @@ class Pair:
                 self._fail(f"expected the control input {updates.waited_for(old)!r}, found {new!r}", node.name)
         elif update is not None and not update.write.applies and position == update.write.value:
             value = Consumer(f"input {position}", old, updates.masked_value(node.name))
-            self._compare_tensor(value, reads, node.name)
+            self._compare_tensor(value, reads, node.name, self._waits_of(node, position, updates))
         elif node.name in self._gathered and position == 0:
             return
         elif self._context.counts(node.name):
-            waits = None
-            if (node.name, position) in self._values:
-                waits = [updates.waited_for(text) for text in node.input if text.startswith("^")]
+            waits = self._waits_of(node, position, updates)
             self._compare_tensor(Consumer(f"input {position}", old, new), reads, node.name, waits)
         elif old != new:
             self._fail(
                 f"expected input {position} to stay {old!r} outside of every signature, found {new!r}", node.name
             )
+
+    def _waits_of(self, node: node_def_pb2.NodeDef, position: int, updates: MaskedUpdates) -> set[str] | None:
+        """What a masked read of a node's own waits for; None where it takes one that others share.
+
+        What a read of a reference yields is the variable's memory: after a write, its consumers see the new value. So
+        those that run after one have reads of their own, as have those that take the reference itself.
+        """
+        taken = Tensor.parse(node.input[position])
+        if (node.name, position) not in self._values:
+            raw = self._raws.get(taken.key)
+            if raw is None or raw.of is not None or raw.node.op != "Identity":
+                return None
+            if node.name not in self._context.after_writes(raw.target.node_id):
+                return None
+        if node.op == "Merge":
+            return set()
+        others = {f"^{Tensor.parse(text).node}" for text in data_inputs(node) if Tensor.parse(text) != taken}
+        return {updates.waited_for(text) for text in others | {text for text in node.input if text.startswith("^")}}
 
     def _gives_value(self, text: str) -> bool:
         """Whether a consumer that is no node gets the value of a reference whose variable is targeted."""
@@ -309,7 +331,7 @@ class Pair:
         return variable is not None and self._targets[variable].slot_of is None
 
     def _compare_tensor(
-        self, consumer: Consumer, reads: MaskedReads, node: str | None = None, waits: list[str] | None = None
+        self, consumer: Consumer, reads: MaskedReads, node: str | None = None, waits: set[str] | None = None
     ) -> None:
         """A consumer takes what it took; where that is a raw read of a targeted variable, it takes it masked.
 
@@ -317,13 +339,13 @@ class Pair:
             consumer: The consumer.
             reads: The masked reads.
             node: Its name, where it is a node.
-            waits: Where it took the value of a reference: the control inputs that its own masked read has to have.
+            waits: Where it has to have a masked read of its own: the control inputs of that.
         """
         old, new = consumer.original, consumer.rewritten
         raw = self._raws.get(Tensor.parse(old).key)
         if waits is not None:
             added = reads.added_read(new) if Tensor.parse(new).node in reads.added else None
-            if added is None or added.of != Tensor.parse(old) or list(added.node.input[1:]) != waits:
+            if added is None or added.of != Tensor.parse(old) or set(added.node.input[1:]) != waits:
                 self._fail(f"expected {consumer.label} to be a masked read of {old!r}, found {new!r}", node)
             self._masked.add((added.node.name, 0))
         elif Tensor.parse(new).node in reads.added:

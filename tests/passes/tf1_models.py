@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,11 @@ BATCH: dict[str, Array] = {
 OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "sgd": lambda: v1.train.GradientDescentOptimizer(0.1),
     "momentum": lambda: v1.train.MomentumOptimizer(0.1, 0.9),
-    "nesterov": lambda: v1.train.MomentumOptimizer(0.1, 0.9, use_nesterov=True),
     "adam": lambda: v1.train.AdamOptimizer(0.05),
     "adagrad": lambda: v1.train.AdagradOptimizer(0.1),
     "rmsprop": lambda: v1.train.RMSPropOptimizer(0.05, momentum=0.5, centered=True),
     "ftrl": lambda: v1.train.FtrlOptimizer(0.1, l1_regularization_strength=0.01),
     "adadelta": lambda: v1.train.AdadeltaOptimizer(1.0),
-    "proximal": lambda: v1.train.ProximalAdagradOptimizer(0.1, l2_regularization_strength=0.01),
 }
 
 
@@ -67,7 +65,7 @@ class Session:
         self._graph = v1.Graph()
         self._session = v1.Session(graph=self._graph)
         with self._graph.as_default():
-            v1.saved_model.loader.load(self._session, list(tags), str(path))
+            self._meta_graph = v1.saved_model.loader.load(self._session, list(tags), str(path))
             self._variables = {variable.op.name: variable for variable in v1.global_variables()}
 
     def __enter__(self) -> Session:
@@ -79,14 +77,33 @@ class Session:
     def run(self, fetch: Any, batch: dict[str, Array] | None = None) -> Any:
         """Run a tensor or an operation by name."""
         feed = {f"{name}:0": value for name, value in (BATCH if batch is None else batch).items()}
-        return self._session.run(fetch, feed)
+        found = self._session.run(fetch, feed)
+        return None if found is None else np.array(found)
 
     def stored(self) -> dict[str, Array]:
         """All variables by name, as they are stored."""
         with self._graph.as_default():
-            return {name: self._session.run(variable) for name, variable in self._variables.items()}
+            # Copies: what is fetched of a reference is its memory.
+            return {name: np.array(self._session.run(variable)) for name, variable in self._variables.items()}
 
     def save(self, prefix: Path) -> str:
         """Save with a saver of its own."""
         with self._graph.as_default():
             return str(v1.train.Saver().save(self._session, str(prefix)))
+
+    def run_saver(self, prefix: Path) -> str:
+        """Save with the model's own saver."""
+        saver = self._meta_graph.saver_def
+        self._session.run(saver.save_tensor_name, {saver.filename_tensor_name: str(prefix)})
+        return str(prefix)
+
+    def outputs(self, signature: str = "serving_default") -> dict[str, str]:
+        """The tensors that a signature gives out, by name."""
+        return {name: info.name for name, info in self._meta_graph.signature_def[signature].outputs.items()}
+
+    def assigner(self, names: Sequence[str]) -> Callable[[str, Array], None]:
+        """What overwrites variables."""
+        with self._graph.as_default():
+            values = {name: v1.placeholder(tf.float32, self._variables[name].shape) for name in names}
+            assigns = {name: v1.assign(self._variables[name], value) for name, value in values.items()}
+        return lambda name, value: self._session.run(assigns[name].op, {values[name]: value})
