@@ -115,27 +115,81 @@ def check(
                 scale = float(np.max(np.abs(theirs), initial=0.0))
                 error = float(np.max(np.abs(ours - theirs), initial=0.0))
                 assert error <= bounds[precision] * scale or error == 0, f"{where}: error {error:g} of {scale:g}"
+            if precision == "float64" and isinstance(function, WithGradients) and function.is_smooth:
+                names = [value.name for value in proto.graph.output[: len(concrete.outputs)]]
+                inputs = {n: np.array(x) for n, x in (feeds | before).items() if n in fed}
+                _check_by_differences(
+                    run, names, inputs, [n for n in feeds if feeds[n].dtype.kind == "f"][: function.of]
+                )
     assert proto is not None
     return proto
 
 
-def gradients(function: Callable[..., Any], *, of: int | None = None) -> Callable[..., list[Any]]:
+def gradients(function: Callable[..., Any], *, of: int | None = None, is_smooth: bool = True) -> WithGradients:
     """The function's results followed by the gradients of their weighted sum for its first `of` float arguments.
+
+    Args:
+        function: Returns tensors.
+        of: How many arguments; all by default.
+        is_smooth: Whether the gradient is the derivative. It is not where TensorFlow defines another one on purpose.
+    """
+    return WithGradients(function, of, is_smooth)
+
+
+@dataclass(frozen=True)
+class WithGradients:
+    """The function of `gradients`.
 
     The weights differ per element, so that a transposed or shifted gradient shows, and are exact in every precision.
     """
 
-    def with_gradients(*arguments: Any) -> list[Any]:
-        watched = [a for a in arguments if a.dtype.is_floating][:of]
+    function: Callable[..., Any]
+    of: int | None
+    is_smooth: bool
+
+    def __call__(self, *arguments: Any) -> list[Any]:
+        watched = [a for a in arguments if a.dtype.is_floating][: self.of]
         with tf.GradientTape() as tape:
             tape.watch(watched)
-            results = tf.nest.flatten(function(*arguments))
+            results = tf.nest.flatten(self.function(*arguments))
             loss = tf.add_n([tf.reduce_sum(r * _weights(r)) for r in results if r.dtype.is_floating])
         return [*results, *tape.gradient(loss, watched, unconnected_gradients="zero")]
-
-    return with_gradients
 
 
 def _weights(tensor: Any) -> Any:
     numbers = tf.range(tf.size(tensor)) * 5 % 11 * 2 - 11
     return tf.cast(tf.reshape(numbers, tf.shape(tensor)), tensor.dtype) / 8
+
+
+def _check_by_differences(
+    run: onnxruntime.InferenceSession, outputs: Sequence[str], inputs: Mapping[str, Any], watched: Sequence[str]
+) -> None:
+    """Compare the gradients that onnxruntime computes with differences of its own results, without TensorFlow.
+
+    Along a random direction d, (f(x + h d) - f(x - h d)) / 2h is the sum of gradient times d, but for terms in h
+    squared and rounding errors over h.
+    """
+    rng = np.random.default_rng(1)
+    inputs = {name: np.asarray(value) for name, value in inputs.items()}
+    directions = {name: rng.choice([-1.0, 1.0], inputs[name].shape) for name in watched if name in inputs}
+    step = 1e-6
+    results = outputs[: len(outputs) - len(watched)] if len(outputs) > len(watched) else []
+    found = dict(zip(outputs, run.run(None, dict(inputs)), strict=True))
+    gradients_of = dict(zip(watched, outputs[len(results) :], strict=True))
+    products = [found[gradients_of[name]] * direction for name, direction in directions.items()]
+    sums = [
+        sum(float(np.sum(result * _numpy_weights(result))) for result in after if result.dtype.kind == "f")
+        for after in (
+            run.run(results, {**inputs, **{n: np.asarray(inputs[n] + sign * step * d) for n, d in directions.items()}})
+            for sign in (1, -1)
+        )
+    ]
+    magnitude = sum(float(np.sum(np.abs(found[name] * 11 / 8))) for name in results if found[name].dtype.kind == "f")
+    error = abs((sums[0] - sums[1]) / (2 * step) - sum(float(np.sum(product)) for product in products))
+    scale = sum(float(np.sum(np.abs(product))) for product in products)
+    allowed = 1e-6 * scale + 4 * np.finfo(np.float64).eps * magnitude / step
+    assert error <= allowed, f"the gradients are {error:g} off the differences, allowed are {allowed:g}"
+
+
+def _numpy_weights(array: Any) -> Any:
+    return (np.arange(array.size) * 5 % 11 * 2 - 11).reshape(array.shape) / 8

@@ -111,7 +111,8 @@ def test_permutations_as_values() -> None:
     def stitch(x: Any, y: Any) -> Any:
         return tf.dynamic_stitch([[4, 0], [[1, 2], [3, 0]]], [x, y])
 
-    check(gradients(stitch), {"x": Argument((2, 3)), "y": Argument((2, 2, 3))})
+    # Index 0 occurs twice, and TensorFlow gives the value that is overwritten its gradient, too.
+    check(gradients(stitch, is_smooth=False), {"x": Argument((2, 3)), "y": Argument((2, 2, 3))})
 
 
 @pytest.mark.parametrize(("lower", "upper"), [(-1, 0), (0, -1), (1, 2), (0, 0)])
