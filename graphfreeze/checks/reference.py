@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from graphfreeze.checks.interpreter import Interpreter
 from graphfreeze.training.trace import TracedStep
 from graphfreeze.validation.tolerance import unit_roundoff
 
-__all__ = ["Reference", "compute_reference", "restored", "run_gradients"]
+__all__ = ["Reference", "call_gradients", "compute_reference", "restored", "run_gradients"]
 
 _DRAWS = 3
 
@@ -69,11 +70,29 @@ def run_gradients(
 ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
     """The losses by name and the gradients by parameter, the variables restored."""
     with restored(step):
-        results = step.functions["gradients"](*(tf.constant(batch[entry.name]) for entry in step.batch))
+        results = call_gradients(step, batch)
     arrays = [np.asarray(result.numpy()) for result in results]
     names = ["loss", *step.objective.named]
     losses = dict(zip(names, arrays[: len(names)], strict=True))
     return losses, {p.name: array for p, array in zip(step.trained, arrays[len(names) :], strict=True)}
+
+
+def call_gradients(step: TracedStep, batch: Mapping[str, npt.NDArray[Any]]) -> list[Any]:
+    """The losses and gradients as tensors; statistics and seeds advance.
+
+    Noise that TensorFlow would draw from a state of its own comes from the seed of the step.
+    """
+    if step.noise is None:
+        return list(step.functions["gradients"](*(tf.constant(batch[entry.name]) for entry in step.batch)))
+    named = step.noise.gradients
+    variables = {p.name: p.resource for p in step.parameters}
+    variables |= {v.name: v.variable for v in step.optimizer_variables}
+    values = [tf.constant(batch[n]) if n in batch else variables[n].read_value() for n in named.inputs]
+    results = dict(zip(named.outputs, Interpreter(named.graph)(values), strict=True))
+    for name, value in results.items():
+        if name.startswith("new/"):
+            variables[name.removeprefix("new/")].assign(value)
+    return [value for name, value in results.items() if not name.startswith("new/")]
 
 
 @contextmanager

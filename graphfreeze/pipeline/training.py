@@ -94,6 +94,7 @@ def write_training(
         "endpoint": step.endpoint.name,
         "forward_endpoint": step.forward_endpoint.name,
         "mode": describe_mode(step),
+        "drawn_without_seed": [] if step.noise is None else list(step.noise.draws),
         **losses_to_json(assembly.manifest.losses),
         "outputs_without_loss": list(step.objective.without_loss),
         "sample_weight": options.sample_weight,
@@ -146,6 +147,7 @@ def trace(saved_model: Path, variables: Sequence[Variable], plan: FreezePlan, op
         endpoint=options.endpoint,
         forward_endpoint=options.forward_endpoint,
         sample_weight=options.sample_weight,
+        seed=options.seed,
     )
 
 

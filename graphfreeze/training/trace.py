@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from graphfreeze.training.graph import NamedGraph
 from graphfreeze.training.loss_scale import LossScale, with_loss_scale
 from graphfreeze.training.losses import OutputLoss
 from graphfreeze.training.masked_reads import read_state_directly
+from graphfreeze.training.noise import NOISE_SEED, Noise, draw_by_seed
 from graphfreeze.training.optimizers import LEARNING_RATE, OptimizerVariable, build_optimizer
 from graphfreeze.training.targets import Objective, make_objective
 from graphfreeze.training.variable_uses import VariableSlot
@@ -68,6 +70,7 @@ class TracedStep:
         graphs: The functional graphs `train_step`, `gradients`, `apply_gradients` and `forward`.
         functions: The `ConcreteFunction`s `gradients`, `apply_gradients` and `forward` that they were made of; the
             training step is the first two, one after the other.
+        noise: What they draw from TensorFlow's hidden state, and the graphs by a seed; None where there is nothing.
     """
 
     endpoint: Endpoint
@@ -78,6 +81,7 @@ class TracedStep:
     optimizer_variables: tuple[OptimizerVariable, ...]
     graphs: Mapping[str, NamedGraph]
     functions: Mapping[str, Any]
+    noise: Noise | None = None
 
     @property
     def batch(self) -> tuple[TensorEntry, ...]:
@@ -105,6 +109,7 @@ def trace_step(
     endpoint: str | None = None,
     forward_endpoint: str | None = None,
     sample_weight: bool = False,
+    seed: int = 0,
 ) -> TracedStep:
     """Load the rewritten SavedModel and trace its training step.
 
@@ -119,6 +124,7 @@ def trace_step(
         endpoint: The endpoint that trains.
         forward_endpoint: The endpoint of the inference graph.
         sample_weight: Whether each example of a batch has a weight.
+        seed: Of the noise that TensorFlow would draw without one.
 
     Raises:
         UsageError: The endpoint, a loss or the optimizer does not fit, or nothing in the endpoint trains.
@@ -131,6 +137,7 @@ def trace_step(
     parameters = _parameters(loaded, variables, plan, trained_endpoint)
     scaled = with_loss_scale(optimizer)
     tracer = _Tracer(trained_endpoint, inference_endpoint, objective, parameters, scaled.arguments.get("loss_scale"))
+    tracer.seed = seed
     tracer.trace_gradients()
     if not tracer.trained:
         raise UsageError(
@@ -145,9 +152,10 @@ def trace_step(
         objective,
         optimizer,
         tuple(tracer.parameters),
-        tuple(optimizer_variables),
+        (*optimizer_variables, *_noise_variables(tracer.noise)),
         graphs,
         functions,
+        tracer.noise,
     )
 
 
@@ -206,6 +214,8 @@ class _Tracer:
         self.objective = objective
         self.parameters = parameters
         self.loss_scale = loss_scale
+        self.seed = 0
+        self.noise: Noise | None = None
         self.optimizer: Any = None
         self.functions: dict[str, Any] = {}
 
@@ -263,6 +273,8 @@ class _Tracer:
         gradients = functionalise(self.functions["gradients"], self.batch_names, results, slots)
         apply_gradients = functionalise(self.functions["apply_gradients"], names, [], slots)
         forward = functionalise(self.functions["forward"], inputs, outputs, slots)
+        once_more = partial(functionalise, self.functions["gradients"], self.batch_names, results, slots)
+        self.noise = draw_by_seed(self.seed, [gradients, forward], once_more)
         for graph in (gradients, forward):
             read_state_directly(graph, frozen)
         graphs = {
@@ -297,6 +309,10 @@ class _Tracer:
     @property
     def batch_specs(self) -> list[Any]:
         return [_spec(entry) for entry in (*self.endpoint.inputs, *self.objective.batch)]
+
+
+def _noise_variables(noise: Noise | None) -> list[OptimizerVariable]:
+    return [] if noise is None else [OptimizerVariable(NOISE_SEED, None, noise.variable)]
 
 
 def _spec(entry: TensorEntry) -> Any:

@@ -19,7 +19,7 @@ from graphfreeze.artifact import read_artifact, write_artifact
 from graphfreeze.artifact.layout import to_tensorflow
 from graphfreeze.assembly import Assembly, assemble
 from graphfreeze.checks.float64 import check_step_in_float64
-from graphfreeze.checks.reference import Reference, compute_reference, restored
+from graphfreeze.checks.reference import Reference, call_gradients, compute_reference, restored
 from graphfreeze.checks.single_step import check_single_steps
 from graphfreeze.errors import CheckFailedError, GraphfreezeError
 from graphfreeze.lowering.filters import convolution_filters
@@ -247,5 +247,5 @@ def _alone(ours: npt.NDArray[Any], theirs: npt.NDArray[Any], largest: float | No
 def _new_state(step: TracedStep, batch: Arrays) -> Arrays:
     """Statistics and seeds after TensorFlow's forward pass."""
     with restored(step):
-        step.functions["gradients"](*(tf.constant(batch[entry.name]) for entry in step.batch))
+        call_gradients(step, batch)
         return {p.name: p.resource.numpy() for p in step.parameters if not p.variable.trainable}

@@ -1,0 +1,127 @@
+"""Noise that TensorFlow draws without a seed: by a seed of the artifact's own, and so distributed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import pytest
+import tensorflow as tf
+
+import graphfreeze
+from graphfreeze import Selection, Trainer
+from graphfreeze.checks.interpreter import Interpreter
+from graphfreeze.errors import UnsupportedError
+from graphfreeze.lowering.model import Lowerer
+from graphfreeze.training.functionalise import functionalise
+from graphfreeze.training.graph import NamedGraph
+from graphfreeze.training.noise import NOISE_SEED, draws_without_seed, seed_noise
+from tests.lowering.conversion import session
+
+COUNT = 4000
+HALF = 4  # the index of what is drawn in float16
+
+
+def traced(function: Callable[..., Any]) -> NamedGraph:
+    concrete = tf.function(function, autograph=False).get_concrete_function(tf.TensorSpec((None, 4), tf.float32))
+    return functionalise(concrete, ["x"], [f"result_{n}" for n in range(len(concrete.outputs))], {})
+
+
+def everything(x: Any) -> list[Any]:
+    shape = [tf.shape(x)[0], 4]
+    return [
+        tf.random.uniform(shape, 2.0, 5.0),
+        tf.random.normal(shape, 1.0, 2.0),
+        tf.random.truncated_normal(shape),
+        tf.cast(tf.random.uniform(shape, 3, 9, tf.int32), tf.float32),
+        tf.cast(tf.random.normal(shape, dtype=tf.float16), tf.float32),
+        tf.random.uniform(shape, 2.0, 5.0),
+    ]
+
+
+def normal_below(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.array([0.5 * (1 + math.erf(value / math.sqrt(2))) for value in x])
+
+
+def test_the_numbers_have_the_distribution_and_are_tensorflows_for_the_seed() -> None:
+    named = traced(everything)
+    assert len(draws_without_seed(named)) == 6
+    seed_noise(named, tf.Variable([7, 0], dtype=tf.int64))
+    run = session(ir.to_proto(Lowerer().lower(named, "test")))
+    x = np.zeros((COUNT // 4, 4), np.float32)
+
+    def draw(step: int) -> list[npt.NDArray[Any]]:
+        seed = np.array([7, step], np.int64)
+        feeds = {"x": x, NOISE_SEED: seed}
+        ours = run.run(None, {i.name: feeds[i.name] for i in run.get_inputs()})
+        values = [tf.constant({"x": x, NOISE_SEED: seed}[name]) for name in named.inputs]
+        for index, (mine, theirs) in enumerate(zip(ours, Interpreter(named.graph)(values), strict=True)):
+            rounding = 1e-3 if index == HALF else 1e-6
+            assert np.abs(mine - theirs.numpy()).max() <= rounding * np.abs(theirs.numpy()).max()
+        assert ours[-1].tolist() == [7, step + 1]
+        return [array.ravel() for array in ours[:-1]]
+
+    uniform, normal, truncated, integers, half, second = draw(0)
+    below: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+        "uniform": (np.sort(uniform), lambda v: (v - 2) / 3),
+        "normal": (np.sort(normal), lambda v: normal_below((v - 1) / 2)),
+        "half": (np.sort(half), normal_below),
+        "truncated": (np.sort(truncated), lambda v: (normal_below(v) - 0.02275) / 0.9545),
+    }
+    for name, (values, distribution) in below.items():
+        # After Kolmogorov and Smirnov: larger once in a thousand draws.
+        assert np.abs(distribution(values) - (np.arange(COUNT) + 0.5) / COUNT).max() < 1.95 / COUNT**0.5, name
+    assert np.abs(np.bincount(integers.astype(int), minlength=9)[3:] - COUNT / 6).max() < 4 * (COUNT / 6) ** 0.5
+    assert abs(np.corrcoef(uniform, second)[0, 1]) < 4 / COUNT**0.5
+    assert not np.array_equal(uniform, draw(1)[0])
+
+
+def test_noise_in_a_loop_is_refused_by_name() -> None:
+    def loop(x: Any) -> Any:
+        return tf.while_loop(lambda i, a: i < 3, lambda i, a: (i + 1, a + tf.random.normal([4])), (0, x))[1]
+
+    with pytest.raises(
+        UnsupportedError, match="'while/random_normal/RandomStandardNormal' draws random numbers inside"
+    ):
+        draws_without_seed(traced(loop))
+
+
+class Noisy(tf.Module):
+    """Dropout as Keras 2 has it, before and behind a product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel: Any = tf.Variable(np.linspace(-1, 1, 20, dtype=np.float32).reshape(5, 4), name="kernel")
+        self.head = tf.Variable(np.linspace(1, -1, 8, dtype=np.float32).reshape(4, 2), name="head")
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 5), tf.float32, name="x")])
+    def train(self, x: Any) -> Any:
+        h = tf.nn.dropout(x, 0.4) @ self.kernel
+        return tf.nn.dropout(tf.tanh(h), 0.3) @ self.head + 0.0 * tf.random.normal([1])
+
+
+def test_a_model_with_noise_trains_and_every_check_passes(tmp_path: Path) -> None:
+    tf.saved_model.save(Noisy(), str(tmp_path / "model"))
+    report = graphfreeze.rewrite(
+        tmp_path / "model",
+        tmp_path / "out",
+        [Selection("freeze", "head[0]")],
+        loss="mse",
+        endpoint="train",
+        optimizer="sgd:learning_rate=0.0",
+        seed=3,
+    )
+    assert len(report["training"]["drawn_without_seed"]) == 3
+    trainer = Trainer(tmp_path / "out", device="cpu")
+    rng = np.random.default_rng(0)
+    batch = {"x": rng.normal(size=(8, 5)).astype(np.float32), "y": rng.normal(size=(8, 2)).astype(np.float32)}
+    losses = [trainer.step(batch) for _ in range(3)]
+    assert len(set(losses)) == 3
+    assert trainer.state_dict()[NOISE_SEED].tolist() == [3, 3]
+    again = Trainer(tmp_path / "out", device="cpu")
+    assert [again.step(batch) for _ in range(3)] == losses
