@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 import graphfreeze
+from graphfreeze.passes import storage
 from graphfreeze.selection import FreezePlan, load_plan
 
 Array = npt.NDArray[Any]
@@ -87,8 +88,8 @@ def values(loaded: Any) -> dict[str, Array]:
 
 
 @pytest.fixture(scope="session")
-def rewritten(tmp_path_factory: pytest.TempPathFactory) -> Rewritten:
-    directory = tmp_path_factory.mktemp("downstream")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("downstream") / "model"
     keras.utils.set_random_seed(1)
     layers = [
         keras.layers.Dense(8, activation="tanh", name="hidden"),
@@ -96,9 +97,34 @@ def rewritten(tmp_path_factory: pytest.TempPathFactory) -> Rewritten:
         keras.layers.Dense(3, name="out", bias_initializer="random_normal"),
     ]
     model = keras.Sequential([keras.Input((4,), name="x"), *layers], name="net")
-    model.export(directory / "model", verbose=False)
+    model.export(path, verbose=False)
+    return path
+
+
+def rewrite(original: Path, out: Path) -> Rewritten:
     selections = [graphfreeze.Selection("freeze", text) for text in SELECTORS]
-    graphfreeze.rewrite(directory / "model", directory / "out", selections, onnx=False, checks="static")
+    graphfreeze.rewrite(original, out, selections, onnx=False, checks="static")
     make = np.random.default_rng(0)
     x, y = make.normal(size=(32, 4)).astype(np.float32), make.integers(0, 3, 32)
-    return Rewritten(directory / "model", directory / "out", load_plan(directory / "out" / "plan"), x, y)
+    return Rewritten(original, out, load_plan(out / "plan"), x, y)
+
+
+@pytest.fixture(scope="session")
+def in_graph(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Rewritten:
+    """The rewritten model, with masks and frozen values as constants."""
+    return rewrite(original, tmp_path_factory.mktemp("in_graph") / "out")
+
+
+@pytest.fixture(scope="session")
+def stored(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Rewritten:
+    """The rewritten model, with masks and frozen values as variables, as large models have them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage.Storage, "__init__", lambda self: self.__dict__.update(total=0, each=0))
+        return rewrite(original, tmp_path_factory.mktemp("stored") / "out")
+
+
+@pytest.fixture(params=["in_graph", "stored"])
+def rewritten(request: pytest.FixtureRequest) -> Rewritten:
+    """Both of them."""
+    found: Rewritten = request.getfixturevalue(request.param)
+    return found

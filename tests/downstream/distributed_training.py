@@ -1,4 +1,4 @@
-"""Trains a SavedModel in several replicas: distributed_training.py mirrored|workers SAVED_MODEL DATA.npz RESULT.npz.
+"""Trains SavedModels in two replicas: distributed_training.py mirrored|workers DATA.npz (SAVED_MODEL RESULT.npz)...
 
 Of several workers, each is a process of its own with its place in TF_CONFIG.
 """
@@ -24,11 +24,16 @@ def make_strategy(kind: str) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
-def main(kind: str, saved_model: str, data: str, result: str) -> None:
-    """Train, and write what each replica here holds, and what the model then computes."""
+def main(kind: str, data: str, *paths: str) -> None:
+    """Train one model after the other."""
     strategy = make_strategy(kind)
     assert strategy.num_replicas_in_sync == 2
-    batch = np.load(data)
+    for saved_model, result in zip(paths[::2], paths[1::2], strict=True):
+        train(strategy, saved_model, dict(np.load(data)), result)
+
+
+def train(strategy: tf.distribute.Strategy, saved_model: str, batch: dict[str, np.ndarray], result: str) -> None:
+    """Train, and write what each replica here holds, and what the model then computes."""
     with strategy.scope():
         model = tf.saved_model.load(saved_model)
         variables = model.trainable_variables

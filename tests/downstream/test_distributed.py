@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def environment(**more: str) -> dict[str, str]:
     quiet = {
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "CUDA_VISIBLE_DEVICES": "-1",
-        "no_proxy": "*",
+        "no_proxy": "127.0.0.1",
         "GRPC_ENABLE_FORK_SUPPORT": "0",
     }
     return {**os.environ, **quiet, **more}
@@ -85,36 +86,55 @@ def check(rewritten: Rewritten, results: Sequence[Path]) -> None:
         rewritten.check_trained(replicas[0], result["outputs"])
 
 
+@dataclass(frozen=True)
+class Job:
+    """What is trained, and where to.
+
+    Attributes:
+        models: Both rewritten models.
+        folder: Where data and results lie.
+    """
+
+    models: tuple[Rewritten, Rewritten]
+    folder: Path
+
+    def result(self, model: int, process: int) -> Path:
+        return self.folder / f"result{model}_{process}.npz"
+
+    def command(self, kind: str, process: int = 0) -> list[str]:
+        """The command of a process that trains both models."""
+        pairs = [(m.saved_model, self.result(number, process)) for number, m in enumerate(self.models)]
+        paths = [str(path) for pair in pairs for path in pair]
+        return [sys.executable, str(SCRIPT), kind, str(self.folder / "data.npz"), *paths]
+
+    def check(self, processes: int) -> None:
+        for number, model in enumerate(self.models):
+            check(model, [self.result(number, process) for process in range(processes)])
+
+
 @pytest.fixture
-def data(rewritten: Rewritten, tmp_path: Path) -> Path:
-    np.savez(tmp_path / "data.npz", x=rewritten.x, y=rewritten.y)
-    return tmp_path / "data.npz"
+def job(in_graph: Rewritten, stored: Rewritten, tmp_path: Path) -> Job:
+    np.savez(tmp_path / "data.npz", x=in_graph.x, y=in_graph.y)
+    return Job((in_graph, stored), tmp_path)
 
 
-def test_two_devices(rewritten: Rewritten, data: Path, tmp_path: Path) -> None:
-    result = tmp_path / "result.npz"
-    command = [sys.executable, str(SCRIPT), "mirrored", str(rewritten.saved_model), str(data), str(result)]
-    assert run_together([(command, environment())], tmp_path) == ""
-    check(rewritten, [result])
+def test_two_devices(job: Job) -> None:
+    assert run_together([(job.command("mirrored"), environment())], job.folder) == ""
+    job.check(processes=1)
 
 
-def test_two_processes(rewritten: Rewritten, data: Path, tmp_path: Path) -> None:
-    results = [tmp_path / f"result{number}.npz" for number in range(2)]
+def test_two_processes(job: Job) -> None:
     problem = ""
     for _ in range(ATTEMPTS):
         # Another process may take a port before the worker does.
         workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
+        places = [{"cluster": {"worker": workers}, "task": {"type": "worker", "index": number}} for number in range(2)]
         commands = [
-            (
-                [sys.executable, str(SCRIPT), "workers", str(rewritten.saved_model), str(data), str(result)],
-                environment(
-                    TF_CONFIG=json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": number}})
-                ),
-            )
-            for number, result in enumerate(results)
+            (job.command("workers", number), environment(TF_CONFIG=json.dumps(place)))
+            for number, place in enumerate(places)
         ]
-        problem = run_together(commands, tmp_path)
+        problem = run_together(commands, job.folder)
         if "start gRPC server" not in problem:
             break
     assert problem == ""
-    check(rewritten, results)
+    job.check(processes=2)
