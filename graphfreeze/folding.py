@@ -66,7 +66,7 @@ def fold(
     # Of a Keras 2 save: what it notes of its layers, so that load_model works again.
     layers = directory / "plan" / "original_keras_metadata.pb"
     keras_metadata = layers.read_bytes() if layers.is_file() else None
-    model = SavedModel(parse_saved_model(content, str(original)), directory / "saved_model")
+    model = SavedModel(parse_saved_model(content, str(original)), directory / "saved_model", plan.tags)
     has_step = (directory / "training" / "manifest.json").is_file()
     artifact = read_artifact(directory) if has_step else None
     trained, others = _trained_values(model, artifact, source, explicit=state is not None)

@@ -15,6 +15,7 @@ from graphfreeze.cli.options import (
     data_option,
     device_option,
     ordered_selections,
+    tags_option,
 )
 from graphfreeze.cli.terminal import Terminal
 from graphfreeze.errors import CheckFailedError, ValidationError
@@ -61,13 +62,14 @@ def graphfreeze() -> None:
 
 @graphfreeze.command()
 @click.argument("model", type=_PATH)
+@tags_option
 @common_options
-def inspect(terminal: Terminal, model: Path) -> None:
+def inspect(terminal: Terminal, model: Path, tags: str | None) -> None:
     """List the variables and endpoints of MODEL, a SavedModel or the OUT of a rewrite."""
     with terminal.working():
         from graphfreeze import inspect as public_function
 
-        report = public_function(model)
+        report = public_function(model, tags=tags)
     terminal.show(report, tables.inspection)
 
 
@@ -79,6 +81,7 @@ def inspect(terminal: Terminal, model: Path) -> None:
     "--train", multiple=True, metavar="SELECTOR", help="Let train what SELECTOR names. Repeatable; later ones win."
 )
 @click.option("--spec", type=_PATH, metavar="FILE", help="A TOML file with selectors and options.")
+@tags_option
 @click.option("--only-in", multiple=True, metavar="ENDPOINT", help="Freeze in this endpoint only. Repeatable.")
 @click.option(
     "--form",

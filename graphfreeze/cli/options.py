@@ -12,7 +12,14 @@ import click
 from graphfreeze import __version__
 from graphfreeze.cli.terminal import Terminal
 
-__all__ = ["OrderedSelectionsCommand", "common_options", "data_option", "device_option", "ordered_selections"]
+__all__ = [
+    "OrderedSelectionsCommand",
+    "common_options",
+    "data_option",
+    "device_option",
+    "ordered_selections",
+    "tags_option",
+]
 
 Action = Literal["freeze", "train"]
 _ACTIONS: tuple[Action, ...] = ("freeze", "train")
@@ -62,6 +69,15 @@ def device_option(function: Callable[..., None]) -> Callable[..., None]:
         "--device",
         type=click.Choice(["auto", "cpu", "cuda"]),
         help="Where onnxruntime runs. cuda demands CUDA; auto takes what is there.  [default: auto]",
+    )(function)
+
+
+def tags_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Add --tags."""
+    return click.option(
+        "--tags",
+        metavar="TAG[,TAG]",
+        help="Of several graphs in MODEL, the one with these tags: names are meant as there.",
     )(function)
 
 

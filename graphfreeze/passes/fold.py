@@ -63,7 +63,7 @@ def fold(
     """
     content = original if isinstance(original, bytes) else _read(Path(original))
     source, target = Path(rewritten), Path(destination)
-    model = SavedModel(parse_saved_model(content, "the original saved_model.pb"), source)
+    model = SavedModel(parse_saved_model(content, "the original saved_model.pb"), source, plan.tags)
     merged = _merged_readers(model, plan, trained)
     others = {} if others is None else others
     merged |= {key: partial(others.__getitem__, key) for key in others if key not in merged}

@@ -89,6 +89,7 @@ class RewrittenModel:
         retagged: The names of the layers whose Keras 2 configuration changed.
         plan: What is frozen.
         stored: The masks and frozen values that are variables, whose values the checkpoint still lacks.
+        changed: Of several graphs, the positions of those that are not the original's; None where there is only one.
     """
 
     original: SavedModel
@@ -99,6 +100,7 @@ class RewrittenModel:
     retagged: tuple[str, ...] = ()
     plan: FreezePlan = field(default_factory=FreezePlan)
     stored: tuple[StoredVariable, ...] = ()
+    changed: frozenset[int] | None = None
 
 
 def freeze_reads(

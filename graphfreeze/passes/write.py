@@ -17,8 +17,10 @@ from graphfreeze.passes.extend_checkpoint import extend_checkpoint
 from graphfreeze.passes.freeze_reads import RewrittenModel
 from graphfreeze.passes.size_budget import PROTOBUF_LIMIT, SizeBudget
 from graphfreeze.savedmodel.directory import check_files
+from graphfreeze.savedmodel.earlier import original_file
 from graphfreeze.savedmodel.files import VARIABLES_PREFIX
 from graphfreeze.savedmodel.keras_metadata import KERAS_METADATA
+from graphfreeze.savedmodel.meta_graphs import join_graphs
 
 __all__ = ["copy_files", "write", "write_fingerprint"]
 
@@ -50,7 +52,7 @@ def write(rewritten: RewrittenModel, directory: str | os.PathLike[str], *, link:
             copy = _link_or_copy if link else shutil.copyfile
             extend_checkpoint(rewritten.original, rewritten.plan, rewritten.stored, target, copy)
         # Its bytes are not kept in a variable either. Clearing a message does not free its memory.
-        (target / "saved_model.pb").write_bytes(_serialise(rewritten.proto))
+        (target / "saved_model.pb").write_bytes(_content(rewritten))
         rewritten.proto = saved_model_pb2.SavedModel()
         if rewritten.keras_metadata is not None:
             (target / KERAS_METADATA).write_bytes(rewritten.keras_metadata)
@@ -60,6 +62,17 @@ def write(rewritten: RewrittenModel, directory: str | os.PathLike[str], *, link:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}.") from error
     except tf.errors.OpError as error:
         raise OutputError(f"{target} cannot be written: {str(error).splitlines()[0]}.") from error
+
+
+def _content(rewritten: RewrittenModel) -> bytes:
+    """The new `saved_model.pb`. Of several graphs, those that did not change keep their bytes."""
+    original = original_file(rewritten.original.directory, "saved_model.pb")
+    if rewritten.changed is None or not original.is_file():
+        return _serialise(rewritten.proto)
+    _serialise(rewritten.proto)
+    graphs = rewritten.proto.meta_graphs
+    changed = {i: graphs[i].SerializeToString(deterministic=True) for i in sorted(rewritten.changed)}
+    return join_graphs(original.read_bytes(), changed)
 
 
 def _serialise(proto: saved_model_pb2.SavedModel) -> bytes:

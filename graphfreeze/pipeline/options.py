@@ -13,7 +13,7 @@ from graphfreeze.errors import UsageError
 from graphfreeze.selection import Selection, load_spec
 from graphfreeze.selection.forms import RequestedForm
 
-__all__ = ["OPSETS", "Batch", "Options", "StrPath", "merge_options"]
+__all__ = ["OPSETS", "Batch", "Options", "StrPath", "merge_options", "split_tags"]
 
 # The rules of lowering write operators of opset 18, which later ones only extend; onnxruntime ends at 26.
 OPSETS = range(18, 27)
@@ -27,6 +27,7 @@ class Options:
     """The options of `rewrite` with their defaults; a spec file holds the same."""
 
     form: RequestedForm = "auto"
+    tags: str | Sequence[str] | None = None
     only_in: Sequence[str] = ()
     loss: str | Sequence[str] | None = None
     sample_weight: bool = False
@@ -44,6 +45,13 @@ class Options:
 
 
 def merge_options(
+def split_tags(tags: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """The tags of a graph, as a sequence or as `TAG,TAG`; an empty text stands for a graph without any."""
+    if isinstance(tags, str):
+        return tuple(tag.strip() for tag in tags.split(",") if tag.strip())
+    return None if tags is None else tuple(tags)
+
+
     given: Mapping[str, Any], selections: Sequence[Selection], spec: StrPath | None
 ) -> tuple[Options, list[Selection]]:
     """What was asked for: arguments first, then the spec file, then the defaults."""

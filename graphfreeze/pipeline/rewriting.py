@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from graphfreeze import __version__
+from graphfreeze.errors import UnsupportedError
 from graphfreeze.output import atomic_directory
-from graphfreeze.pipeline.options import StrPath, merge_options
+from graphfreeze.pipeline.options import StrPath, merge_options, split_tags
 from graphfreeze.pipeline.report import SCHEMA_VERSION, Report, describe_plan, in_report
 from graphfreeze.pipeline.saved_model import (
     check_behaviour_of,
@@ -36,6 +38,7 @@ def rewrite(
     *,
     spec: StrPath | None = None,
     form: RequestedForm | None = None,
+    tags: str | Sequence[str] | None = None,
     only_in: Sequence[str] | None = None,
     loss: str | Sequence[str] | None = None,
     sample_weight: bool | None = None,
@@ -65,6 +68,8 @@ def rewrite(
         spec: A TOML file with selections and options.
         form: The masked read: `blend`, `select`, or `auto`.
         only_in: Endpoints to which the freeze is limited.
+        tags: Of several graphs in the SavedModel, the tags of the one whose names are meant (`serve` or `serve,gpu`).
+            What is selected is frozen in all graphs that restore it.
         loss: A Keras loss, `NAME[:key=value,...][:weight=W]`, or for several outputs one each, `OUTPUT=NAME...`. Needed
             unless `onnx` is False.
         sample_weight: Whether each example of the data has a weight, `sample_weight`.
@@ -98,6 +103,7 @@ def rewrite(
         "only_in": only_in,
         "loss": loss,
         "sample_weight": sample_weight,
+        "tags": tags,
         "optimizer": optimizer,
         "endpoint": endpoint,
         "forward_endpoint": forward_endpoint,
@@ -119,12 +125,17 @@ def rewrite(
     from graphfreeze.savedmodel.scope import find_scope
 
     stages.start("reading the model")
-    source = SavedModel.load(model)
+    source = SavedModel.load(model, split_tags(options.tags))
     if not options.no_onnx:
         check_request(source, options)
     keeps = options.keras2 == "keep" and is_keras_2(source.object_graph, source.directory)
     if keeps:
         check_keep_options(options)
+        if source.tags is not None:
+            raise UnsupportedError(
+                f"{source.directory} holds several graphs, of which no training step can be traced: rewrite the "
+                "SavedModel alone with --no-onnx, and train it in a session"
+            )
     earlier = find_earlier_rewrite(source)
     if earlier is None:
         plan = resolve_plan(selections, source, form=options.form, only_in=options.only_in)
@@ -132,7 +143,8 @@ def rewrite(
         # Masked reads do not stack: what was frozen before and what is frozen now goes into the original graph.
         source, before = earlier.model, EffectiveValues(earlier.model, earlier.plan)
         now = resolve_plan(selections, before, form=options.form, only_in=options.only_in)
-        plan = compose_plans(earlier.plan, now)
+        plan = compose_plans(earlier.plan, replace(now, tags=source.tags))
+    plan = replace(plan, tags=source.tags)
     find_scope(source, plan.only_in)
     report: Report = {
         "schema_version": SCHEMA_VERSION,

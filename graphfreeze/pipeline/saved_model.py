@@ -30,14 +30,14 @@ _TRACED_CONSTANTS = 3 << 29
 
 def write_saved_model(source: SavedModel, plan: FreezePlan, directory: Path, options: Options, report: Report) -> None:
     """Write the rewritten SavedModel and what fold needs, and report each read and update that was masked."""
-    from graphfreeze.passes.freeze_reads import freeze_reads
+    from graphfreeze.passes.several_graphs import freeze
     from graphfreeze.passes.storage import Storage
     from graphfreeze.passes.write import write
     from graphfreeze.savedmodel.earlier import original_file
 
     # A training step is traced with masks and values as constants: what the plan freezes is part of its graphs.
     storage = Storage() if options.no_onnx else Storage(total=_TRACED_CONSTANTS)
-    rewritten = freeze_reads(source, plan, keras2=options.keras2, storage=storage)
+    rewritten = freeze(source, plan, keras2=options.keras2, storage=storage)
     if rewritten.stored and not options.no_onnx:
         raise UnsupportedError(
             f"the masks and frozen values take more than {_TRACED_CONSTANTS} bytes, which the graph of a training step "
@@ -107,6 +107,7 @@ def check_behaviour_of(
     from graphfreeze.checks.behaviour import check_behaviour
     from graphfreeze.checks.sessions import check_sessions
     from graphfreeze.checks.updates import check_updates
+    from graphfreeze.passes.several_graphs import part_of_plan
 
     updated: dict[str, dict[str, str]] = {}
     for variable in report["variables"]:
@@ -117,6 +118,10 @@ def check_behaviour_of(
     if not source.has_objects:
         with in_report(report, "behaviour"):
             report["checks"] += check_sessions(source, directory / "saved_model", plan, updated, seed=options.seed)
+            for other in source.others:
+                part = part_of_plan(other, source, plan)
+                if part.variables:
+                    report["checks"] += check_sessions(other, directory / "saved_model", part, {}, seed=options.seed)
         return
     with in_report(report, "behaviour"):
         report["checks"] += check_behaviour(

@@ -43,8 +43,8 @@ def read_saved_model(directory: Path, original: bool) -> saved_model_pb2.SavedMo
         if original:
             raise ModelReadError(f"{message}. Give the directory that `model.export` wrote.") from error
         refuse(message)
-    if len(model.meta_graphs) != 1:
-        refuse(f"expected one meta graph in {path.name} of {directory}, found {len(model.meta_graphs)}")
+    if not model.meta_graphs:
+        refuse(f"expected a meta graph in {path.name} of {directory}, found none")
     return model
 
 

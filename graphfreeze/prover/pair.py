@@ -87,6 +87,7 @@ class Pair:
         self._raws: dict[tuple[str, int], RawRead] = {}
         self._gathered: set[str] = set()
         self._values: set[tuple[str, int]] = set()
+        self._sources: set[str] | None = None
         self._masked: set[tuple[str, int]] = set()
         self._updates: dict[str, Update] = {}
 
@@ -230,8 +231,11 @@ class Pair:
         return node.op in REFERENCE_SAFE
 
     def _taken(self, name: str) -> bool:
-        texts = [text for node in self._original.nodes.values() for text in data_inputs(node)]
-        return any(Tensor.parse(text).node == name for text in (*texts, *(c.original for c in self._consumers)))
+        if self._sources is None:
+            texts = [text for node in self._original.nodes.values() for text in data_inputs(node)]
+            given = [consumer.original for consumer in self._consumers]
+            self._sources = {Tensor.parse(text).node for text in (*texts, *given)}
+        return name in self._sources
 
     def _find_added_reads(self) -> None:
         """Added nodes that read references, or what a read of one yields, for a single consumer."""

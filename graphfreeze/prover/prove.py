@@ -11,7 +11,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from graphfreeze.prover.composition import check_contains, read_earlier
 from graphfreeze.prover.constants import check_form
 from graphfreeze.prover.envelope import compare_envelopes
+from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.files import KERAS_METADATA, OWN_FOLDER, compare_files, read_saved_model
+from graphfreeze.prover.graphs import graph_pairs
 from graphfreeze.prover.handles import Binding
 from graphfreeze.prover.keras2 import compare_keras_2
 from graphfreeze.prover.lockstep import Lockstep, library_of
@@ -41,7 +43,7 @@ def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
     Returns:
         The evidence, JSON-ready: per variable its form, masked reads and masked updates (`function`,
         `original_function`, `node`, `operation`); counts of functions, nodes and files compared; what load_model of
-        Keras 2 does.
+        Keras 2 does; the same of further graphs.
 
     Raises:
         VerificationError: Something could not be proven. The message names variable, function and node.
@@ -49,16 +51,22 @@ def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
     """
     before = read_saved_model(original, original=True)
     after = read_saved_model(rewritten, original=False)
-    stored = take_out_stored(before.meta_graphs[0], after.meta_graphs[0], original, rewritten)
+    if len(before.meta_graphs) != len(after.meta_graphs):
+        refuse(f"expected {len(before.meta_graphs)} graphs, found {len(after.meta_graphs)}")
+    pairs = zip(before.meta_graphs, after.meta_graphs, strict=True)
+    stored = sum(take_out_stored(old, new, original, rewritten) for old, new in pairs)
     files = compare_files(original, rewritten, stored=bool(stored))
     earlier = read_earlier(original)
     layers = original / KERAS_METADATA
     if earlier is not None:
         layers = original / OWN_FOLDER / f"original_{KERAS_METADATA}"
-        _prove_graphs(earlier.original, before, earlier.plan, (layers, original / KERAS_METADATA))
+        for pair in graph_pairs(earlier.original, before, earlier.plan):
+            _prove_graphs(*pair, (layers, original / KERAS_METADATA))
         frozen_before = check_contains(plan, earlier.plan)
         before = earlier.original
-    targets, keras_2, walk, proven = _prove_graphs(before, after, plan, (layers, rewritten / KERAS_METADATA))
+    metadata = (layers, rewritten / KERAS_METADATA)
+    graphs = [_prove_graphs(*pair, metadata) for pair in graph_pairs(before, after, plan)]
+    targets, keras_2, walk, proven = graphs[0]
     return {
         "schema_version": SCHEMA_VERSION,
         "proven": True,
@@ -69,6 +77,13 @@ def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
         "earlier": None if earlier is None else {"frozen_elements": frozen_before},
         "only_in": list(plan.only_in),
         "keras_2": keras_2,
+        "other_graphs": [
+            {
+                "variables": [_variable_evidence(target, walk.slots, proven) for target in targets.values()],
+                "functions": _function_counts(proven),
+            }
+            for targets, _, walk, proven in graphs[1:]
+        ],
     }
 
 

@@ -40,7 +40,8 @@ class SessionVariable:
     Attributes:
         node_id: The position of its first node.
         nodes: The names of its nodes.
-        path: What it is restored from; None where it is not.
+        key: The key that it is restored from; None where it is not.
+        path: The same, with the slice where it is restored from a slice.
         shape: Its static shape; None where the node does not say it.
         dtype: Its DataType.
         is_reference: Whether its nodes yield references.
@@ -48,6 +49,7 @@ class SessionVariable:
 
     node_id: int
     nodes: tuple[str, ...]
+    key: str | None
     path: str | None
     shape: tuple[int, ...] | None
     dtype: int
@@ -90,9 +92,9 @@ class SessionGraph:
         for positions in groups.values():
             names = tuple(nodes[position].name for position in positions)
             first = nodes[positions[0]]
-            path = next((restored[name] for name in names if name in restored), None)
+            key, path = next((restored[name] for name in names if name in restored), (None, None))
             found[positions[0]] = SessionVariable(
-                positions[0], names, path, _static(first), first.attr["dtype"].type, first.op in REFERENCE_NODES
+                positions[0], names, key, path, _static(first), first.attr["dtype"].type, first.op in REFERENCE_NODES
             )
         return found
 
@@ -215,9 +217,9 @@ class SessionGraph:
             text = inputs[0]
         return None
 
-    def _restored(self) -> dict[str, str]:
-        """Name of a variable's node -> what the saver restores it from."""
-        found: dict[str, str] = {}
+    def _restored(self) -> dict[str, tuple[str, str]]:
+        """Name of a variable's node -> the key that the saver restores it from, and the same with the slice."""
+        found: dict[str, tuple[str, str]] = {}
         for name in self._before([self.meta.saver_def.restore_op_name]):
             node = self.view.nodes[name]
             tensor = self._restore_behind(node.input[1]) if node.op in ASSIGNS else None
@@ -227,7 +229,8 @@ class SessionGraph:
             keys, parts = (self._strings(restore.input[k]) for k in (1, 2))
             if tensor.position < min(len(keys), len(parts)):
                 part = parts[tensor.position]
-                found[Tensor.parse(node.input[0]).node] = f"{keys[tensor.position]}{_extent(part)}"
+                key = keys[tensor.position]
+                found[Tensor.parse(node.input[0]).node] = (key, f"{key}{_extent(part)}")
         return found
 
     def _strings(self, text: str) -> list[str]:

@@ -39,8 +39,9 @@ def take_out_stored(before: Any, after: Any, original: Path, rewritten: Path) ->
     Raises:
         VerificationError: Something about them cannot be proven.
     """
-    for function in after.graph_def.library.function:
-        for node in function.node_def:
+    functions = after.graph_def.library.function
+    for nodes in (after.graph_def.node, *(function.node_def for function in functions)):
+        for node in nodes:
             if "value" in node.attr and STORED_MARK in node.attr["value"].tensor.string_val:
                 refuse("expected no constant that names a file, found one", node=node.name)
     if len(after.object_graph_def.nodes) <= len(before.object_graph_def.nodes):

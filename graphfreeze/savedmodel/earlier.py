@@ -48,7 +48,7 @@ def find_earlier_rewrite(model: SavedModel) -> EarlierRewrite | None:
         notes = model.directory / _NOTES
         original = notes / "original_saved_model.pb"
         content = original.read_bytes() if original.is_file() else b""
-        base = SavedModel(parse_saved_model(content, str(original)), model.directory)
+        base = SavedModel(parse_saved_model(content, str(original)), model.directory, model.tags)
         if base.checkpoint.without(base.object_graph)[1]:
             raise UnsupportedError(
                 f"{model.directory} is the result of a rewrite that keeps large masks in the checkpoint. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from tensorflow.core.framework import function_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2, saved_object_graph_pb2
 
-from graphfreeze.errors import ModelReadError, UnsupportedError
+from graphfreeze.errors import ModelReadError
 from graphfreeze.savedmodel.body import Body, function_body, main_graph_body
 from graphfreeze.savedmodel.checkpoint import Checkpoint
 from graphfreeze.savedmodel.directory import check_assets
@@ -20,6 +21,7 @@ from graphfreeze.savedmodel.endpoints import Endpoint, list_endpoints
 from graphfreeze.savedmodel.files import check_variable_files, read_saved_model
 from graphfreeze.savedmodel.graph_variables import GraphVariable, list_graph_variables
 from graphfreeze.savedmodel.main_graph import MAIN_GRAPH, signature_nodes, signature_outputs
+from graphfreeze.savedmodel.meta_graphs import choose_graph, single_graph
 from graphfreeze.savedmodel.references import check_references
 from graphfreeze.savedmodel.saver_slice import initialising_nodes, saving_nodes
 from graphfreeze.savedmodel.stored_values import check_stored, check_values
@@ -39,21 +41,28 @@ class SavedModel:
     Args:
         proto: The parsed `saved_model.pb`.
         directory: The directory whose `variables/` hold the values.
+        tags: Of several graphs, those of the one that is meant.
+
+    Attributes:
+        proto: The SavedModel with that graph alone.
+        whole: The SavedModel with all its graphs.
+        index: The position of the graph among them.
+        tags: The tags of the graph, sorted; None where there is only one.
 
     Raises:
-        UnsupportedError: It has several graphs.
+        UsageError: None of the graphs has these tags, or there are several graphs and no tags are given.
+        UnsupportedError: It has several graphs, one of them with objects.
         ModelReadError: It names what is not there, or the checkpoint's files are incomplete.
     """
 
-    def __init__(self, proto: saved_model_pb2.SavedModel, directory: str | PathLike[str]) -> None:
-        self.proto = proto
+    def __init__(
+        self, proto: saved_model_pb2.SavedModel, directory: str | PathLike[str], tags: Iterable[str] | None = None
+    ) -> None:
         self.directory = Path(directory)
-        if len(proto.meta_graphs) > 1:
-            tags = [",".join(graph.meta_info_def.tags) or "(no tag)" for graph in proto.meta_graphs]
-            raise UnsupportedError(
-                f"{self.directory} holds {len(tags)} graphs, tagged {'; '.join(tags)}. Only SavedModels with one graph "
-                "are supported: load the one that you want with tf.saved_model.load(..., tags) and save it alone."
-            )
+        self.whole = proto
+        self.index = choose_graph(proto, tags, self.directory)
+        self.proto = single_graph(proto, self.index)
+        self.tags = tuple(sorted(self.meta_graph.meta_info_def.tags)) if len(proto.meta_graphs) > 1 else None
         check_references(self.meta_graph, self.directory)
         check_assets(self.meta_graph, self.directory)
         if any(node.WhichOneof("kind") == "variable" for node in self.object_graph.nodes):
@@ -64,19 +73,26 @@ class SavedModel:
             check_variable_files(self.directory)
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> SavedModel:
-        """Read the SavedModel in a directory.
+    def load(cls, path: str | PathLike[str], tags: Iterable[str] | None = None) -> SavedModel:
+        """Read the SavedModel in a directory, or of several graphs in it the one with these tags.
 
         Raises:
+            UsageError: The tags choose no graph.
             ModelReadError: It is missing, incomplete, corrupt, or something else.
             UnsupportedError: It is a SavedModel of a kind that is not supported.
         """
         directory = Path(path)
-        return cls(read_saved_model(directory), directory)
+        return cls(read_saved_model(directory), directory, tags)
+
+    @cached_property
+    def others(self) -> tuple[SavedModel, ...]:
+        """The SavedModel again, as each of its other graphs."""
+        graphs = (set(graph.meta_info_def.tags) for i, graph in enumerate(self.whole.meta_graphs) if i != self.index)
+        return tuple(SavedModel(self.whole, self.directory, tags) for tags in graphs)
 
     @property
     def meta_graph(self) -> meta_graph_pb2.MetaGraphDef:
-        """Its only graph, with functions, signatures and object graph."""
+        """Its graph, with functions, signatures and object graph."""
         return self.proto.meta_graphs[0]
 
     @property

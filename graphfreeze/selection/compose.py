@@ -47,12 +47,18 @@ def compose_plans(earlier: FreezePlan, later: FreezePlan) -> FreezePlan:
     the form select where either plan has it, because its guarantee includes that of blend.
 
     Raises:
-        UnsupportedError: The plans are for different endpoints.
+        UnsupportedError: The plans are for different endpoints, or different graphs.
     """
     if earlier.only_in != later.only_in:
         raise UnsupportedError(
             f"The model was rewritten before, for {_endpoints(earlier)}, and is to be rewritten for "
             f"{_endpoints(later)}. Both must be the same: fold the earlier rewrite first, or give the same endpoints."
+        )
+    if earlier.tags != later.tags:
+        tags = [",".join(plan.tags or ()) or "(none)" for plan in (earlier, later)]
+        raise UnsupportedError(
+            f"The model was rewritten before in terms of the graph tagged {tags[0]}, and is to be rewritten in those "
+            f"of {tags[1]}. Give the same tags."
         )
     paths = {frozen.variable.object_path: frozen.variable for plan in (later, earlier) for frozen in plan.variables}
     variables = []
@@ -62,7 +68,7 @@ def compose_plans(earlier: FreezePlan, later: FreezePlan) -> FreezePlan:
             variables += [frozen for frozen in (first, second) if frozen is not None]
         else:
             variables.append(_union(first, second))
-    return FreezePlan(tuple(variables), later.only_in)
+    return FreezePlan(tuple(variables), later.only_in, later.tags)
 
 
 def _union(first: FrozenVariable, second: FrozenVariable) -> FrozenVariable:

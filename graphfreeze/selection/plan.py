@@ -129,10 +129,17 @@ class LazyFrozenVariable(FrozenVariable):
 
 @dataclass(frozen=True)
 class FreezePlan:
-    """The resolved selection: the targeted variables, sorted by name, then object path."""
+    """The resolved selection.
+
+    Attributes:
+        variables: The targeted variables, sorted by name, then object path.
+        only_in: The endpoints to which the freeze is limited; none for everywhere.
+        tags: Of a SavedModel with several graphs, the tags of the one that the variables' names are from.
+    """
 
     variables: tuple[FrozenVariable, ...] = ()
     only_in: tuple[str, ...] = field(default=())
+    tags: tuple[str, ...] | None = None
 
     def find(self, object_path: str) -> FrozenVariable | None:
         """The targeted variable at that object path, or None where the variable trains as a whole."""

@@ -50,11 +50,13 @@ def save_plan(plan: FreezePlan, directory: Path) -> None:
         dtype, pair = _storage(frozen.variable)
         tensors[_value_key(path)] = Pending(dtype, (frozen.frozen_elements, *pair), partial(_kept_values, frozen))
     write_tensors(directory / _MASKS_FILE, tensors)
-    document = {
+    document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "only_in": list(plan.only_in),
         "variables": [_describe(frozen) for frozen in plan.variables],
     }
+    if plan.tags is not None:
+        document["tags"] = list(plan.tags)
     text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     (directory / _PLAN_FILE).write_bytes(text.encode())
 
@@ -69,7 +71,9 @@ def load_plan(directory: Path) -> FreezePlan:
     tensors = _Tensors(directory / _MASKS_FILE)
     try:
         plan = FreezePlan(
-            tuple(_restore(entry, tensors, directory) for entry in document["variables"]), tuple(document["only_in"])
+            tuple(_restore(entry, tensors, directory) for entry in document["variables"]),
+            tuple(document["only_in"]),
+            tuple(document["tags"]) if "tags" in document else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactReadError(f"{directory / _PLAN_FILE} is not a freeze plan: {error!r}; rewrite again") from None

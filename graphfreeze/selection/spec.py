@@ -31,6 +31,7 @@ class Spec:
 
     selections: tuple[Selection, ...] = ()
     form: RequestedForm | None = None
+    tags: str | tuple[str, ...] | None = None
     only_in: tuple[str, ...] | None = None
     loss: str | tuple[str, ...] | None = None
     sample_weight: bool | None = None
@@ -78,7 +79,7 @@ def load_spec(path: Path) -> Spec:
         # JSON Schema counts 18.0 among the integers.
         if key in options:
             options[key] = int(options[key])
-    for key in ("only_in", "loss"):
+    for key in ("tags", "only_in", "loss"):
         if isinstance(options.get(key), list):
             options[key] = tuple(options[key])
     return Spec(selections, **options)
