@@ -55,8 +55,15 @@ class Assembly:
         return np.ascontiguousarray(np.transpose(value, entry.permutation))
 
 
-def assemble(step: TracedStep, *, opset: int, seed: int) -> Assembly:
+def assemble(step: TracedStep, *, opset: int, seed: int, native_noise: bool = False) -> Assembly:
     """Lower the graphs of the step and describe them.
+
+    Args:
+        step: The traced step.
+        opset: The version of the default ONNX domain.
+        seed: For the manifest: the seed of everything random.
+        native_noise: Whether `train_step` draws from the runtime's own generator. The other graphs do not, so that
+            gradients can be compared.
 
     Raises:
         UnsupportedOperationError: Operations of the step cannot be lowered.
@@ -64,7 +71,10 @@ def assemble(step: TracedStep, *, opset: int, seed: int) -> Assembly:
     filters = convolution_filters(step.graphs["gradients"])
     filters |= {v.name for v in step.optimizer_variables if v.parameter in filters and len(v.variable.shape) in (4, 5)}
     lowerer = Lowerer(opset=opset, filters=filters, constants=step.constants)
-    graphs = {name: lowerer.lower(graph, name) for name, graph in step.graphs.items()}
+    graphs = {
+        name: lowerer.lower(graph, name, native_noise=native_noise and name == "train_step")
+        for name, graph in step.graphs.items()
+    }
     entries = {
         name: GraphEntry(
             f"{name}.onnx",

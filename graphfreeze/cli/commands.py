@@ -115,6 +115,11 @@ def inspect(terminal: Terminal, model: Path, tags: str | None) -> None:
 )
 @device_option
 @click.option(
+    "--noise",
+    type=click.Choice(["exact", "native"]),
+    help="exact draws TensorFlow's random numbers; native draws on the device, others in each run.  [default: exact]",
+)
+@click.option(
     "--keras2",
     type=click.Choice(["refuse", "keep"]),
     help="What tf_keras.models.load_model does with the result: refuse loudly, or keep the freeze.  [default: refuse]",

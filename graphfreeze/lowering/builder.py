@@ -15,6 +15,10 @@ Operand = ir.Value | npt.NDArray[Any] | np.generic | None
 """What `Builder.emit` takes as an input: a value, a numpy constant, or None for an optional input left out."""
 
 
+_RANDOM = frozenset({"RandomNormalLike", "RandomUniformLike"})
+"""Operators that give something else each time: equal ones are not one, and they stay where they are."""
+
+
 class Builder:
     """Collects the nodes of one ONNX graph and of the loop bodies inside it.
 
@@ -47,12 +51,10 @@ class Builder:
         is, and nothing leaves a graph that was opened with `hoist=False`.
         """
         values = [self.as_value(operand) for operand in inputs]
-        has_body = any(isinstance(a, ir.Graph) for a in attributes.values())
-        depth = (
-            self.depth if has_body else max([self._floors[-1], *(self.depth_of(v) for v in values if v is not None)])
-        )
+        stays = op_type in _RANDOM or any(isinstance(a, ir.Graph) for a in attributes.values())
+        depth = self.depth if stays else max([self._floors[-1], *(self.depth_of(v) for v in values if v is not None)])
         key = (op_type, tuple(id(v) for v in values), repr(sorted(attributes.items())), outputs)
-        if not has_body and key in self._equal[depth]:
+        if not stays and key in self._equal[depth]:
             return self._equal[depth][key]
         name = self.unique(f"{self.scope}/{op_type}")
         node = ir.node(op_type, values, attributes=attributes or None, num_outputs=outputs, name=name)
@@ -61,7 +63,7 @@ class Builder:
             output.name = name if index == 0 else f"{name}:{index}"
             self._depths[output] = depth
         self._nodes[depth].append(node)
-        if not has_body:
+        if not stays:
             self._equal[depth][key] = made
         return made
 

@@ -39,6 +39,8 @@ class Lowering:
         batch: The graph input and axis that give the batch size at run time.
         reasons: Why an operation that has a rule could not be lowered.
         loops: The loops with a known number of iterations whose bodies are being lowered, outermost first.
+        native_noise: Whether random floats come from the runtime's own generator.
+        native_draws: The values that do, by what is drawn.
     """
 
     def __init__(
@@ -48,12 +50,15 @@ class Lowering:
         *,
         shape_inference: ShapeInference | None = None,
         folding: Folding | None = None,
+        native_noise: bool = False,
     ) -> None:
         self.samples = tuple(samples)
         self.builder = Builder(opset)
         self.batch: tuple[ir.Value, int] | None = None
         self.reasons: dict[Operation, str] = {}
         self.loops: list[ScanBody] = []
+        self.native_noise = native_noise
+        self.native_draws: dict[Any, ir.Value] = {}
         self.shape_inference = shape_inference or ShapeInference()
         self.folding = folding or Folding()
 

@@ -49,8 +49,13 @@ class Lowerer:
         self._shapes = ShapeInference()
         self._folding = Folding()
 
-    def lower(self, named: NamedGraph, name: str) -> ir.Model:
+    def lower(self, named: NamedGraph, name: str, *, native_noise: bool = False) -> ir.Model:
         """The ONNX model with the named graph's inputs and outputs; unused inputs that are states are left out.
+
+        Args:
+            named: The graph.
+            name: What the ONNX graph is called.
+            native_noise: Whether random floats come from the runtime's own generator, other ones in each run.
 
         Raises:
             UnsupportedOperationError: Operations have no rule, or a rule meets a case it does not cover: all of them.
@@ -63,6 +68,7 @@ class Lowerer:
             self.opset,
             shape_inference=self._shapes,
             folding=self._folding,
+            native_noise=native_noise,
         )
         values: list[ir.Value] = []
         arguments = [

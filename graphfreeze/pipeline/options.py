@@ -40,11 +40,11 @@ class Options:
     seed: int = 0
     checks: Literal["full", "static", "none"] = "full"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    noise: Literal["exact", "native"] = "exact"
     keras2: Literal["refuse", "keep"] = "refuse"
     link: bool = False
 
 
-def merge_options(
 def split_tags(tags: str | Sequence[str] | None) -> tuple[str, ...] | None:
     """The tags of a graph, as a sequence or as `TAG,TAG`; an empty text stands for a graph without any."""
     if isinstance(tags, str):
@@ -52,6 +52,7 @@ def split_tags(tags: str | Sequence[str] | None) -> tuple[str, ...] | None:
     return None if tags is None else tuple(tags)
 
 
+def merge_options(
     given: Mapping[str, Any], selections: Sequence[Selection], spec: StrPath | None
 ) -> tuple[Options, list[Selection]]:
     """What was asked for: arguments first, then the spec file, then the defaults."""

@@ -51,6 +51,7 @@ def rewrite(
     seed: int | None = None,
     checks: Literal["full", "static", "none"] | None = None,
     device: Literal["auto", "cpu", "cuda"] | None = None,
+    noise: Literal["exact", "native"] | None = None,
     keras2: Literal["refuse", "keep"] | None = None,
     link: bool | None = None,
     dry_run: bool = False,
@@ -67,9 +68,9 @@ def rewrite(
         selections: What to freeze and what to train, in order; those of the spec file come before them.
         spec: A TOML file with selections and options.
         form: The masked read: `blend`, `select`, or `auto`.
-        only_in: Endpoints to which the freeze is limited.
         tags: Of several graphs in the SavedModel, the tags of the one whose names are meant (`serve` or `serve,gpu`).
             What is selected is frozen in all graphs that restore it.
+        only_in: Endpoints to which the freeze is limited.
         loss: A Keras loss, `NAME[:key=value,...][:weight=W]`, or for several outputs one each, `OUTPUT=NAME...`. Needed
             unless `onnx` is False.
         sample_weight: Whether each example of the data has a weight, `sample_weight`.
@@ -83,6 +84,8 @@ def rewrite(
         checks: `full` runs both models in TensorFlow and the artifact on onnxruntime; `static` proves from the files;
             `none` checks nothing.
         device: Where onnxruntime validates.
+        noise: `exact` draws TensorFlow's random numbers; `native` lets the training step draw floats of the same
+            distributions by the runtime's own generator, which every device has.
         keras2: What `tf_keras.models.load_model` does with the result.
         link: Hard-link the checkpoint's shards instead of copying them.
         dry_run: Return the plan and write nothing.
@@ -100,10 +103,10 @@ def rewrite(
     """
     given: dict[str, Any] = {
         "form": form,
+        "tags": tags,
         "only_in": only_in,
         "loss": loss,
         "sample_weight": sample_weight,
-        "tags": tags,
         "optimizer": optimizer,
         "endpoint": endpoint,
         "forward_endpoint": forward_endpoint,
@@ -113,6 +116,7 @@ def rewrite(
         "seed": seed,
         "checks": checks,
         "device": device,
+        "noise": noise,
         "keras2": keras2,
         "link": link,
     }
@@ -127,15 +131,15 @@ def rewrite(
     stages.start("reading the model")
     source = SavedModel.load(model, split_tags(options.tags))
     if not options.no_onnx:
-        check_request(source, options)
-    keeps = options.keras2 == "keep" and is_keras_2(source.object_graph, source.directory)
-    if keeps:
-        check_keep_options(options)
         if source.tags is not None:
             raise UnsupportedError(
                 f"{source.directory} holds several graphs, of which no training step can be traced: rewrite the "
                 "SavedModel alone with --no-onnx, and train it in a session"
             )
+        check_request(source, options)
+    keeps = options.keras2 == "keep" and is_keras_2(source.object_graph, source.directory)
+    if keeps:
+        check_keep_options(options)
     earlier = find_earlier_rewrite(source)
     if earlier is None:
         plan = resolve_plan(selections, source, form=options.form, only_in=options.only_in)

@@ -80,7 +80,7 @@ def write_training(
     step = trace(directory / "saved_model", source.variables, plan, options)
     _check_scope(plan, step.endpoint.name, step.forward_endpoint.name)
     start("lowering it to ONNX")
-    assembly = assemble(step, opset=options.opset, seed=options.seed)
+    assembly = assemble(step, opset=options.opset, seed=options.seed, native_noise=options.noise == "native")
     batch = reference_batch(step, assembly, options)
     reference = compute_reference(step, batch, options.seed)
     write_artifact(
@@ -94,6 +94,7 @@ def write_training(
         "endpoint": step.endpoint.name,
         "forward_endpoint": step.forward_endpoint.name,
         "mode": describe_mode(step),
+        "noise": options.noise,
         "drawn_without_seed": [] if step.noise is None else list(step.noise.draws),
         **losses_to_json(assembly.manifest.losses),
         "outputs_without_loss": list(step.objective.without_loss),

@@ -44,6 +44,7 @@ class Spec:
     seed: int | None = None
     checks: Literal["full", "static", "none"] | None = None
     device: Literal["auto", "cpu", "cuda"] | None = None
+    noise: Literal["exact", "native"] | None = None
     keras2: Literal["refuse", "keep"] | None = None
     link: bool | None = None
 

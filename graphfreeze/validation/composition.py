@@ -13,6 +13,7 @@ from graphfreeze.artifact.reader import Artifact
 from graphfreeze.runtime.device import Device
 from graphfreeze.runtime.graph_runner import GraphRunner
 from graphfreeze.validation.check import Check, conclude
+from graphfreeze.validation.native_noise import find_native_noise
 from graphfreeze.validation.tolerance import compare, scale_of, unit_roundoff
 
 __all__ = ["check_composition"]
@@ -32,11 +33,14 @@ def check_composition(artifact: Artifact, device: Device, values: Mapping[str, n
         device: Where to run.
         values: The batch and the state.
     """
+    noise = find_native_noise(artifact, device)
     whole, first, second = (
         GraphRunner(artifact, graph, device, optimize=False) for graph in ("train_step", "gradients", "apply_gradients")
     )
-    at_once = whole(values)
-    by_gradients = first(values)
+    if noise is None:
+        at_once, by_gradients = whole(values), first(values)
+    else:
+        by_gradients, at_once = noise.at_given_noise(values)
     gradients = {name: value for name, value in by_gradients.items() if name.startswith("gradient/")}
     # A parameter that the forward pass itself changes is updated from what it is after that.
     state = {name.removeprefix("new/"): value for name, value in by_gradients.items() if name.startswith("new/")}

@@ -22,6 +22,7 @@ from graphfreeze.runtime.trainer import Trainer
 from graphfreeze.validation.composition import check_composition
 from graphfreeze.validation.devices import check_placement
 from graphfreeze.validation.gradients import check_frozen_gradients, check_gradients, check_outputs, compare_gradients
+from graphfreeze.validation.native_noise import check_distribution, find_native_noise
 from graphfreeze.validation.steps import check_frozen_bits, check_movement, measure_movement
 
 __all__ = ["validate"]
@@ -92,6 +93,9 @@ def validate(
     )
     checks.append(check_movement(movements, initial))
     checks.append(check_composition(artifact, chosen, {**initial, **batch}))
+    noise = find_native_noise(artifact, chosen)
+    if noise is not None:
+        checks.append(check_distribution(noise, {**initial, **batch}))
     placed, placement = check_placement(artifact, chosen, {**initial, **batch, **gradients}, dataset.examples)
     checks.append(placed)
 

@@ -31,6 +31,7 @@ data = "batch.npz"
 seed = 7
 checks = "static"
 device = "cpu"
+noise = "native"
 keras2 = "keep"
 link = true
 """
@@ -58,6 +59,7 @@ def test_a_whole_specification(tmp_path: Path) -> None:
         seed=7,
         checks="static",
         device="cpu",
+        noise="native",
         keras2="keep",
         link=True,
     )

@@ -15,12 +15,15 @@ import tensorflow as tf
 
 import graphfreeze
 from graphfreeze import Selection, Trainer
+from graphfreeze.artifact import read_artifact
 from graphfreeze.checks.interpreter import Interpreter
 from graphfreeze.errors import UnsupportedError
 from graphfreeze.lowering.model import Lowerer
+from graphfreeze.runtime.device import choose_device
 from graphfreeze.training.functionalise import functionalise
 from graphfreeze.training.graph import NamedGraph
 from graphfreeze.training.noise import NOISE_SEED, draws_without_seed, seed_noise
+from graphfreeze.validation.native_noise import NativeNoise, check_distribution, find_native_noise
 from tests.lowering.conversion import session
 
 COUNT = 4000
@@ -125,3 +128,56 @@ def test_a_model_with_noise_trains_and_every_check_passes(tmp_path: Path) -> Non
     assert trainer.state_dict()[NOISE_SEED].tolist() == [3, 3]
     again = Trainer(tmp_path / "out", device="cpu")
     assert [again.step(batch) for _ in range(3)] == losses
+
+
+class Drawing(tf.Module):
+    """Noise by a seed of the model's own, of every distribution, without which nothing changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel: Any = tf.Variable(np.linspace(-1, 1, 20, dtype=np.float32).reshape(5, 4), name="kernel")
+        self.seed = tf.Variable([1, 2], dtype=tf.int32, trainable=False, name="seed")
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 5), tf.float32, name="x")])
+    def train(self, x: Any) -> Any:
+        seed = self.seed.read_value()
+        self.seed.assign_add([0, 1])
+        kept = tf.random.stateless_uniform(tf.shape(x), seed) >= 0.3
+        h = tf.where(kept, x / 0.7, 0.0) @ self.kernel
+        h += 0.1 * tf.random.stateless_normal(tf.shape(h), seed + 1)
+        return h * (1.0 + 0.1 * tf.random.stateless_truncated_normal([4], seed + 2))
+
+
+def test_noise_of_the_device_is_checked_by_distribution_and_at_given_noise(tmp_path: Path) -> None:
+    tf.saved_model.save(Drawing(), str(tmp_path / "model"))
+    selections = [Selection("freeze", "kernel[0]")]
+    arguments: dict[str, Any] = {"loss": "mse", "endpoint": "train", "noise": "native"}
+    report = graphfreeze.rewrite(tmp_path / "model", tmp_path / "out", selections, **arguments)
+    assert report["training"]["noise"] == "native"
+    validation = next(check for check in report["checks"] if check["name"] == "validation")["evidence"]
+    messages = {check["name"]: check["message"] for check in validation["checks"]}
+    found = messages["noise of the device has TensorFlow's distribution"]
+    assert found.startswith("3 draws: ") and all(kind in found for kind in ("1 uniform", "1 normal", "1 truncated"))
+    assert "train_step equals gradients and apply_gradients" in messages
+    rng = np.random.default_rng(0)
+    batch = {"x": rng.normal(size=(8, 5)).astype(np.float32), "y": rng.normal(size=(8, 4)).astype(np.float32)}
+    trainer = Trainer(tmp_path / "out", device="cpu")
+    assert len({trainer.step(batch) for _ in range(3)}) == 3
+
+
+def test_wrong_noise_is_found(tmp_path: Path) -> None:
+    tf.saved_model.save(Drawing(), str(tmp_path / "model"))
+    selections = [Selection("freeze", "kernel[0]")]
+    graphfreeze.rewrite(
+        tmp_path / "model", tmp_path / "out", selections, loss="mse", endpoint="train", noise="native", checks="none"
+    )
+    artifact = read_artifact(tmp_path / "out")
+    device = choose_device("cpu")
+    noise = find_native_noise(artifact, device)
+    assert noise is not None
+    values = {**artifact.state, "x": np.zeros((500, 5), np.float32), "y": np.zeros((500, 4), np.float32)}
+    assert check_distribution(noise, values).passed
+    other = {"uniform": "normal", "normal": "uniform", "truncated normal": "truncated normal"}
+    wrong = NativeNoise(artifact, device, {name: other[kind] for name, kind in noise.kinds.items()})
+    message = check_distribution(wrong, values).message
+    assert "is not normal" in message and "is not uniform" in message

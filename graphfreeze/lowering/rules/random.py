@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from graphfreeze.lowering.native_noise import emit_native, named_noise
 from graphfreeze.lowering.philox import (
     Words,
     count_blocks,
@@ -105,7 +106,7 @@ def _fill(node: Node, key: ir.Value, counter: ir.Value, distribution: Distributi
     per_block = _columns_per_block(node)
     count = _count(output)
     columns = distribution(node, emit_words(node, key, counter, count_blocks(node, count, per_block)))
-    return node.reshape(interleave(node, columns, count), output.dims)
+    return named_noise(node, node.reshape(interleave(node, columns, count), output.dims))
 
 
 def _count(output: Tensor) -> Dim:
@@ -125,10 +126,10 @@ def require_philox(number: npt.NDArray[Any]) -> None:
 def _declare(kind: str, distribution: Distribution, formula: str) -> None:
     def lower(node: Node, key: ir.Value, counter: ir.Value, algorithm: npt.NDArray[Any]) -> ir.Value:
         require_philox(algorithm)
-        return _fill(node, key, counter, distribution)
+        return emit_native(node, kind, key, counter) or _fill(node, key, counter, distribution)
 
     def lower_seed(node: Node, seed: ir.Value) -> ir.Value:
-        return _fill(node, *derive_key_and_counter(node, seed), distribution)
+        return emit_native(node, kind, seed) or _fill(node, *derive_key_and_counter(node, seed), distribution)
 
     lower.__doc__ = lower_seed.__doc__ = formula
     rule(f"{kind}V2", inputs=(UNUSED, PLAIN, PLAIN, KNOWN))(lower)
@@ -184,13 +185,14 @@ def uniform_integers_of_seed(node: Node, seed: ir.Value, low: ir.Value, high: ir
 def truncated_normal(node: Node, key: ir.Value, counter: ir.Value, algorithm: npt.NDArray[Any]) -> ir.Value:
     """Normal numbers of which those beyond 2 are drawn again."""
     require_philox(algorithm)
-    return _fill_truncated(node, key, counter)
+    return emit_native(node, "StatelessTruncatedNormal", key, counter) or _fill_truncated(node, key, counter)
 
 
 @rule("StatelessTruncatedNormal", inputs=(UNUSED, PLAIN))
 def truncated_normal_of_seed(node: Node, seed: ir.Value) -> ir.Value:
     """Normal numbers of which those beyond 2 are drawn again."""
-    return _fill_truncated(node, *derive_key_and_counter(node, seed))
+    native = emit_native(node, "StatelessTruncatedNormal", seed)
+    return native or _fill_truncated(node, *derive_key_and_counter(node, seed))
 
 
 def _fill_truncated(node: Node, key: ir.Value, counter: ir.Value) -> ir.Value:
@@ -216,4 +218,4 @@ def _fill_truncated(node: Node, key: ir.Value, counter: ir.Value) -> ir.Value:
         here = node.emit("And", small, node.emit("Equal", rank, np.array([[place]], np.int32)))
         chosen = node.emit("Where", here, drawn, zero)
         taken.append(node.emit("ReduceSum", chosen, node.int64([1]), keepdims=0))
-    return node.reshape(interleave(node, taken, count), output.dims)
+    return named_noise(node, node.reshape(interleave(node, taken, count), output.dims))
