@@ -18,13 +18,13 @@ from graphfreeze.passes.freeze_reads import RewrittenModel
 from graphfreeze.passes.size_budget import PROTOBUF_LIMIT, SizeBudget
 from graphfreeze.savedmodel.directory import check_files
 from graphfreeze.savedmodel.earlier import original_file
-from graphfreeze.savedmodel.files import VARIABLES_PREFIX
+from graphfreeze.savedmodel.files import TEXT_GRAPH, VARIABLES_PREFIX
 from graphfreeze.savedmodel.keras_metadata import KERAS_METADATA
 from graphfreeze.savedmodel.meta_graphs import join_graphs
 
 __all__ = ["copy_files", "write", "write_fingerprint"]
 
-_REPLACED = ("saved_model.pb", "fingerprint.pb", KERAS_METADATA)
+_REPLACED = ("saved_model.pb", TEXT_GRAPH, "fingerprint.pb", KERAS_METADATA)
 _NOTES = ("assets.extra", "graphfreeze")
 
 

@@ -74,6 +74,9 @@ def write_saved_model(source: SavedModel, plan: FreezePlan, directory: Path, opt
     for name in RESTORED_BY_FOLD:
         if (file := original_file(source.directory, name)).is_file():
             shutil.copyfile(file, directory / "plan" / f"original_{name}")
+    if not (original := directory / "plan" / "original_saved_model.pb").is_file():
+        # It was a text; what is made of it is not.
+        original.write_bytes(source.whole.SerializeToString(deterministic=True))
     # The rewritten SavedModel can stand alone: it carries the plan that it was made by.
     own_copy = directory / "saved_model" / "assets.extra" / "graphfreeze"
     shutil.copytree(directory / "plan", own_copy, dirs_exist_ok=True, copy_function=_link_or_copy)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from google.protobuf import text_format
 from tensorflow.core.protobuf import fingerprint_pb2, saved_model_pb2
 
 from graphfreeze.errors import ModelReadError
@@ -15,6 +16,7 @@ from graphfreeze.prover.messages import differing_fields
 __all__ = ["KERAS_METADATA", "compare_files", "read_saved_model"]
 
 GRAPH = "saved_model.pb"
+TEXT = "saved_model.pbtxt"
 FINGERPRINT = "fingerprint.pb"
 KERAS_METADATA = "keras_metadata.pb"
 HASHES = tuple(field.name for field in fingerprint_pb2.FingerprintDef.DESCRIPTOR.fields if field.name != "version")
@@ -25,7 +27,7 @@ SHARD = re.compile(r"variables/variables\.data-(\d{5})-of-\d{5}")
 
 
 def read_saved_model(directory: Path, original: bool) -> saved_model_pb2.SavedModel:
-    """Parse `saved_model.pb`.
+    """Parse `saved_model.pb`; of an original without one, `saved_model.pbtxt`.
 
     Raises:
         ModelReadError: It is the original's, and missing or corrupt.
@@ -33,8 +35,14 @@ def read_saved_model(directory: Path, original: bool) -> saved_model_pb2.SavedMo
     """
     path = directory / GRAPH
     model = saved_model_pb2.SavedModel()
+    as_text = original and not path.exists() and (directory / TEXT).is_file()
+    path = directory / TEXT if as_text else path
     try:
-        model.ParseFromString(path.read_bytes())
+        content = path.read_bytes()
+        if as_text:
+            text_format.Parse(content.decode(), model)
+        else:
+            model.ParseFromString(content)
     except Exception as error:
         # protobuf's DecodeError is a plain Exception in some implementations.
         message = (
@@ -121,6 +129,8 @@ def compare_files(original: Path, rewritten: Path, *, stored: bool = False) -> d
     if stored:
         before, after = _align_shards(before, after)
     free = {GRAPH, FINGERPRINT}
+    # A text gives place to what the loaders take first.
+    before.pop(TEXT, None)
     for name in before:
         # The original may itself be an output of the product; its plan is replaced by the new one.
         if name not in after and name not in free and not name.startswith(OWN_FOLDER):

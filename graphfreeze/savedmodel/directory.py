@@ -17,7 +17,7 @@ __all__ = ["check_assets", "check_files"]
 
 # Caches of models keep their files elsewhere and link to them. What these hold is parsed, and not merely copied.
 _MAY_BE_LINK = re.compile(
-    r"(saved_model|fingerprint|keras_metadata)\.pb|variables/variables\.(index|data-\d{5}-of-\d{5})"
+    r"(saved_model|fingerprint|keras_metadata)\.pb|saved_model\.pbtxt|variables/variables\.(index|data-\d{5}-of-\d{5})"
 )
 # Where TensorFlow 1 lists the assets.
 _COLLECTION = "saved_model_assets"

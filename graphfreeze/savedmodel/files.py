@@ -5,21 +5,30 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
 from graphfreeze.errors import ModelReadError, UnsupportedError
 
-__all__ = ["VARIABLES_PREFIX", "check_variable_files", "parse_saved_model", "read_saved_model"]
+__all__ = [
+    "TEXT_GRAPH",
+    "VARIABLES_PREFIX",
+    "check_variable_files",
+    "parse_saved_model",
+    "parse_text",
+    "read_saved_model",
+]
 
 VARIABLES_PREFIX = "variables/variables"
+TEXT_GRAPH = "saved_model.pbtxt"
 
 _SHARD = re.compile(r"\.data-(\d{5})-of-(\d{5})")
 _KERAS_SUFFIXES = {".keras": "a Keras 3 file", ".h5": "a Keras HDF5 file", ".hdf5": "a Keras HDF5 file"}
 
 
 def read_saved_model(directory: Path) -> saved_model_pb2.SavedModel:
-    """Parse the `saved_model.pb` of a directory.
+    """Parse the `saved_model.pb` of a directory, or its `saved_model.pbtxt`, which is the same as text.
 
     Args:
         directory: The SavedModel's directory.
@@ -29,17 +38,41 @@ def read_saved_model(directory: Path) -> saved_model_pb2.SavedModel:
 
     Raises:
         ModelReadError: Nothing is there, it is something else, or it is corrupt.
-        UnsupportedError: It is a SavedModel in a format other than `saved_model.pb`.
+        UnsupportedError: It is a SavedModel in another format.
     """
     _check_directory(directory)
-    file = directory / "saved_model.pb"
-    if not file.is_file():
+    file, text = directory / "saved_model.pb", directory / TEXT_GRAPH
+    if not file.is_file() and not text.is_file():
         raise _no_saved_model_pb(directory)
+    file = file if file.is_file() else text
     try:
         content = file.read_bytes()
     except OSError as error:
         raise ModelReadError(f"{file} cannot be read: {error.strerror}.") from error
-    return parse_saved_model(content, str(file))
+    return parse_text(content, str(file)) if file == text else parse_saved_model(content, str(file))
+
+
+def parse_text(content: bytes, origin: str) -> saved_model_pb2.SavedModel:
+    """Parse a SavedModel proto in the text format.
+
+    Args:
+        content: The bytes of a `saved_model.pbtxt`.
+        origin: Where they come from, for the message.
+
+    Raises:
+        ModelReadError: They are not a whole SavedModel proto.
+    """
+    proto = saved_model_pb2.SavedModel()
+    try:
+        text_format.Parse(content.decode(), proto)
+    except (text_format.ParseError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        reason = str(error).split("\n", 1)[0][:200]
+        raise ModelReadError(
+            f"{origin} is truncated or corrupt: {reason}. Expected a SavedModel proto as text. Export the model again."
+        ) from error
+    if not proto.meta_graphs:
+        raise ModelReadError(f"{origin} holds no graph ({len(content)} bytes). Export the model again.")
+    return proto
 
 
 def parse_saved_model(content: bytes, origin: str) -> saved_model_pb2.SavedModel:
@@ -107,11 +140,6 @@ def _check_directory(directory: Path) -> None:
 
 def _no_saved_model_pb(directory: Path) -> ModelReadError | UnsupportedError:
     """The error for a directory without `saved_model.pb`, from what it holds."""
-    if (directory / "saved_model.pbtxt").is_file():
-        return UnsupportedError(
-            f"{directory} holds saved_model.pbtxt, the text format, which is not supported. Load it with "
-            "tf.saved_model.load and save it again with tf.saved_model.save, which writes saved_model.pb."
-        )
     if (directory / "saved_model.cpb").is_file():
         return UnsupportedError(
             f"{directory} holds saved_model.cpb, the split format, which is not supported. "

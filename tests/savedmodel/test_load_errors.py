@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
 
 from graphfreeze.errors import ModelReadError, UnsupportedError, UsageError
 from graphfreeze.savedmodel.model import SavedModel
@@ -61,12 +62,17 @@ def test_directories_of_something_else(copy: Path) -> None:
     assert f"{copy} is. Give that path." in message
 
 
-@pytest.mark.parametrize(
-    ("name", "way_out"), [("saved_model.pbtxt", "tf.saved_model.save"), ("saved_model.cpb", "Save")]
-)
-def test_other_formats(tmp_path: Path, name: str, way_out: str) -> None:
-    (tmp_path / name).touch()
-    assert way_out in message_of(tmp_path, UnsupportedError)
+def test_other_formats(tmp_path: Path) -> None:
+    (tmp_path / "saved_model.cpb").touch()
+    assert "Save" in message_of(tmp_path, UnsupportedError)
+
+
+def test_truncated_text(copy: Path) -> None:
+    text = text_format.MessageToString(SavedModel.load(copy).proto)
+    (copy / "saved_model.pb").unlink()
+    for content in (b"", text[: len(text) // 2].encode(), b"\xff\xfe", b"graphs { }", b"meta_graphs {" * 5000):
+        (copy / "saved_model.pbtxt").write_bytes(content)
+        assert "Export the model again" in message_of(copy)
 
 
 def test_truncated_graph(copy: Path) -> None:
