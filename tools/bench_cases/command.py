@@ -25,7 +25,7 @@ from tools.bench_cases.results import Measured, ProfileLine, Results, read_resul
 
 __all__ = ["main"]
 
-_SAME_WEIGHTS = ("tensorflow", "onnxruntime-training", "onnxsim")
+_SAME_WEIGHTS = ("tensorflow", "onnxruntime-training", "onnxsim", "litert")
 _LOSS_TOLERANCE = 1e-3
 
 
@@ -43,6 +43,8 @@ class _Run:
             directory = Path(name)
             seconds = _in_process("tools.bench_cases.prepare", model, name)
             self.results.conversion[model] = float(seconds)
+            if any(side.name == "litert" for side in sides):
+                _in_process("tools.bench_cases.litert_model", model, name)
             for threads in thread_counts:
                 self._measure_on(model, sides, threads, directory)
             lines = _in_process("tools.bench_cases.profiling", str(directory / "unfrozen"), "1")

@@ -24,6 +24,7 @@ from graphfreeze.training.losses import parse_losses
 from graphfreeze.training.optimizers import parse_optimizer
 from graphfreeze.training.trace import trace_step
 from tools.bench_cases.catalogue import MODELS, draw_batch
+from tools.bench_cases.forward_model import write_forward_model
 from tools.bench_cases.keras_models import build
 
 __all__ = ["prepare"]
@@ -35,7 +36,7 @@ _OPSET = 18
 
 
 def prepare(name: str, directory: Path) -> float:
-    """Write `saved_model`, `unfrozen`, `frozen` and `batch.npz`.
+    """Write `saved_model`, `unfrozen`, `frozen`, `forward.onnx`, `trainable.json` and `batch.npz`.
 
     Returns:
         The seconds that tracing and lowering the step without frozen parts took.
@@ -45,6 +46,7 @@ def prepare(name: str, directory: Path) -> float:
     np.savez(directory / "batch.npz", x=batch["x"], y=batch["y"])
     graphfreeze.export(build(model), directory / "saved_model")
     seconds = _convert(directory / "saved_model", directory / "unfrozen" / "training", batch)
+    write_forward_model(directory / "unfrozen", directory, model.batch_size)
     graphfreeze.rewrite(
         directory / "saved_model",
         directory / "frozen",
