@@ -20,11 +20,13 @@ from graphfreeze.artifact.manifest import (
     GraphEntry,
     LossEntry,
     Manifest,
+    SlicesEntry,
     StateEntry,
     StateRole,
 )
 from graphfreeze.lowering.filters import convolution_filters
 from graphfreeze.lowering.model import Lowerer, filter_permutation
+from graphfreeze.lowering.sizes import BATCH, LENGTH
 from graphfreeze.training.endpoint import TensorEntry
 from graphfreeze.training.trace import Parameter, TracedStep
 
@@ -86,20 +88,24 @@ def assemble(step: TracedStep, *, opset: int, seed: int, native_noise: bool = Fa
     updated = {output.removeprefix("new/") for output in entries["train_step"].outputs if output.startswith("new/")}
     used = updated.union(*(entry.inputs for entry in entries.values()))
     states = [_of_parameter(p, filters, updated) for p in step.parameters if not p.is_constant and p.name in used]
-    state = {p.name: p.resource.numpy() for p in step.parameters if not p.is_constant and p.name in used}
+    sliced = {p.name: p for p in step.parameters if p.slices is not None}
+    state = {p.name: p.state.numpy() for p in step.parameters if not p.is_constant and p.name in used}
     for v in step.optimizer_variables:
         if v.name not in used:
             continue
         role: StateRole = "hyperparameter" if v.name == "learning_rate" else "optimizer_state"
+        of = sliced.get(v.parameter or "")
+        whole = of is not None and v.variable.shape == of.state.shape
         states.append(
             StateEntry(
                 v.name,
                 role,
-                tuple(v.variable.shape),
+                of.variable.shape if of is not None and whole else tuple(v.variable.shape),
                 v.variable.dtype.name,
                 v.name in updated,
                 _permutation(v.name, filters, v.variable.shape.rank),
                 parameter=v.parameter,
+                trained_slices=_slices(of) if of is not None and whole else None,
             )
         )
         state[v.name] = v.variable.numpy()
@@ -133,7 +139,9 @@ def assemble(step: TracedStep, *, opset: int, seed: int, native_noise: bool = Fa
 
 
 def _batch_entry(entry: TensorEntry, role: BatchRole) -> BatchEntry:
-    return BatchEntry(entry.name, role, tuple("batch" if size is None else size for size in entry.shape), entry.dtype)
+    names = (LENGTH if axis else BATCH for axis in range(len(entry.shape)))
+    shape = tuple(name if size is None else size for name, size in zip(names, entry.shape, strict=True))
+    return BatchEntry(entry.name, role, shape, entry.dtype)
 
 
 def _of_parameter(parameter: Parameter, filters: set[str], updated: set[str]) -> StateEntry:
@@ -152,7 +160,12 @@ def _of_parameter(parameter: Parameter, filters: set[str], updated: set[str]) ->
         elements=int(np.prod(variable.shape, dtype=np.int64)) if counted else None,
         frozen_elements=(frozen.frozen_elements if frozen is not None else 0) if counted else None,
         form=frozen.form if frozen is not None else None,
+        trained_slices=_slices(parameter),
     )
+
+
+def _slices(parameter: Parameter) -> SlicesEntry | None:
+    return None if parameter.slices is None else SlicesEntry(parameter.slices.axis, len(parameter.slices))
 
 
 def _permutation(name: str, filters: set[str], rank: int) -> tuple[int, ...] | None:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from graphfreeze.artifact import Artifact, StateEntry, read_artifact
+from graphfreeze.artifact import Artifact, FrozenElements, StateEntry, read_artifact, read_frozen_elements
 from graphfreeze.artifact.inference import write_inference_model
-from graphfreeze.artifact.layout import to_stored, to_tensorflow
 from graphfreeze.artifact.tensors import TensorFile
 from graphfreeze.errors import DataError
 from graphfreeze.output import atomic_directory
@@ -114,19 +113,28 @@ def _trained_values(
             f"{source} is a file, and this OUT has no training step whose state it could be: "
             "give a checkpoint of the loaded model, or a SavedModel"
         )
-    stored = TensorFile(source)
+    stored, frozen = TensorFile(source), _frozen_elements(artifact)
     trained: dict[str, Callable[[], npt.NDArray[Any]]] = {}
     for entry in artifact.manifest.state:
         if entry.object_path is None:
             continue
         if entry.name not in stored or stored.shape(entry.name) != entry.stored_shape:
             raise DataError(f"{source} is no state of {model.directory.parent}: {entry.name} is missing or misshapen")
-        trained[entry.object_path] = partial(_stored_value, stored, entry)
+        trained[entry.object_path] = partial(_stored_value, stored, entry, frozen)
     return LazyArrays(trained), {}
 
 
-def _stored_value(stored: TensorFile, entry: StateEntry) -> npt.NDArray[Any]:
-    return to_tensorflow(stored[entry.name], entry)
+def _stored_value(stored: TensorFile, entry: StateEntry, frozen: FrozenElements) -> npt.NDArray[Any]:
+    return frozen.to_tensorflow(stored[entry.name], entry)
+
+
+def _frozen_elements(artifact: Artifact) -> FrozenElements:
+    """What is needed to put slices back among frozen ones; nothing is read where every state is whole."""
+    if not any(entry.trained_slices for entry in artifact.manifest.state):
+        return FrozenElements({}, {})
+    frozen = read_frozen_elements(artifact)
+    assert frozen is not None, "the plan was read before"
+    return frozen
 
 
 def _forward_state(artifact: Artifact, folded: SavedModel, source: Path) -> Values:
@@ -134,11 +142,12 @@ def _forward_state(artifact: Artifact, folded: SavedModel, source: Path) -> Valu
 
     A state without a variable of the model behind it comes from the state file, else from the initial state.
     """
+    frozen = _frozen_elements(artifact)
     variables = {variable.object_path: variable for variable in folded.variables}
     fallback: Values = TensorFile(source) if source.suffix == ".safetensors" else artifact.state
     taken = set(artifact.manifest.graphs["forward"].inputs)
     return {
-        entry.name: to_stored(folded.read(variables[entry.object_path]), entry)
+        entry.name: frozen.to_stored(folded.read(variables[entry.object_path]), entry)
         if entry.object_path is not None
         else fallback[entry.name]
         for entry in artifact.manifest.state

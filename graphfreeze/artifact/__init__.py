@@ -18,7 +18,15 @@ inspect.py        a summary
 from graphfreeze.artifact.data import Dataset, DataSource, load_data
 from graphfreeze.artifact.frozen import FrozenElements, FrozenParameter, read_frozen_elements
 from graphfreeze.artifact.inspect import inspect_artifact
-from graphfreeze.artifact.manifest import BatchEntry, Configuration, FrozenEntry, GraphEntry, Manifest, StateEntry
+from graphfreeze.artifact.manifest import (
+    BatchEntry,
+    Configuration,
+    FrozenEntry,
+    GraphEntry,
+    Manifest,
+    SlicesEntry,
+    StateEntry,
+)
 from graphfreeze.artifact.reader import Artifact, read_artifact
 from graphfreeze.artifact.writer import write_artifact
 
@@ -33,6 +41,7 @@ __all__ = [
     "FrozenParameter",
     "GraphEntry",
     "Manifest",
+    "SlicesEntry",
     "StateEntry",
     "inspect_artifact",
     "load_data",

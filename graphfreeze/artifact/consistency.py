@@ -100,7 +100,7 @@ def check_reference(manifest: Manifest, reference: Mapping[str, npt.NDArray[Any]
         problem
         for entry in trainable
         for problem in _same_tensor(
-            f"gradient/{entry.name}", reference[f"gradient/{entry.name}"], entry.stored_shape, entry.dtype
+            f"gradient/{entry.name}", reference[f"gradient/{entry.name}"], entry.whole_stored_shape, entry.dtype
         )
     ]
 

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from graphfreeze.artifact.layout import to_stored
+from graphfreeze.artifact.layout import contiguous, to_stored, to_tensorflow
 from graphfreeze.artifact.manifest import StateEntry
 from graphfreeze.artifact.reader import Artifact
 from graphfreeze.errors import ArtifactReadError
 from graphfreeze.selection.plan import FrozenVariable
 from graphfreeze.selection.plan_files import load_plan
+from graphfreeze.selection.slices import TrainedSlices, trained_along
 
 __all__ = ["FrozenElements", "FrozenParameter", "differing_bits", "read_frozen_elements"]
 
@@ -25,17 +26,44 @@ class FrozenParameter:
 
     Attributes:
         entry: The parameter.
-        frozen: bool, True = frozen, in the stored layout and shape (a read-only view).
-        value: In the stored layout: the frozen values where `frozen`.
+        frozen: bool, True = frozen, in the stored order of the axes, all slices included (a read-only view).
+        value: In the same order and shape: the frozen values where `frozen`.
+        slices: The slices that are stored, where not all are.
     """
 
     entry: StateEntry
     frozen: npt.NDArray[np.bool_]
     value: npt.NDArray[Any]
+    slices: TrainedSlices | None = None
+
+    @property
+    def stored_frozen(self) -> npt.NDArray[np.bool_]:
+        """`frozen` for the elements that are stored."""
+        return self.cut(self.frozen)
 
     def changed(self, stored: npt.NDArray[Any]) -> int:
         """How many frozen elements of the parameter's tensor no longer have the bits they were frozen at."""
-        return int(np.count_nonzero(differing_bits(stored, self.value) & self.frozen))
+        return int(np.count_nonzero(differing_bits(stored, self.cut(self.value)) & self.stored_frozen))
+
+    def cut(self, whole: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What is stored of an array that has all slices, in the stored order of the axes."""
+        return whole if self.slices is None else self.slices.cut(whole, self._axis)
+
+    def whole(self, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The parameter with all its slices, in the stored order of the axes."""
+        return stored if self.slices is None else self.slices.put(stored, self.value, self._axis)
+
+    def whole_gradient(self, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Its gradient with all slices: those that are not stored have none, which is a gradient of zero."""
+        if self.slices is None:
+            return stored
+        return self.slices.put(stored, np.zeros(self.entry.whole_stored_shape, stored.dtype), self._axis)
+
+    @property
+    def _axis(self) -> int | None:
+        if self.slices is None or self.entry.permutation is None:
+            return None
+        return self.entry.permutation.index(self.slices.axis)
 
 
 @dataclass(frozen=True)
@@ -52,13 +80,24 @@ class FrozenElements:
 
     @property
     def elements(self) -> int:
-        """How many elements of the state are frozen (those of constants cannot change)."""
+        """How many elements of these parameters are frozen, in the state or in the graphs."""
         return sum(int(np.count_nonzero(parameter.frozen)) for parameter in self.partly.values())
 
     def changed(self, state: Mapping[str, npt.NDArray[Any]]) -> dict[str, int]:
         """Per parameter, how many frozen elements lost their bits; parameters that kept all are left out."""
         counts = {name: parameter.changed(state[name]) for name, parameter in self.partly.items()}
         return {name: count for name, count in counts.items() if count}
+
+    def to_tensorflow(self, stored: npt.NDArray[Any], entry: StateEntry) -> npt.NDArray[Any]:
+        """A stored parameter or model state as TensorFlow has it: all its slices, in TensorFlow's layout."""
+        parameter = self.partly.get(entry.name)
+        return to_tensorflow(stored if parameter is None else parameter.whole(stored), entry)
+
+    def to_stored(self, value: npt.NDArray[Any], entry: StateEntry) -> npt.NDArray[Any]:
+        """Undo `to_tensorflow`: what the state holds of a value in TensorFlow's layout."""
+        parameter = self.partly.get(entry.name)
+        stored = to_stored(value, entry)
+        return stored if parameter is None else contiguous(parameter.cut(stored))
 
 
 def read_frozen_elements(artifact: Artifact) -> FrozenElements | None:
@@ -94,8 +133,12 @@ def read_frozen_elements(artifact: Artifact) -> FrozenElements | None:
                 f"{entry.name} has {variable.frozen_elements} frozen elements in the plan, {entry.frozen_elements} in "
                 "the manifest",
             )
-        frozen = np.broadcast_to(to_stored(~variable.mask, entry), entry.stored_shape)
-        partly[entry.name] = FrozenParameter(entry, frozen, to_stored(variable.value, entry))
+        mask, described = variable.mask, entry.trained_slices
+        slices = None if described is None else trained_along(mask, described.axis)
+        if described is not None and (slices is None or len(slices) != described.count):
+            raise _contradiction(artifact, f"other slices of {entry.name} train in the plan")
+        frozen = np.broadcast_to(to_stored(~mask, entry), entry.whole_stored_shape)
+        partly[entry.name] = FrozenParameter(entry, frozen, to_stored(variable.value, entry), slices)
     wholly = {entry.name: find(entry.name, entry.object_path).value for entry in manifest.frozen}
     return FrozenElements(partly, wholly)
 

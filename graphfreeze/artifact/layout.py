@@ -1,4 +1,7 @@
-"""TensorFlow's layout of a tensor, and the layout in which the artifact stores and feeds it."""
+"""TensorFlow's layout of a tensor, and the layout in which the artifact stores and feeds it.
+
+That is the order of the axes. Where only some slices of a tensor are stored, `artifact.frozen` knows which.
+"""
 
 from __future__ import annotations
 

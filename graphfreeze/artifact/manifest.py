@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -16,6 +16,7 @@ __all__ = [
     "GraphEntry",
     "LossEntry",
     "Manifest",
+    "SlicesEntry",
     "StateEntry",
     "StateRole",
 ]
@@ -75,6 +76,19 @@ class BatchEntry:
 
 
 @dataclass(frozen=True)
+class SlicesEntry:
+    """Some whole slices of a tensor along an axis: its rows, its columns, its filters.
+
+    Attributes:
+        axis: The axis, in TensorFlow's order.
+        count: How many slices.
+    """
+
+    axis: int
+    count: int
+
+
+@dataclass(frozen=True)
 class StateEntry:
     """One tensor that lives from step to step.
 
@@ -91,6 +105,8 @@ class StateEntry:
         elements: How many elements it has; of every parameter, and of a model state with frozen elements.
         frozen_elements: How many of them are frozen.
         form: The form of the masked read, where elements are frozen.
+        trained_slices: Where not None: what is stored, of a parameter or of an optimizer state of it, are only these
+            slices, in their order; the others are frozen as a whole. The plan says which.
     """
 
     name: str
@@ -105,11 +121,24 @@ class StateEntry:
     elements: int | None = None
     frozen_elements: int | None = None
     form: str | None = None
+    trained_slices: SlicesEntry | None = None
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
         """The shape in the state files and in the graphs."""
-        return self.shape if self.permutation is None else tuple(self.shape[axis] for axis in self.permutation)
+        if self.trained_slices is None:
+            return self.whole_stored_shape
+        shape = list(self.shape)
+        shape[self.trained_slices.axis] = self.trained_slices.count
+        return self._permuted(shape)
+
+    @property
+    def whole_stored_shape(self) -> tuple[int, ...]:
+        """The shape with the slices that are not stored, in the stored order of the axes."""
+        return self._permuted(self.shape)
+
+    def _permuted(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return tuple(shape if self.permutation is None else (shape[axis] for axis in self.permutation))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from graphfreeze.artifact.manifest import (
     GraphEntry,
     LossEntry,
     Manifest,
+    SlicesEntry,
     StateEntry,
     StateRole,
 )
@@ -27,7 +28,15 @@ from graphfreeze.errors import ArtifactReadError
 __all__ = ["from_json", "losses_to_json", "to_json"]
 
 # Keys that a state entry has only where they mean something for its role.
-_OPTIONAL_STATE_KEYS = ("object_path", "parameter", "trainable", "elements", "frozen_elements", "form")
+_OPTIONAL_STATE_KEYS = (
+    "object_path",
+    "parameter",
+    "trainable",
+    "elements",
+    "frozen_elements",
+    "form",
+    "trained_slices",
+)
 
 
 def to_json(manifest: Manifest) -> str:
@@ -146,6 +155,7 @@ def _state_entry(fields: _Object) -> StateEntry:
         elements=fields.integer("elements") if "elements" in fields else None,
         frozen_elements=fields.integer("frozen_elements") if "frozen_elements" in fields else None,
         form=fields.text("form") if "form" in fields else None,
+        trained_slices=_slices(fields.object("trained_slices")) if "trained_slices" in fields else None,
     )
     needed = ("object_path", "trainable", "elements", "frozen_elements") if entry.role == "parameter" else ()
     for key in needed:
@@ -153,6 +163,15 @@ def _state_entry(fields: _Object) -> StateEntry:
             fields.missing(key)
     if entry.permutation is not None and sorted(entry.permutation) != list(range(len(entry.shape))):
         fields.wrong("permutation", f"a permutation of {len(entry.shape)} axes", list(entry.permutation))
+    slices = entry.trained_slices
+    if slices is not None and not (0 <= slices.axis < len(entry.shape) and 0 < slices.count < entry.shape[slices.axis]):
+        fields.wrong("trained_slices", f"some slices along an axis of {list(entry.shape)}", asdict(slices))
+    fields.finish()
+    return entry
+
+
+def _slices(fields: _Object) -> SlicesEntry:
+    entry = SlicesEntry(axis=fields.integer("axis"), count=fields.integer("count"))
     fields.finish()
     return entry
 

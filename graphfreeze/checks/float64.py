@@ -47,7 +47,7 @@ def check_step_in_float64(
     Args:
         step: The traced step; its variables are as before afterwards.
         batch: Arrays by the names of the data contract.
-        gradients: The gradient of each trained parameter.
+        gradients: The gradient of each trained parameter, of its own shape.
         filters: Names of the states that are kept as convolution filters.
         opset: The opset of the lowered graphs.
 
@@ -57,20 +57,16 @@ def check_step_in_float64(
     Raises:
         ValidationError: A tensor differs; the message says which and by how much.
     """
-    state = _state(step)
+    state = step.values()
+    kept = {p.name: p.cut(gradients[p.name]) for p in step.trained}
     with restored(step):
-        step.functions["apply_gradients"](*(tf.constant(gradients[p.name]) for p in step.trained))
-        later = _state(step)
-    named_gradients = {f"gradient/{name}": gradient for name, gradient in gradients.items()}
+        step.functions["apply_gradients"](*map(tf.constant, kept.values()))
+        later = step.values()
+    named_gradients = {f"gradient/{name}": gradient for name, gradient in kept.items()}
     return [
         check_float64(name, step.graphs[name], values, constants=step.constants, filters=filters, opset=opset)
         for name, values in (("gradients", {**batch, **state}), ("apply_gradients", {**named_gradients, **later}))
     ]
-
-
-def _state(step: TracedStep) -> dict[str, npt.NDArray[Any]]:
-    state = {p.name: p.resource.numpy() for p in step.parameters if not p.is_constant}
-    return state | {v.name: np.asarray(v.variable.numpy()) for v in step.optimizer_variables}
 
 
 def check_float64(

@@ -98,7 +98,8 @@ def call_gradients(step: TracedStep, batch: Mapping[str, npt.NDArray[Any]]) -> l
 @contextmanager
 def restored(step: TracedStep) -> Iterator[None]:
     """Put every variable of the step back at the end: seeds, statistics and optimizer state move in any run."""
-    variables = [p.resource for p in step.parameters] + [v.variable for v in step.optimizer_variables]
+    variables = [v for p in step.parameters for v in ([p.resource] if p.state is p.resource else [p.resource, p.state])]
+    variables += [v.variable for v in step.optimizer_variables]
     before = [variable.numpy() for variable in variables]
     try:
         yield

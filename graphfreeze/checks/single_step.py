@@ -2,6 +2,8 @@
 
 Free-running steps drift apart without anything being wrong: Adam divides a gradient that is mere rounding noise by its
 own size. From the same state and the same gradients, one step has nothing to amplify, and what remains is rounding.
+
+TensorFlow's step is that of the whole variables, with the whole state of the optimizer, whatever the artifact keeps.
 """
 
 from __future__ import annotations
@@ -14,13 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from graphfreeze.artifact import Artifact, read_artifact
+from graphfreeze.artifact import StateEntry, read_artifact
 from graphfreeze.artifact.layout import to_stored
 from graphfreeze.checks.reference import restored, run_gradients
 from graphfreeze.errors import ValidationError
 from graphfreeze.runtime.device import choose_device
 from graphfreeze.runtime.graph_runner import GraphRunner
+from graphfreeze.training.loss_scale import with_loss_scale
 from graphfreeze.training.trace import TracedStep
+from graphfreeze.training.update import Target, Update, trace_update
 from graphfreeze.validation.tolerance import unit_roundoff
 
 __all__ = ["check_single_steps"]
@@ -51,22 +55,27 @@ def check_single_steps(step: TracedStep, batch: Batch, out: Path) -> dict[str, A
     """
     artifact = read_artifact(out)
     run = GraphRunner(artifact, "apply_gradients", choose_device("cpu"))
+    update = _full_size_update(step)
     variables = {p.name: p.resource for p in step.parameters if not p.is_constant}
-    variables |= {v.name: v.variable for v in step.optimizer_variables}
+    variables |= {v.name: v.variable for v in (*step.optimizer_variables, *update.variables)}
+    kept = {p.name: p.slices for p in step.parameters if p.slices is not None}
+
+    def stored(value: Any, entry: StateEntry) -> npt.NDArray[Any]:
+        of = kept.get(entry.parameter or entry.name) if entry.trained_slices is not None else None
+        return to_stored(np.asarray(value) if of is None else of.cut(np.asarray(value)), entry)
+
+    entries = {entry.name: entry for entry in artifact.manifest.state}
     worst: dict[str, dict[str, Any]] = {}
     with restored(step):
         for number in range(1, _STEPS + 1):
             _, gradients = run_gradients(step, batch)
-            before = _snapshot(artifact, variables)
-            feeds = before | {
-                f"gradient/{name}": to_stored(value, _entry(artifact, name)) for name, value in gradients.items()
-            }
+            before = {name: stored(variables[name].numpy(), entry) for name, entry in entries.items()}
+            feeds = before | {f"gradient/{name}": stored(value, entries[name]) for name, value in gradients.items()}
             outputs = run(feeds)
-            step.functions["apply_gradients"](*(tf.constant(gradients[p.name]) for p in step.trained))
-            after = _snapshot(artifact, variables)
+            update.function(*(tf.constant(gradients[p.name]) for p in step.trained))
             for output, ours in outputs.items():
                 name = output.removeprefix("new/")
-                record = _compare(name, number, before[name], after[name], ours)
+                record = _compare(name, number, before[name], stored(variables[name].numpy(), entries[name]), ours)
                 if name not in worst or record["excess"] > worst[name]["excess"]:
                     worst[name] = record
     records = [worst[name] for name in sorted(worst)]
@@ -87,6 +96,16 @@ def check_single_steps(step: TracedStep, batch: Batch, out: Path) -> dict[str, A
     return check
 
 
+def _full_size_update(step: TracedStep) -> Update:
+    """TensorFlow's step on the whole variables, also where the artifact keeps only some slices of them."""
+    if all(p.slices is None for p in step.parameters):
+        return Update(step.functions["apply_gradients"], step.optimizer_variables)
+    masks = {p.name: None if p.frozen is None else p.frozen.mask for p in step.trained}
+    return trace_update(
+        with_loss_scale(step.optimizer), [Target(p.name, p.resource, masks[p.name]) for p in step.trained]
+    )
+
+
 def _compare(
     name: str, number: int, before: npt.NDArray[Any], after: npt.NDArray[Any], ours: npt.NDArray[Any]
 ) -> dict[str, Any]:
@@ -101,15 +120,3 @@ def _compare(
         allowed = _ROUNDINGS * epsilon * size + max(_CORRECTION, 1024 * epsilon) * update
     excess = error / allowed if allowed else (0.0 if error == 0 else float("inf"))
     return {"name": name, "step": number, "error": error, "allowed": allowed, "excess": excess}
-
-
-def _snapshot(artifact: Artifact, variables: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
-    return {
-        entry.name: to_stored(np.asarray(variables[entry.name].numpy()), entry) for entry in artifact.manifest.state
-    }
-
-
-def _entry(artifact: Artifact, name: str) -> Any:
-    entry = artifact.manifest.find_state(name)
-    assert entry is not None
-    return entry

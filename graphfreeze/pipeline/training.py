@@ -74,6 +74,7 @@ def write_training(
     """
     from graphfreeze.assembly import assemble
     from graphfreeze.checks.reference import compute_reference
+    from graphfreeze.training.frozen_slices import describe_frozen_slices
     from graphfreeze.training.mode import describe_mode
 
     start("tracing the training step")
@@ -101,6 +102,7 @@ def write_training(
         "sample_weight": options.sample_weight,
         "optimizer": {"name": step.optimizer.name, "arguments": dict(step.optimizer.arguments)},
         "opset": options.opset,
+        "frozen_slices": describe_frozen_slices(step),
         "nodes": {name: len(model.graph) for name, model in assembly.graphs.items()},
     }
     if options.checks == "full":
@@ -154,7 +156,7 @@ def trace(saved_model: Path, variables: Sequence[Variable], plan: FreezePlan, op
 
 def reference_batch(step: TracedStep, assembly: Assembly, options: Options) -> Batch:
     """The reference batch: the first examples of the user's data, or random ones."""
-    from graphfreeze.training.batch import index_limits, random_inputs
+    from graphfreeze.training.batch import index_limits, random_inputs, sample_shape
     from graphfreeze.training.losses import sample_targets
 
     if options.data is not None:
@@ -164,7 +166,7 @@ def reference_batch(step: TracedStep, assembly: Assembly, options: Options) -> B
     limits = index_limits(step.graphs["gradients"])
     batch = random_inputs(step.endpoint.inputs, limits, rng, REFERENCE_BATCH_SIZE)
     for term in step.objective.terms:
-        shape = tuple(REFERENCE_BATCH_SIZE if size is None else size for size in term.target.shape)
+        shape = sample_shape(term.target.shape, REFERENCE_BATCH_SIZE)
         classes = term.output.shape[-1] if term.output.shape else 1
         batch[term.target.name] = sample_targets(term.loss.loss, rng, shape, classes or 1).astype(term.target.dtype)
     if (weights := step.objective.sample_weight) is not None:

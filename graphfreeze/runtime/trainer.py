@@ -13,10 +13,9 @@ import numpy.typing as npt
 
 from graphfreeze.artifact.data import Dataset, DataSource, load_data
 from graphfreeze.artifact.frozen import FrozenElements, read_frozen_elements
-from graphfreeze.artifact.layout import to_tensorflow
 from graphfreeze.artifact.reader import Artifact, read_artifact
 from graphfreeze.artifact.tensors import write_tensors
-from graphfreeze.errors import DataError, UsageError
+from graphfreeze.errors import ArtifactReadError, DataError, UsageError
 from graphfreeze.output import atomic_file
 from graphfreeze.runtime.device import Device, choose_device
 from graphfreeze.runtime.device_state import DeviceState
@@ -41,7 +40,7 @@ class BatchGradients:
     Attributes:
         loss: The loss.
         output_losses: Where the endpoint has several outputs: the loss of each one that has a loss, by its name.
-        gradients: By parameter name, in the stored layout.
+        gradients: By parameter name, in the stored layout, of the trained slices alone where these are what is stored.
         model_state: The new model state by name, in the stored layout.
     """
 
@@ -205,17 +204,26 @@ class Trainer:
         return {name: self._state.read(name) for name in self._entries}
 
     def weights(self) -> dict[str, npt.NDArray[Any]]:
-        """Parameters and model state by name, in TensorFlow's layout, in new arrays.
+        """Parameters and model state by name, in TensorFlow's layout and shape, in new arrays.
 
         Variables that are frozen as a whole come from the plan beside the artifact, where it is there.
+
+        Raises:
+            ArtifactReadError: The plan is not there, and frozen slices of a parameter, which are not in the state, are
+                to come from it.
         """
-        weights = {
-            name: to_tensorflow(self._state.read(name), entry).copy()
-            for name, entry in self._entries.items()
-            if entry.role in ("parameter", "model_state")
-        }
-        if self.frozen is not None:
-            weights.update({name: value.copy() for name, value in self.frozen.wholly.items()})
+        frozen = self.frozen or FrozenElements({}, {})
+        weights = {}
+        for name, entry in self._entries.items():
+            if entry.role not in ("parameter", "model_state"):
+                continue
+            if entry.trained_slices is not None and self.frozen is None:
+                raise ArtifactReadError(
+                    f"{self.artifact.plan_directory} is missing, which has the frozen slices of {name}: the state has "
+                    "the others alone. Keep the whole OUT of the rewrite, or take them from state_dict()."
+                )
+            weights[name] = frozen.to_tensorflow(self._state.read(name), entry).copy()
+        weights.update({name: value.copy() for name, value in frozen.wholly.items()})
         return weights
 
     @cached_property

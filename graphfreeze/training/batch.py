@@ -12,13 +12,14 @@ from tensorflow.python.framework import tensor_util
 from graphfreeze.training.endpoint import TensorEntry
 from graphfreeze.training.graph import Edge, NamedGraph
 
-__all__ = ["index_limits", "random_inputs"]
+__all__ = ["index_limits", "random_inputs", "sample_shape"]
 
 _KEEPS_INDEX = frozenset(
     ["Add", "AddV2", "Cast", "ExpandDims", "Identity", "Maximum", "Minimum", "Reshape", "SelectV2", "Squeeze"]
 )
 _KEEPS_ROWS = frozenset(["Add", "AddV2", "Cast", "Identity", "Mul", "SelectV2", "StopGradient"])
 _DEFAULT_LIMIT = 2
+_LENGTH = 7
 
 
 def random_inputs(
@@ -30,11 +31,11 @@ def random_inputs(
         entries: The endpoint's inputs.
         limits: For inputs that are used as indices, the number of rows they may name (see `index_limits`).
         rng: Where the randomness comes from.
-        batch_size: What the unknown axes become.
+        batch_size: What an unknown first axis becomes.
     """
     inputs = {}
     for entry in entries:
-        shape = tuple(batch_size if size is None else size for size in entry.shape)
+        shape = sample_shape(entry.shape, batch_size)
         if entry.name in limits or np.dtype(entry.dtype).kind in "iu":
             values: Any = rng.integers(0, limits.get(entry.name, _DEFAULT_LIMIT), shape)
         elif entry.dtype == "bool":
@@ -43,6 +44,11 @@ def random_inputs(
             values = rng.normal(size=shape)
         inputs[entry.name] = np.asarray(values).astype(entry.dtype)
     return inputs
+
+
+def sample_shape(shape: Sequence[int | None], batch_size: int) -> tuple[int, ...]:
+    """A shape with the batch size for an unknown first axis, and a length that it is not for any other."""
+    return tuple((_LENGTH if axis else batch_size) if size is None else size for axis, size in enumerate(shape))
 
 
 def index_limits(named: NamedGraph) -> dict[str, int]:
@@ -90,6 +96,8 @@ def _rows(edge: Edge, axis: int | None) -> int | None:
         if current.producer is None:
             if current.shape is not None and len(current.shape) > axis:
                 return current.shape[axis]
+        elif current is edge and current.producer.type == "Const":
+            return int(current.producer.attributes["value"].tensor.tensor_shape.dim[axis].size)
         elif current.producer.type in _KEEPS_ROWS:
             pending += current.producer.inputs
     return None

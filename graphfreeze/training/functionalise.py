@@ -26,6 +26,7 @@ _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _WHILES = frozenset({"While", "StatelessWhile"})
 _IFS = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
 _IGNORED = frozenset({"NoOp", "Assert", "ControlTrigger", "DisableCopyOnRead"})
+_SHAPES = "_output_shapes"
 
 
 @dataclass(slots=True)
@@ -52,7 +53,7 @@ def functionalise(
         UnsupportedError: It uses a resource that is neither a variable nor a lookup table of numbers, or uses one in
             a way that has no functional form.
     """
-    graph_def = function.graph.as_graph_def()
+    graph_def = function.graph.as_graph_def(add_shapes=True)
     maker = _Functionaliser(function.graph, {f.signature.name: f for f in graph_def.library.function})
     graph = Graph()
     environment: dict[str, list[Item]] = {}
@@ -110,7 +111,7 @@ class _Functionaliser:
                 environment[node.name] = self.use_variable(graph, node, inputs, state)
             else:
                 edges = [item for item in inputs if isinstance(item, Edge)]
-                environment[node.name] = list(add_operation(graph, node.op, node.name, edges, dict(node.attr)))
+                environment[node.name] = list(_add_node(graph, node, edges))
 
     # -- calls and control flow
 
@@ -215,6 +216,17 @@ def _input_of(state: VariableState, slot: VariableSlot) -> Edge:
 def _lookup(environment: Mapping[str, list[Item]], reference: str) -> Item:
     name, _, index = reference.partition(":")
     return environment[name][int(index) if index else 0]
+
+
+def _add_node(graph: Graph, node: Any, inputs: list[Edge]) -> list[Edge]:
+    attributes = {name: value for name, value in node.attr.items() if name != _SHAPES}
+    edges = add_operation(graph, node.op, node.name, inputs, attributes)
+    # A loaded function may bring a list of its own, before the one that TensorFlow adds.
+    shapes = list(node.attr[_SHAPES].list.shape)[-len(edges) :] if _SHAPES in node.attr else []
+    if len(shapes) == len(edges):
+        for edge, shape in zip(edges, shapes, strict=True):
+            edge.shape = _static_shape(tf.TensorShape(shape))
+    return edges
 
 
 def _static_shape(shape: Any) -> tuple[int | None, ...] | None:

@@ -10,12 +10,18 @@ from typing import Any
 
 import keras
 
-from graphfreeze.errors import UsageError
 from graphfreeze.training.arguments import Configured, construct, parse_configured, snake_case
 from graphfreeze.training.loss_scale import LossScale, with_loss_scale
 from graphfreeze.training.schedules import with_schedule
 
-__all__ = ["LEARNING_RATE", "OPTIMIZERS", "OptimizerVariable", "build_optimizer", "parse_optimizer"]
+__all__ = [
+    "ELEMENTWISE",
+    "LEARNING_RATE",
+    "OPTIMIZERS",
+    "OptimizerVariable",
+    "build_optimizer",
+    "parse_optimizer",
+]
 
 LEARNING_RATE = "learning_rate"
 """The name of the hyperparameter in the artifact."""
@@ -35,6 +41,24 @@ def _classes() -> dict[str, str]:
 
 OPTIMIZERS: dict[str, str] = _classes()
 """Every optimizer of keras.optimizers that is offered: its name in snake case, and its class."""
+
+ELEMENTWISE = frozenset(
+    {
+        "adadelta",
+        "adagrad",
+        "adam",
+        "adamax",
+        "adamw",
+        "ftrl",
+        "lion",
+        "nadam",
+        "rmsprop",
+        "schedule_free_adamw",
+        "sgd",
+    }
+)
+"""Those whose new value and state of an element depend on that element alone, or on norms of gradients besides, in
+which zeros do not count: elements that never train can be left out."""
 
 
 @dataclass(frozen=True)

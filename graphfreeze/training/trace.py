@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from graphfreeze.errors import UsageError
 from graphfreeze.selection.plan import FreezePlan, FrozenVariable
+from graphfreeze.selection.slices import TrainedSlices, find_trained_slices
 from graphfreeze.selection.variable import Variable
 from graphfreeze.training.arguments import Configured
 from graphfreeze.training.compose import compose
@@ -25,8 +26,10 @@ from graphfreeze.training.loss_scale import LossScale, with_loss_scale
 from graphfreeze.training.losses import OutputLoss
 from graphfreeze.training.masked_reads import read_state_directly
 from graphfreeze.training.noise import NOISE_SEED, Noise, draw_by_seed
-from graphfreeze.training.optimizers import LEARNING_RATE, OptimizerVariable, build_optimizer
+from graphfreeze.training.optimizers import ELEMENTWISE, LEARNING_RATE, OptimizerVariable
+from graphfreeze.training.slice_variables import Sliced, keep_trained_slices
 from graphfreeze.training.targets import Objective, make_objective
+from graphfreeze.training.update import Target, Update, trace_update
 from graphfreeze.training.variable_uses import VariableSlot
 
 __all__ = ["Parameter", "TracedStep", "trace_step"]
@@ -42,6 +45,8 @@ class Parameter:
         resource: The loaded `tf.Variable`.
         frozen: Its part of the freeze plan, or None.
         trains: Whether the step has a gradient for it.
+        slices: Where whole slices of it are frozen: those that are left, of which alone its state in the artifact is.
+        state: What the optimizer updates: `resource`, or a `tf.Variable` of the slices.
     """
 
     name: str
@@ -49,11 +54,23 @@ class Parameter:
     resource: Any
     frozen: FrozenVariable | None
     trains: bool
+    slices: TrainedSlices | None = None
+    state: Any = None
 
     @property
     def is_constant(self) -> bool:
         """Whether it is wholly frozen: a constant of the graphs."""
         return self.frozen is not None and self.frozen.wholly_frozen
+
+    def cut(self, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What the artifact keeps of a value of the variable's shape, its gradient for example."""
+        return value if self.slices is None else self.slices.cut(value)
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_] | None:
+        """Which elements of `state` train, broadcastable; None where all do."""
+        mask = None if self.frozen is None else self.cut(self.frozen.mask)
+        return None if mask is None or mask.all() else mask
 
 
 @dataclass(frozen=True)
@@ -97,6 +114,11 @@ class TracedStep:
     def constants(self) -> dict[str, npt.NDArray[Any]]:
         """The frozen value of each wholly frozen variable."""
         return {p.name: p.frozen.value for p in self.parameters if p.frozen is not None and p.is_constant}
+
+    def values(self) -> dict[str, npt.NDArray[Any]]:
+        """What every state of the graphs holds now, by name, in TensorFlow's layout."""
+        values = {p.name: p.state.numpy() for p in self.parameters if not p.is_constant}
+        return values | {v.name: np.asarray(v.variable.numpy()) for v in self.optimizer_variables}
 
 
 def trace_step(
@@ -144,17 +166,16 @@ def trace_step(
             f"nothing is left to train: no variable that {trained_endpoint.name!r} differentiates is unfrozen; "
             "freeze less, or rewrite with --no-onnx"
         )
-    tracer.optimizer, optimizer_variables = build_optimizer(scaled, [(p.name, p.resource) for p in tracer.trained])
-    graphs, functions = tracer.finish(optimizer_variables)
+    graphs, update = tracer.finish(scaled)
     return TracedStep(
         trained_endpoint,
         inference_endpoint,
         objective,
         optimizer,
         tuple(tracer.parameters),
-        (*optimizer_variables, *_noise_variables(tracer.noise)),
+        (*update.variables, *_noise_variables(tracer.noise)),
         graphs,
-        functions,
+        tracer.functions,
         tracer.noise,
     )
 
@@ -179,7 +200,7 @@ def _parameters(loaded: Any, variables: Sequence[Variable], plan: FreezePlan, en
             and resource.dtype.is_floating
             and not (frozen is not None and frozen.wholly_frozen)
         )
-        parameters.append(Parameter(name, variable, resource, frozen, trains))
+        parameters.append(Parameter(name, variable, resource, frozen, trains, state=resource))
     return parameters
 
 
@@ -216,7 +237,6 @@ class _Tracer:
         self.loss_scale = loss_scale
         self.seed = 0
         self.noise: Noise | None = None
-        self.optimizer: Any = None
         self.functions: dict[str, Any] = {}
 
     @property
@@ -249,53 +269,46 @@ class _Tracer:
         trains = {p.name: c for p, c in zip(self.trained, connected, strict=True)}
         self.parameters = [replace(p, trains=trains.get(p.name, False)) for p in self.parameters]
 
-    def finish(self, optimizer_variables: Sequence[OptimizerVariable]) -> tuple[dict[str, NamedGraph], dict[str, Any]]:
+    def finish(self, optimizer: Configured) -> tuple[dict[str, NamedGraph], Update]:
         """Trace the rest, and make the functional graphs."""
-        slots = {
-            id(p.resource.handle): VariableSlot(p.name, p.resource.dtype, tuple(p.resource.shape))
-            for p in self.parameters
-        }
-        slots |= {
-            id(v.variable.handle): VariableSlot(v.name, v.variable.dtype, tuple(v.variable.shape))
-            for v in optimizer_variables
-        }
-        specs = [
-            tf.TensorSpec(p.resource.shape, p.resource.dtype, name=f"gradient_{index}")
-            for index, p in enumerate(self.trained)
-        ]
-        self.functions["apply_gradients"] = _trace(self._apply_gradients, specs)
         self.functions["forward"] = _trace(self._forward, [_spec(entry) for entry in self.forward.inputs])
         names = [f"gradient/{p.name}" for p in self.trained]
         inputs = [entry.name for entry in self.forward.inputs]
         outputs = [f"output/{entry.name}" for entry in self.forward.predictions]
-        frozen = {p.name: p.frozen for p in self.parameters if p.frozen is not None and not p.is_constant}
         results = ["loss", *self.objective.named, *names]
+        slots = {id(p.resource.handle): _slot(p.name, p.resource) for p in self.parameters}
+        if self.loss_scale is not None and self.loss_scale.is_dynamic:
+            factor = self.loss_scale.factor
+            slots[id(factor.handle)] = _slot(self.loss_scale.name, factor)
         gradients = functionalise(self.functions["gradients"], self.batch_names, results, slots)
-        apply_gradients = functionalise(self.functions["apply_gradients"], names, [], slots)
         forward = functionalise(self.functions["forward"], inputs, outputs, slots)
+        frozen = {p.name: p.frozen for p in self.parameters if p.frozen is not None and not p.is_constant}
         once_more = partial(functionalise, self.functions["gradients"], self.batch_names, results, slots)
         self.noise = draw_by_seed(self.seed, [gradients, forward], once_more)
         for graph in (gradients, forward):
             read_state_directly(graph, frozen)
+        if optimizer.name in ELEMENTWISE:
+            assigned = {name.removeprefix("new/") for graph in (gradients, forward) for name in graph.outputs}
+            self.parameters = [p if p.name in assigned else _in_slices(p) for p in self.parameters]
+        sliced = {
+            p.name: Sliced(p.slices, p.frozen.value)
+            for p in self.parameters
+            if p.slices is not None and p.frozen is not None
+        }
+        for graph in (gradients, forward):
+            keep_trained_slices(graph, sliced)
+        update = trace_update(optimizer, [Target(p.name, p.state, p.mask) for p in self.trained])
+        self.functions["apply_gradients"] = update.function
+        slots = {id(p.state.handle): _slot(p.name, p.state) for p in self.parameters}
+        slots |= {id(v.variable.handle): _slot(v.name, v.variable) for v in update.variables}
+        apply_gradients = functionalise(update.function, names, [], slots)
         graphs = {
             "train_step": compose(gradients, apply_gradients),
             "gradients": gradients,
             "apply_gradients": apply_gradients,
             "forward": forward,
         }
-        return graphs, self.functions
-
-    def _apply_gradients(self, *gradients: Any) -> list[Any]:
-        """One optimizer step, after which every frozen element is written back: its storage keeps its bits too.
-
-        The bits come from before the step, where the state holds the frozen values: no constant is needed for them.
-        """
-        before = {p.name: p.resource.read_value() for p in self.trained if p.frozen is not None}
-        self.optimizer.apply(list(gradients))
-        for p in self.trained:
-            if p.frozen is not None:
-                p.resource.assign(tf.where(tf.constant(p.frozen.mask), p.resource, before[p.name]))
-        return []
+        return graphs, update
 
     def _forward(self, *flat: Any) -> list[Any]:
         names = [entry.name for entry in self.forward.inputs]
@@ -309,6 +322,19 @@ class _Tracer:
     @property
     def batch_specs(self) -> list[Any]:
         return [_spec(entry) for entry in (*self.endpoint.inputs, *self.objective.batch)]
+
+
+def _in_slices(parameter: Parameter) -> Parameter:
+    """The parameter with a state that holds its trained slices alone, where whole slices of it are frozen."""
+    slices = None if parameter.frozen is None or not parameter.trains else find_trained_slices(parameter.frozen.mask)
+    if slices is None:
+        return parameter
+    state = tf.Variable(slices.cut(parameter.resource.numpy()), name=parameter.variable.name.rpartition("/")[2])
+    return replace(parameter, slices=slices, state=state)
+
+
+def _slot(name: str, variable: Any) -> VariableSlot:
+    return VariableSlot(name, variable.dtype, tuple(variable.shape))
 
 
 def _noise_variables(noise: Noise | None) -> list[OptimizerVariable]:

@@ -57,7 +57,7 @@ class GradientEvidence:
 def compare_gradients(
     manifest: Manifest, frozen: FrozenElements, outputs: Tensors, reference: Tensors
 ) -> list[GradientEvidence]:
-    """Compare every gradient, in the stored layout.
+    """Compare every gradient, in the stored layout; what has no gradient because it is frozen counts as zero.
 
     Args:
         manifest: The artifact's manifest.
@@ -69,11 +69,12 @@ def compare_gradients(
     largest = max((scale_of(reference[f"gradient/{name}"]) for name in names), default=0.0)
     evidence = []
     for name in names:
-        gradient = outputs[f"gradient/{name}"]
+        part = frozen.partly.get(name)
+        gradient = outputs[f"gradient/{name}"] if part is None else part.whole_gradient(outputs[f"gradient/{name}"])
         comparison = compare(
             gradient, reference[f"gradient/{name}"], largest=largest, noise=float(reference[f"noise/{name}"])
         )
-        at_frozen = gradient[frozen.partly[name].frozen] if name in frozen.partly else gradient[:0]
+        at_frozen = gradient[:0] if part is None else gradient[part.frozen]
         # Counted as "not equal to zero", so that NaN counts too.
         not_zero = int(np.count_nonzero(~(at_frozen == 0)))
         evidence.append(GradientEvidence(name, comparison, at_frozen.size, not_zero, scale_of(at_frozen)))

@@ -110,7 +110,7 @@ def measure_movement(
     trainable: dict[str, npt.NDArray[np.bool_]] = {}
     for entry in manifest.trainable_parameters:
         part = frozen.partly.get(entry.name)
-        free = np.ones(entry.stored_shape, np.bool_) if part is None else ~part.frozen
+        free = np.ones(entry.stored_shape, np.bool_) if part is None else ~part.stored_frozen
         trainable[entry.name] = free
         not_moved[entry.name] = free & ~moved[entry.name]
     # The update itself is not an output. Beside a parameter of zero nothing of it is rounded away.

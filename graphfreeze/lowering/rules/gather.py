@@ -8,23 +8,32 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from graphfreeze.lowering.layouts import stored_layout
 from graphfreeze.lowering.rule import KNOWN, PLAIN, UNUSED, CannotLower, Node, rule
 from graphfreeze.lowering.rules.comparison import emit_where
+from graphfreeze.lowering.tensor import Tensor
 
 __all__ = ["emit_scatter"]
 
 # -- picking
 
 
-@rule("GatherV2", "Gather", inputs=(PLAIN, PLAIN, KNOWN))
-def gather(node: Node, params: ir.Value, indices: ir.Value, axis: npt.NDArray[Any] | None = None) -> ir.Value:
+@rule("GatherV2", "Gather", inputs=(UNUSED, PLAIN, KNOWN))
+def gather(node: Node, indices: ir.Value, axis: npt.NDArray[Any] | None = None) -> ir.Value | Tensor:
     """Slices of an array along an axis, also with batch axes that the indices share."""
-    rank, index_rank = node.inputs[0].rank, node.inputs[1].rank
+    source, index_rank = node.inputs[0], node.inputs[1].rank
+    rank = source.rank
     at = int(axis) % rank if axis is not None else 0
     batch = int(node.attribute("batch_dims", 0))
     batch = batch + index_rank if batch < 0 else batch
     if not batch:
-        return node.emit("Gather", params, _index(node, indices, 1), axis=at)
+        # One index for each slice leaves all axes in place, in whatever layout.
+        layout = stored_layout(source) if index_rank == 1 else PLAIN
+        output = node.outputs[0]
+        taken = node.emit("Gather", node.value(source, layout), _index(node, indices, 1), axis=layout.axis(at, rank))
+        output.values[layout] = taken
+        return output
+    params = node.value(source)
     # GatherND picks along the axis behind the batch axes: the axes between are moved behind it, and back.
     between = list(range(batch, at))
     params = node.transpose(params, [*range(batch), at, *between, *range(at + 1, rank)])
