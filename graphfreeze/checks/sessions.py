@@ -6,7 +6,9 @@ session has everything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +20,7 @@ from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
 from graphfreeze.checks.behaviour import compare_gradients, compare_outputs, conclude
 from graphfreeze.checks.updates import STEPS, conclude_updates, held_record
+from graphfreeze.errors import CheckFailedError
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection.plan import FreezePlan
 from graphfreeze.selection.variable import Variable
@@ -27,6 +30,7 @@ from graphfreeze.training.endpoint import TensorEntry
 __all__ = ["check_sessions"]
 
 _BATCH_SIZE = 8
+_NO_GRADIENTS = (LookupError, ValueError, TypeError, tf.errors.OpError)
 
 Array = npt.NDArray[Any]
 Report = dict[str, Any]
@@ -62,38 +66,91 @@ def check_sessions(
     Raises:
         CheckFailedError: Something differs; `details` holds what and by how much.
     """
+    batches: dict[str, dict[str, Array]] = {}
+    skipped: list[Report] = []
+    for key in sorted(endpoint.name for endpoint in source.endpoints):
+        batch = _batch(source.meta_graph.signature_def[key], seed)
+        if isinstance(batch, str):
+            skipped.append({"endpoint": key, "reason": batch})
+        else:
+            batches[key] = batch
+    # One after the other: the functions that gradients of loops add have the same names in both.
+    compared = [key for key in batches if key not in updated]
+    twice = _observe(source, source.directory, compared, batches, plan, runs=2)
+    once = _observe(source, rewritten, compared, batches, None, runs=1)
+    names = {variable.object_path: variable.name for variable in source.variables}
     outputs: list[Report] = []
     gradients: list[Report] = []
-    moved: list[Report] = []
-    skipped: list[Report] = []
     undifferentiated: list[Report] = []
-    names = {variable.object_path: variable.name for variable in source.variables}
-    with _Session(source, source.directory) as before, _Session(source, rewritten) as after:
-        for key in sorted(endpoint.name for endpoint in source.endpoints):
-            batch = _batch(source.meta_graph.signature_def[key], seed)
-            if isinstance(batch, str):
-                skipped.append({"endpoint": key, "reason": batch})
-                continue
-            try:
-                if key in updated:
-                    moved += after.run_steps(key, batch, updated[key], plan)
-                    continue
-                twice = [before.run(key, batch, plan), before.run(key, batch, plan)]
-            except tf.errors.OpError as error:
-                skipped.append(
-                    {"endpoint": key, "reason": f"it fails on random inputs: {error.message.splitlines()[0]}"}
-                )
-                continue
-            outputs += compare_outputs(key, twice, after.run(key, batch))
-            try:
-                originals = [before.gradients(key, batch, plan), before.gradients(key, batch, plan)]
-            except (LookupError, ValueError, TypeError, tf.errors.OpError) as error:
-                reason = f"the original has no gradients: {str(error).splitlines()[0]}"
-                undifferentiated.append({"endpoint": key, "reason": reason})
-                continue
-            gradients += compare_gradients(key, names, plan, originals, after.gradients(key, batch))
+    for key in compared:
+        before, after = twice[key], once[key]
+        if isinstance(before.outputs, str):
+            skipped.append({"endpoint": key, "reason": f"it fails on random inputs: {before.outputs}"})
+            continue
+        if isinstance(after.outputs, str):
+            raise CheckFailedError(
+                f"the signature {key!r} runs in the original, and not in the rewritten model: {after.outputs}. "
+                "Nothing was written. This is an error in graphfreeze: please report it with the model"
+            )
+        outputs += compare_outputs(key, before.outputs, after.outputs[0])
+        if isinstance(before.gradients, str) or isinstance(after.gradients, str):
+            reason = next(found for found in (before.gradients, after.gradients) if isinstance(found, str))
+            undifferentiated.append({"endpoint": key, "reason": f"it has no gradients: {reason}"})
+        else:
+            gradients += compare_gradients(key, names, plan, before.gradients, after.gradients[0])
     checks = conclude(outputs, gradients, skipped, undifferentiated)
-    return [*checks, conclude_updates(moved, names, [])] if moved else checks
+    stepped = sorted(set(batches) & set(updated))
+    if not stepped:
+        return checks
+    moved: list[Report] = []
+    unrun: list[Report] = []
+    with _Session(source, rewritten, ()) as session:
+        for key in stepped:
+            try:
+                moved += session.run_steps(key, batches[key], updated[key], plan)
+            except tf.errors.OpError as error:
+                unrun.append({"endpoint": key, "reason": f"it cannot be run: {_first_line(error)}"})
+    return [*checks, conclude_updates(moved, names, unrun)]
+
+
+@dataclass(frozen=True)
+class _Observed:
+    """What a signature gave, run by run; or why it did not."""
+
+    outputs: list[dict[str, Array]] | str
+    gradients: list[dict[str, Array]] | str
+
+
+def _observe(
+    source: SavedModel,
+    directory: Path,
+    keys: Sequence[str],
+    batches: Mapping[str, Mapping[str, Array]],
+    plan: FreezePlan | None,
+    *,
+    runs: int,
+) -> dict[str, _Observed]:
+    """Run signatures of one model, with a plan's frozen values if there is one."""
+    found: dict[str, _Observed] = {}
+    with _Session(source, directory, keys) as session:
+        for key in keys:
+            outputs: list[dict[str, Array]] | str
+            gradients: list[dict[str, Array]] | str = ""
+            try:
+                outputs = [session.run(key, batches[key], plan) for _ in range(runs)]
+            except tf.errors.OpError as error:
+                outputs = _first_line(error)
+            try:
+                gradients = [session.gradients(key, batches[key], plan) for _ in range(runs)]
+            except _NO_GRADIENTS as error:
+                gradients = _first_line(error)
+            found[key] = _Observed(outputs, gradients)
+    gc.collect()
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return str(getattr(error, "message", None) or error).strip().split("\n", 1)[0]
 
 
 class _Session:
@@ -102,9 +159,10 @@ class _Session:
     Args:
         source: The original, which both have the variables and signatures of.
         directory: The model.
+        differentiated: The signatures whose gradients are wanted.
     """
 
-    def __init__(self, source: SavedModel, directory: Path) -> None:
+    def __init__(self, source: SavedModel, directory: Path, differentiated: Sequence[str]) -> None:
         self._source = source
         self._graph = v1.Graph()
         # As elsewhere: TensorFlow must not reorder sums.
@@ -119,7 +177,7 @@ class _Session:
             # All nodes come before the first run: gradients of branches and loops change their nodes.
             self._values = {variable.object_path: self._value(variable) for variable in source.variables}
             self._assigns = {v.object_path: self._assign(v) for v in source.variables}
-            self._gradients = {endpoint.name: self._differentiate(endpoint.name) for endpoint in source.endpoints}
+            self._gradients = {key: self._differentiate(key) for key in differentiated}
         with self._session.as_default():
             loader.restore_variables(self._session, saver)
             loader.run_init_ops(self._session, tags)
@@ -206,7 +264,7 @@ class _Session:
         total = tf.add_n([tf.reduce_sum(tf.square(tensor)) for tensor in floats])
         try:
             found = v1.gradients(total, list(watched.values()))
-        except (LookupError, ValueError, TypeError) as error:
+        except _NO_GRADIENTS as error:
             return error
         return {
             path: tf.convert_to_tensor(gradient)

@@ -15,7 +15,7 @@ from graphfreeze.passes.size_budget import SizeBudget
 from graphfreeze.passes.slot_variables import find_slots
 from graphfreeze.passes.specialise import name_contexts, specialise
 from graphfreeze.passes.storage import Storage, StoredConstants, StoredVariable, stored_paths
-from graphfreeze.passes.supported import check_model, check_plan, check_uses
+from graphfreeze.passes.supported import check_gradients, check_model, check_plan, check_uses
 from graphfreeze.passes.thread_constants import thread_constants
 from graphfreeze.passes.well_formed import check_main_graph, check_well_formed
 from graphfreeze.savedmodel.contexts import analyse
@@ -135,6 +135,7 @@ def freeze_reads(
     if slots:
         analysis = analyse(model, frozenset({*targets, *slots}), scope)
     check_uses(model, analysis)
+    check_gradients(model, analysis)
     if scope is not None:
         check_signatures(model, analysis, scope)
     captured = captured_tensors(model)

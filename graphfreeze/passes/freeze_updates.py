@@ -35,6 +35,7 @@ from graphfreeze.passes.main_graph import FunctionLike
 from graphfreeze.passes.masked_read import MaskedReadBuilder, scope
 from graphfreeze.passes.size_budget import SizeBudget
 from graphfreeze.savedmodel.body import Body
+from graphfreeze.savedmodel.graph_flow import entered_by
 from graphfreeze.savedmodel.handle_flow import Flow, UseKind
 from graphfreeze.savedmodel.updates import Update, UpdateKind, update_of
 from graphfreeze.selection.plan import FrozenVariable
@@ -79,12 +80,14 @@ def mask_updates(
         node = function.node_def[i]
         update = update_of(node)
         assert update is not None, "checked before anything is changed"
+        builder.entered_by = entered_by(body, body.tensor(body.nodes[i].input[update.handles[0]]))
         variables = [flow.handles[body.tensor(body.nodes[i].input[position])] for position in update.handles]
         if update.kind is UpdateKind.APPLY:
             done[node.name] = builder.restore_after(node, update, [(masks[v], dtypes[v]) for v in variables])
         else:
             builder.mask_value(node, update, masks[variables[0]], dtypes[variables[0]])
         masked += [(variable, node.name, node.op) for variable in variables]
+    builder.entered_by = None
     for i, variable in norms.items():
         node = function.node_def[i]
         builder.mask_value(node, _NORM, masks[variable], dtypes[variable])

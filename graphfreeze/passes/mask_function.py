@@ -12,6 +12,7 @@ from graphfreeze.passes.mask_references import ReferenceMasker
 from graphfreeze.passes.masked_read import MaskedReadBuilder
 from graphfreeze.passes.size_budget import SizeBudget
 from graphfreeze.savedmodel.body import Body
+from graphfreeze.savedmodel.graph_flow import entered_by
 from graphfreeze.savedmodel.handle_flow import READS, Flow, UseKind
 from graphfreeze.savedmodel.reads import is_used
 from graphfreeze.selection.plan import FrozenVariable
@@ -74,6 +75,7 @@ def mask_function(
             continue
         frozen = targets[use.variable]
         read = function.node_def[use.node]
+        builder.entered_by = entered_by(body, body.tensor(body.nodes[use.node].input[0]))
         if read.op in ("ReadVariableOp", "Identity"):
             rows = _row_gathers(body, use.node, captures)
             if read.op == "Identity" and not rows:

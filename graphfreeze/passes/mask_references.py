@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from graphfreeze.passes.main_graph import FunctionLike
 from graphfreeze.passes.masked_read import MaskedReadBuilder
 from graphfreeze.savedmodel.body import Body
-from graphfreeze.savedmodel.graph_flow import takes_reference
+from graphfreeze.savedmodel.graph_flow import entered_by, takes_reference
 from graphfreeze.savedmodel.handle_flow import Flow, UseKind
 from graphfreeze.savedmodel.late_consumers import LateConsumers
 from graphfreeze.selection.plan import FrozenVariable
@@ -69,6 +69,7 @@ class ReferenceMasker:
                 if (i, variable) in values and not takes_reference(self._body.nodes[i], position):
                     self._mask(i, position, tensor, frozen)
             if (-1, variable) in values and tensor in self._body.returned:
+                self._builder.entered_by = None
                 source = self._body.nodes[self._body.positions[tensor.split(":", 1)[0]]]
                 raw = self._builder.value(source.name, tensor, (), source.device, frozen)
                 given_out[tensor] = self._builder.whole(self._function.node_def[-1], raw, frozen)
@@ -77,6 +78,7 @@ class ReferenceMasker:
 
     def _mask(self, i: int, position: int, tensor: str, frozen: FrozenVariable) -> None:
         node = self._function.node_def[i]
+        self._builder.entered_by = entered_by(self._body, tensor)
         raw = self._builder.value(node.name, tensor, self._late.waits_of(i, tensor), node.device, frozen)
         node.input[position] = self._builder.whole(self._function.node_def[-1], raw, frozen)
         self.reads.append((frozen, node.name, node.op))

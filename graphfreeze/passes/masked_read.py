@@ -13,7 +13,8 @@ Around a ReadVariableOp `R` of variable `V`:
 
 Adding -0.0 changes no bit of any number. Around a gather `G` of rows, mask and frozen values are gathered with the
 same indices (`G/graphfreeze/mask`, `G/graphfreeze/frozen`), so that gradients stay sparse. Constants are shared by all
-reads of a variable in a function on one device. Those that are too large for the graph are read from variables of
+reads of a variable in a function on one device, or in a loop of TensorFlow 1: there they wait for what brings the
+variable into the loop, which brings them in too. Those that are too large for the graph are read from variables of
 their own, of the same names, with a ReadVariableOp instead of the Const.
 """
 
@@ -54,9 +55,16 @@ class MaskedReadBuilder:
         self._budget = budget
         self._names = {node.name for node in function.node_def}
         self._names.update(argument.name for argument in function.signature.input_arg)
-        self._made: dict[tuple[Any, ...], str] = {}
+        self._made_in: dict[str | None, dict[tuple[Any, ...], str]] = {}
+        self.entered_by: str | None = None
+        """The node by which what is to be masked entered a loop of TensorFlow 1: constants have to be in there too."""
         self.gathers: list[node_def_pb2.NodeDef] = []
         """The gathers that were added: their indices are tensors of the function."""
+
+    @property
+    def _made(self) -> dict[tuple[Any, ...], str]:
+        """What can be shared in the present loop."""
+        return self._made_in.setdefault(self.entered_by, {})
 
     def value(self, name: str, reference: str, controls: Iterable[str], device: str, frozen: FrozenVariable) -> str:
         """Add a read of a reference.
@@ -207,7 +215,8 @@ class MaskedReadBuilder:
     def _const(self, name: str, array: npt.NDArray[Any], dtype: str, device: str) -> str:
         self._budget.take(array.nbytes)
         enum = tf.as_dtype(dtype).as_datatype_enum
-        output = self._add("Const", name, [], device, "output", dtype=enum)
+        frame = [] if self.entered_by is None else [f"^{self.entered_by}"]
+        output = self._add("Const", name, frame, device, "output", dtype=enum)
         tensor = self._function.node_def[-1].attr["value"].tensor
         tensor.dtype = enum
         for size in array.shape:

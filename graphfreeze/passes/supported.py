@@ -11,7 +11,7 @@ from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.savedmodel.updates import update_of
 from graphfreeze.selection.plan import FreezePlan, FrozenVariable
 
-__all__ = ["check_model", "check_plan", "check_uses"]
+__all__ = ["check_gradients", "check_model", "check_plan", "check_uses"]
 
 BLEND_DTYPES = frozenset({"float16", "bfloat16", "float32", "float64"})
 SELECT_DTYPES = BLEND_DTYPES | {
@@ -25,13 +25,13 @@ def check_model(model: SavedModel) -> None:
     Raises:
         UnsupportedError: Functions have gradient functions, or the main graph reads variables without an object.
     """
+    if not model.has_objects:
+        return
     if model.meta_graph.graph_def.library.gradient:
         raise UnsupportedError(
             f"{model.directory} gives functions a gradient function of their own (library.gradient), as TensorFlow 1 "
             "did, which is not supported. Export the model again with TensorFlow 2."
         )
-    if not model.has_objects:
-        return
     live = signature_nodes(model.meta_graph)
     body = model.main_body
     known = variable_handles(model.meta_graph, model.functions, body)
@@ -81,6 +81,22 @@ def check_plan(model: SavedModel, plan: FreezePlan) -> dict[int, FrozenVariable]
             )
         targets[node] = frozen
     return targets
+
+
+def check_gradients(model: SavedModel, analysis: Analysis) -> None:
+    """Refuse functions that take targeted variables and have a gradient function of their own, as of TensorFlow 1.
+
+    Raises:
+        UnsupportedError: There is one. Gradient functions go by the name of a function, which clones do not share.
+    """
+    bound = {context.function for context in analysis.contexts if context.binding}
+    for gradient in model.meta_graph.graph_def.library.gradient:
+        for name in (gradient.function_name, gradient.gradient_func):
+            if name in bound:
+                raise UnsupportedError(
+                    f"Function {name!r} takes selected variables, and has or is a gradient function of its own "
+                    "(library.gradient), as TensorFlow 1 wrote them. Leave the variables out of the selection."
+                )
 
 
 def check_uses(model: SavedModel, analysis: Analysis) -> None:

@@ -10,7 +10,16 @@ from tensorflow.core.framework import attr_value_pb2, function_pb2, graph_pb2, n
 
 from graphfreeze.prover.failure import refuse
 
-__all__ = ["MAIN_GRAPH", "CallSlot", "GraphView", "Tensor", "call_slots", "data_inputs", "integer_attr"]
+__all__ = [
+    "MAIN_GRAPH",
+    "CallSlot",
+    "GraphView",
+    "Tensor",
+    "call_slots",
+    "data_inputs",
+    "entered_by",
+    "integer_attr",
+]
 
 MAIN_GRAPH = "the main graph"
 
@@ -82,6 +91,21 @@ class GraphView:
     def of_main_graph(cls, graph: graph_pb2.GraphDef) -> GraphView:
         """View the nodes of the GraphDef itself."""
         return cls(MAIN_GRAPH, _by_name(graph.node, MAIN_GRAPH), {}, (), {})
+
+
+def entered_by(view: GraphView, text: str) -> str | None:
+    """The node by which a handle or reference came into the innermost loop of TensorFlow 1 around it, if any."""
+    seen: set[str] = set()
+    while view.definition is None and text not in seen:
+        seen.add(text)
+        node = view.nodes.get(Tensor.parse(text).node)
+        inputs = [] if node is None else data_inputs(node)
+        if node is None or not inputs:
+            break
+        if node.op in ("Enter", "RefEnter"):
+            return str(node.name)
+        text = inputs[0]
+    return None
 
 
 def _by_name(nodes: Iterator[node_def_pb2.NodeDef], function: str) -> dict[str, node_def_pb2.NodeDef]:

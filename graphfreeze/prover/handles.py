@@ -91,8 +91,8 @@ class Context:
         return self._next
 
     def switches(self, node: node_def_pb2.NodeDef, position: int) -> bool:
-        """Whether a node hands on what it takes there to either branch, as TensorFlow 1 has them."""
-        return self.is_session and bool(node.op == "Switch") and position == 0
+        """Whether a node hands on what it takes there to a branch or into a loop, as TensorFlow 1 has them."""
+        return self.is_session and node.op in ("Switch", "Enter") and position == 0
 
     def variable_of(self, text: str) -> int | None:
         """The object node of the targeted variable whose handle the tensor carries, or None."""

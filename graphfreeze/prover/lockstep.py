@@ -86,6 +86,7 @@ class Lockstep:
         self._oblige_gradients()
         self._prove_queue()
         self._prove_unreached()
+        self._prove_gradients()
         return self._proven
 
     def _oblige_root(self, name: str) -> None:
@@ -101,7 +102,7 @@ class Lockstep:
 
     def _oblige_gradients(self) -> None:
         library = self._before.graph_def.library
-        if library.gradient and self._targets:
+        if library.gradient and self._targets and self._before.object_graph_def.nodes:
             refuse(
                 "expected no gradient functions by TensorFlow 1's rules: they are looked up by the name of a function, "
                 "which clones do not share",
@@ -111,6 +112,13 @@ class Lockstep:
             # One that no concrete function wraps captures nothing.
             if name in self._functions and name not in self._before.object_graph_def.concrete_functions:
                 self._oblige(name, name, ())
+
+    def _prove_gradients(self) -> None:
+        """No function with a gradient function of its own takes targeted variables: it would go by another name."""
+        bound = {original for original, _, binding in self._proven if binding}
+        for gradient in self._before.graph_def.library.gradient:
+            for name in bound.intersection([gradient.function_name, gradient.gradient_func]):
+                refuse("expected no targeted variable in a function with a gradient function of its own", function=name)
 
     def _oblige(self, original: str, rewritten: str, binding: Binding) -> None:
         if rewritten not in self._rewritten:

@@ -10,7 +10,7 @@ from tensorflow.core.framework import node_def_pb2, types_pb2
 
 from graphfreeze.prover.constants import Array, broadcasts, check_mask, check_value, decode
 from graphfreeze.prover.failure import refuse
-from graphfreeze.prover.graph_view import GraphView, Tensor, integer_attr
+from graphfreeze.prover.graph_view import GraphView, Tensor, entered_by, integer_attr
 from graphfreeze.prover.targets import Target
 
 __all__ = ["MaskedReads", "RawRead"]
@@ -307,7 +307,16 @@ class MaskedReads:
                 )
         known = {"name", "op", "input", "device", "attr"}
         extra = [field.name for field, _ in node.ListFields() if field.name not in known]
-        if extra or node.device not in self._devices or any(text.startswith("^") for text in node.input):
+        # A constant is in a loop because it waits for what brought the variable there.
+        frame = self._frame_of(raw) if node.op == "Const" else None
+        inputs = [text for text in node.input if text != f"^{frame}"]
+        if extra or node.device not in self._devices or any(text.startswith("^") for text in inputs):
             self._fail(f"expected a plain {node.op}, found control inputs, another device or {extra}", node, raw)
-        if node.op == "Const" and node.input:
+        if node.op == "Const" and inputs:
             self._fail("expected a constant without inputs, found some", node, raw)
+
+    def _frame_of(self, raw: RawRead) -> str | None:
+        node = raw.node
+        if node.op == "GatherV2":
+            node = self._view.nodes[Tensor.parse(node.input[0]).node]
+        return entered_by(self._view, node.input[0])

@@ -17,7 +17,7 @@ from tensorflow.core.framework import node_def_pb2, types_pb2
 
 from graphfreeze.prover.constants import Array, broadcasts, decode
 from graphfreeze.prover.failure import refuse
-from graphfreeze.prover.graph_view import GraphView, Tensor, data_inputs
+from graphfreeze.prover.graph_view import GraphView, Tensor, data_inputs, entered_by
 from graphfreeze.prover.masked_read import MaskedReads
 from graphfreeze.prover.targets import Target
 from graphfreeze.prover.writes import Write
@@ -330,8 +330,12 @@ class MaskedUpdates:
         if found != dict(types) or any(node.attr[name].WhichOneof("value") != "type" for name in found):
             self._fail(f"expected {node.op} with {dict(types)}, found {found} in {node.name!r}", update)
         extra = {field.name for field, _ in node.ListFields()} - {"name", "op", "input", "device", "attr"}
-        waits = not controls and any(text.startswith("^") for text in node.input)
-        if extra or waits or node.device not in self._devices or (node.op == "Const" and node.input):
+        inputs = list(node.input)
+        if node.op == "Const" and update.write.handles:
+            frame = entered_by(self._view, update.node.input[update.write.handles[0]])
+            inputs = [text for text in inputs if text != f"^{frame}"]
+        waits = not controls and any(text.startswith("^") for text in inputs)
+        if extra or waits or node.device not in self._devices or (node.op == "Const" and inputs):
             self._fail(f"expected a plain {node.op}, found control inputs, another device or more", update)
 
     def _fail(self, message: str, update: Update, target: Target | None = None) -> NoReturn:

@@ -27,7 +27,7 @@ ANONYMOUS = b"cd2c89b7-88b7-44c8-ad83-06c2a9158347"
 ASSIGNS = frozenset({"Assign", "AssignVariableOp"})
 RESTORES = frozenset({"Restore", "RestoreSlice", "RestoreV2"})
 SAVES = frozenset({"Save", "SaveSlices", "SaveV2"})
-SAME_REFERENCE = {"RefIdentity": 1, "RefSwitch": 2}
+SAME_REFERENCE = {"RefEnter": 1, "RefIdentity": 1, "RefSwitch": 2}
 REFERENCE_SAFE = frozenset({*SAME_REFERENCE, "IsVariableInitialized"})
 """What may take a reference besides what writes: it hands it on, or asks a harmless question."""
 INITIAL = ("saved_model_main_op", "legacy_init_op", "__saved_model_init_op")

@@ -14,11 +14,13 @@ from tensorflow.python.framework import op_def_registry
 
 from graphfreeze.savedmodel.body import Body
 from graphfreeze.savedmodel.handle_flow import Context, Flow, Use, UseKind, trace_handles
+from graphfreeze.savedmodel.main_graph import node_of
 from graphfreeze.savedmodel.updates import UpdateKind, update_of
 
-__all__ = ["takes_reference", "trace_graph"]
+__all__ = ["entered_by", "takes_reference", "trace_graph"]
 
-_FORWARDING = frozenset({"RefIdentity", "RefSwitch"})
+_FORWARDING = frozenset({"RefEnter", "RefIdentity", "RefSwitch"})
+_ENTERS = frozenset({"Enter", "RefEnter"})
 _HARMLESS = frozenset({"IsVariableInitialized"})
 
 
@@ -50,6 +52,21 @@ def trace_graph(
     flow.uses.sort(key=lambda use: use.node)
     flow.handles |= known
     return flow
+
+
+def entered_by(body: Body, tensor: str) -> str | None:
+    """The node by which a handle or reference entered the innermost loop that it is in; None outside of loops."""
+    seen: set[str] = set()
+    while tensor not in seen:
+        seen.add(tensor)
+        i = body.positions.get(node_of(tensor))
+        node = None if i is None or body.in_function else body.nodes[i]
+        if node is None or not node.input or node.input[0].startswith("^"):
+            return None
+        if node.op in _ENTERS:
+            return str(node.name)
+        tensor = body.tensor(node.input[0])
+    return None
 
 
 def takes_reference(node: node_def_pb2.NodeDef, position: int) -> bool:

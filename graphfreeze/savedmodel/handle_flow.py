@@ -18,6 +18,7 @@ __all__ = ["READS", "Binding", "Call", "Context", "Flow", "Use", "UseKind", "tra
 READS: Mapping[str, str] = {"ReadVariableOp": "value", "ResourceGather": "output", "ResourceGatherNd": "output"}
 
 _FORWARDING = frozenset({"Identity", "IdentityN"})
+_FRAMED = {"Switch": (("output_false", 0), ("output_true", 1)), "Enter": (("output", 0),)}
 _HARMLESS = frozenset({"VariableShape", "VarIsInitializedOp", "DisableCopyOnRead", "DestroyResourceOp"})
 _WRITE_PREFIXES = ("Assign", "ResourceApply", "ResourceSparseApply", "ResourceScatter", "ResourceStridedSliceAssign")
 
@@ -160,9 +161,9 @@ def _calls(i: int, node: node_def_pb2.NodeDef, inputs: Mapping[int, int], functi
 
 def _forwarded(body: Body, i: int, position: int) -> tuple[tuple[str, int], ...]:
     """The outputs of a node that are the handle which it takes at a position."""
-    # The branches of TensorFlow 1. Functions have others.
-    if body.nodes[i].op == "Switch" and position == 0 and not body.in_function:
-        return (("output_false", 0), ("output_true", 1))
+    # The branches and loops of TensorFlow 1. Functions have others.
+    if body.nodes[i].op in _FRAMED and position == 0 and not body.in_function:
+        return _FRAMED[body.nodes[i].op]
     return (("output", position),) if _forwards(body.nodes[i]) else ()
 
 

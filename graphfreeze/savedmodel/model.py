@@ -22,7 +22,7 @@ from graphfreeze.savedmodel.files import check_variable_files, read_saved_model
 from graphfreeze.savedmodel.graph_variables import GraphVariable, list_graph_variables
 from graphfreeze.savedmodel.main_graph import MAIN_GRAPH, signature_nodes, signature_outputs
 from graphfreeze.savedmodel.meta_graphs import choose_graph, single_graph
-from graphfreeze.savedmodel.references import check_references
+from graphfreeze.savedmodel.references import check_operations, check_references
 from graphfreeze.savedmodel.saver_slice import initialising_nodes, saving_nodes
 from graphfreeze.savedmodel.stored_values import check_stored, check_values
 from graphfreeze.savedmodel.variables import list_variables
@@ -64,6 +64,8 @@ class SavedModel:
         self.proto = single_graph(proto, self.index)
         self.tags = tuple(sorted(self.meta_graph.meta_info_def.tags)) if len(proto.meta_graphs) > 1 else None
         check_references(self.meta_graph, self.directory)
+        if not self.has_objects:
+            check_operations(self.meta_graph.graph_def, self.directory)
         check_assets(self.meta_graph, self.directory)
         if any(node.WhichOneof("kind") == "variable" for node in self.object_graph.nodes):
             check_variable_files(self.directory)

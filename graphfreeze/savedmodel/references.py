@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from tensorflow.core.protobuf import meta_graph_pb2
+from tensorflow.python.framework import op_def_registry
 
 from graphfreeze.errors import ModelReadError
 from graphfreeze.savedmodel.node_references import broken_graph
 
-__all__ = ["broken_objects", "check_references"]
+__all__ = ["broken_objects", "check_operations", "check_references"]
+
+_VARIABLES = frozenset({"VarHandleOp", "Variable", "VariableV2"})
 
 
 def check_references(meta_graph: meta_graph_pb2.MetaGraphDef, directory: Path) -> None:
@@ -27,6 +30,29 @@ def check_references(meta_graph: meta_graph_pb2.MetaGraphDef, directory: Path) -
     broken = next(_broken(meta_graph), None)
     if broken is not None:
         raise ModelReadError(f"{directory / 'saved_model.pb'} is corrupt: {broken}. Export the model again.")
+
+
+def check_operations(graph: Any, directory: Path) -> None:
+    """Check that the operations around variables in a graph of TensorFlow 1 have all that they are defined with.
+
+    Args:
+        graph: The GraphDef.
+        directory: Where it comes from, for the message.
+
+    Raises:
+        ModelReadError: An input or a type is missing.
+    """
+    for node in graph.node:
+        definition = op_def_registry.get(node.op)
+        if definition is None or any(a.number_attr or a.type_list_attr for a in definition.input_arg):
+            continue
+        given = sum(not reference.startswith("^") for reference in node.input)
+        typed = node.op not in _VARIABLES or ("dtype" in node.attr and node.attr["dtype"].type)
+        if given != len(definition.input_arg) or not typed:
+            raise ModelReadError(
+                f"{directory / 'saved_model.pb'} is corrupt: node {node.name!r} has {given} inputs and is no whole "
+                f"{node.op}, which has {len(definition.input_arg)} and a type. Export the model again."
+            )
 
 
 def broken_objects(nodes: Any) -> str:

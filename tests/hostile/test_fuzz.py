@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from tensorflow.core.protobuf import saved_model_pb2
 
 import graphfreeze
-from graphfreeze.errors import FileError, SelectorError, UnsupportedError
+from graphfreeze.errors import FileError, UnsupportedError, UsageError
 from tests.passes.models import MODELS
+from tests.passes.tf1_models import save_model
 
 from .mutations import damage, damage_bytes, places
 
@@ -28,9 +29,14 @@ CUTS = st.lists(st.tuples(st.integers(0, 3), POSITION, POSITION), min_size=1, ma
 FEW = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
-@pytest.fixture(scope="module", params=["control_flow", "custom_gradients"])
+TENSORFLOW_1 = {"references": False, "resources": True}
+
+
+@pytest.fixture(scope="module", params=["control_flow", "custom_gradients", *TENSORFLOW_1])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp(request.param) / "model"
+    if request.param in TENSORFLOW_1:
+        return save_model(path, resource=TENSORFLOW_1[request.param])
     MODELS[request.param].save(path)
     return path
 
@@ -46,7 +52,7 @@ def rewrite_or_refuse(model: Path, content: bytes, work: Path) -> None:
         graphfreeze.rewrite(
             damaged, out, [graphfreeze.Selection("freeze", "** where w > 0")], onnx=False, checks="static"
         )
-    except (FileError, UnsupportedError, SelectorError) as error:
+    except (FileError, UnsupportedError, UsageError) as error:
         assert "\n" not in str(error)
         assert [path.name for path in work.iterdir()] == ["damaged"]
 

@@ -181,6 +181,36 @@ def old_loop(resource: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"x": x}, {"y": y}
 
 
+def reads_in_a_loop(resource: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    with branches_of_tensorflow_1():
+        x, w, e = inputs(), variable("w", [4, 4], True), variable("e", [3, 4], True)
+
+        def body(i: Any, a: Any) -> tuple[Any, Any]:
+            inner = v1.while_loop(lambda j, b: j < 2, lambda j, b: (j + 1, b @ w.read_value()), (0, a))[1]
+            return i + 1, tf.tanh(inner + tf.nn.embedding_lookup(e, i) + a @ w.read_value())
+
+        y = tf.identity(v1.while_loop(lambda i, a: i < 3, body, (0, x))[1], "y")
+        minimize(y)
+    return {"x": x}, {"y": y}
+
+
+def updates_in_a_loop(resource: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    with branches_of_tensorflow_1():
+        x, w = inputs(), variable("w", [4, 4], True)
+        v1.train.get_or_create_global_step()
+
+        def body(i: Any, a: Any) -> tuple[Any, Any]:
+            gradient = tf.fill([4, 4], 0.1) + tf.reduce_sum(a @ w.read_value())
+            step = tf.raw_ops.ResourceApplyGradientDescent(var=w.handle, alpha=0.1, delta=gradient)
+            with v1.control_dependencies([step]):
+                more = v1.assign_sub(w, tf.ones([4, 4]))
+            with v1.control_dependencies([more]):
+                return i + 1, tf.identity(a)
+
+        tf.group(v1.while_loop(lambda i, a: i < 3, body, (0, x)), name="train")
+    return {"x": x}, {"y": tf.identity(x @ w, "y")}
+
+
 def calls(resource: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     x, w, u = inputs(), variable("w", [4, 3], True), variable("u", [4, 3], True)
     product = tf.function(lambda a, b: a @ b)
@@ -222,7 +252,21 @@ def assignments(resource: bool) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @KINDS
-@pytest.mark.parametrize("graph", [branches, old_branches, loop, old_loop, calls, averages, clipping, assignments])
+@pytest.mark.parametrize(
+    "graph",
+    [
+        branches,
+        old_branches,
+        loop,
+        old_loop,
+        reads_in_a_loop,
+        updates_in_a_loop,
+        calls,
+        averages,
+        clipping,
+        assignments,
+    ],
+)
 def test_graphs(tmp_path: Path, graph: Graph, resource: bool) -> None:
     model = build(graph, tmp_path / "model", resource=resource)
     rewrite(model, tmp_path / "out", "w[:, 0:2]")
@@ -354,13 +398,12 @@ def test_refusals(tmp_path: Path) -> None:
         (update,) = [op for op in graph.get_operations() if op.type == "ApplyGradientDescent"]
         return {"x": x}, {"y": y, "updated": tf.identity(update.outputs[0])}
 
-    def inside(resource: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-        with branches_of_tensorflow_1():
-            x, w = inputs(), variable("w", [4, 4], True)
-            y = v1.while_loop(lambda i, a: i < 3, lambda i, a: (i + 1, a @ w.read_value()), (0, x))[1]
-        return {"x": x}, {"y": tf.identity(y, "y")}
+    def either(resource: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+        x, w, u = inputs(), variable("w", [4, 3], False), variable("u", [4, 3], False)
+        one = tf.raw_ops.RefSelect(index=0, inputs=[w._ref(), u._ref()])
+        return {"x": x}, {"y": tf.identity(x @ one, "y")}
 
-    for graph, message in ((taken, "its output is taken before"), (inside, "taken by Enter")):
+    for graph, message in ((taken, "its output is taken before"), (either, "taken by RefSelect")):
         model = build(graph, tmp_path / graph.__name__)
         with pytest.raises(UnsupportedVariableUseError, match=message):
             rewrite(model, tmp_path / "out", "w")
