@@ -20,23 +20,22 @@ from graphfreeze.lowering.list_arithmetic import lower_list_arithmetic
 from graphfreeze.lowering.loop_body import ScanBody
 from graphfreeze.lowering.rule import RULES, CannotLower, Node
 from graphfreeze.lowering.shapes import ShapeInference, numpy_dtype
+from graphfreeze.lowering.sizes import BATCH, Sizes
 from graphfreeze.lowering.tensor import Dim, Layout, Tensor
 from graphfreeze.lowering.windows import lower_window
 from graphfreeze.training.graph import Graph, Operation
 
-__all__ = ["SAMPLE_BATCH_SIZES", "Lowering"]
-
-SAMPLE_BATCH_SIZES = (1009, 1511, 2003)
-"""Primes that no dimension of a model is likely to equal. Two determine an affine function, the third checks it."""
+__all__ = ["Lowering"]
 
 
 class Lowering:
     """The state of lowering one graph.
 
     Attributes:
+        sizes: The sizes that only run time knows.
         samples: The sample batch sizes; one where nothing follows the batch.
         builder: What collects the nodes.
-        batch: The graph input and axis that give the batch size at run time.
+        axes: For each size, the graph input and the axis that give it at run time.
         reasons: Why an operation that has a rule could not be lowered.
         loops: The loops with a known number of iterations whose bodies are being lowered, outermost first.
         native_noise: Whether random floats come from the runtime's own generator.
@@ -45,16 +44,17 @@ class Lowering:
 
     def __init__(
         self,
-        samples: Sequence[int],
+        sizes: Sizes,
         opset: int,
         *,
         shape_inference: ShapeInference | None = None,
         folding: Folding | None = None,
         native_noise: bool = False,
     ) -> None:
-        self.samples = tuple(samples)
+        self.sizes = sizes
+        self.samples = sizes.samples[BATCH]
         self.builder = Builder(opset)
-        self.batch: tuple[ir.Value, int] | None = None
+        self.axes: dict[str, tuple[ir.Value, int]] = {}
         self.reasons: dict[Operation, str] = {}
         self.loops: list[ScanBody] = []
         self.native_noise = native_noise
@@ -165,7 +165,7 @@ class Lowering:
         """The ONNX value that holds the tensor in that layout, made on first use.
 
         Raises:
-            CannotLower: The tensor has no value: it is a list, or follows the batch in a way that is not affine.
+            CannotLower: The tensor has no value: it is a list, or follows the batch in a way that has no formula.
         """
         if layout not in tensor.values:
             tensor.values[layout] = self._make_value(tensor, layout)
@@ -182,13 +182,18 @@ class Lowering:
             scaled = self.builder.emit("Mul", tensor.induction.iteration, np.int64(tensor.induction.scale))
             return self.builder.cast(self.builder.emit("Add", scaled, np.int64(tensor.induction.offset)), tensor.dtype)
         if tensor.known is not None:
-            affine = self._affine(tensor.known)
-            if affine is not None:
-                value = affine if tensor.rank else self.builder.emit("Reshape", affine, self.builder.int64([]))
+            computed = self._polynomial(tensor.known)
+            if computed is not None:
+                value = computed if tensor.rank else self.builder.emit("Reshape", computed, self.builder.int64([]))
                 return value if tensor.dtype == np.int64 else self.builder.cast(value, tensor.dtype)
             remade = self.remade(tensor)
             if remade is not None:
                 return self.value(remade)
+        if tensor.known is not None and tensor.dtype.kind == "i":
+            raise CannotLower(
+                "a size is no polynomial of the batch and the length of sequences (half the length, say); export the "
+                "model with fixed sizes"
+            )
         what = "a list" if tensor.tensor_list is not None else f"{tensor.dtype} of shape {tensor.shape}"
         raise CannotLower(f"an input ({what}) has no value at run time")
 
@@ -199,31 +204,32 @@ class Lowering:
         operation, inputs, index = tensor.origin
         return self._apply(operation, inputs, self.shape_inference.infer(operation, inputs))[index]
 
-    def _affine(self, arrays: Sequence[npt.NDArray[Any]]) -> ir.Value | None:
-        """`scale * batch + offset` (int64, at least rank 1) where the arrays follow the batch size so, else None."""
-        if len({array.shape for array in arrays}) > 1 or arrays[0].dtype.kind not in "iuf":
+    def _polynomial(self, arrays: Sequence[npt.NDArray[Any]]) -> ir.Value | None:
+        """What the arrays are of the sizes (int64, at least rank 1), or None where they do not follow them so."""
+        found = self.sizes.fit(arrays)
+        if found is None:
             return None
-        values = [array.astype(np.float64) for array in arrays]
-        scale = (values[1] - values[0]) / (self.samples[1] - self.samples[0])
-        offset = values[0] - scale * self.samples[0]
-        if not np.array_equal(scale, np.rint(scale)) or not np.array_equal(offset, np.rint(offset)):
-            return None
-        if any(
-            not np.array_equal(scale * batch + offset, value) for batch, value in zip(self.samples, values, strict=True)
-        ):
-            return None
-        scale_, offset_ = scale.astype(np.int64), offset.astype(np.int64)
-        value = self.batch_size()
-        if scale_.ndim or not np.all(scale_ == 1):
-            value = self.builder.emit("Mul", value, scale_)
-        return self.builder.emit("Add", value, offset_) if np.any(offset_) else value
+        total: ir.Value | None = None
+        for monomial, factor in found.items():
+            if not monomial:
+                continue
+            term = self.size(monomial[0])
+            for name in monomial[1:]:
+                term = self.builder.emit("Mul", term, self.size(name))
+            if factor.ndim or not np.all(factor == 1):
+                term = self.builder.emit("Mul", term, factor)
+            total = term if total is None else self.builder.emit("Add", total, term)
+        offset = found.get(())
+        if total is None:
+            return self.builder.constant(np.atleast_1d(offset if offset is not None else np.zeros_like(arrays[0])))
+        return total if offset is None else self.builder.emit("Add", total, offset)
 
-    def batch_size(self) -> ir.Value:
-        """The batch size at run time, int64 of shape [1]."""
-        if self.batch is None:
-            raise CannotLower("nothing gives the batch size")
-        value, axis = self.batch
-        outer, self.builder.scope = self.builder.scope, "batch_size"
+    def size(self, name: str) -> ir.Value:
+        """A size at run time, int64 of shape [1]."""
+        if name not in self.axes:
+            raise CannotLower(f"nothing gives the size of the {name}")
+        value, axis = self.axes[name]
+        outer, self.builder.scope = self.builder.scope, f"{name}_size"
         size = self.builder.emit("Shape", value, start=axis, end=axis + 1)
         self.builder.scope = outer
         return size

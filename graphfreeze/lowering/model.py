@@ -13,17 +13,17 @@ import onnx_ir as ir
 import graphfreeze.lowering.rules  # noqa: F401 - fills the table of rules
 from graphfreeze.errors import UnsupportedError, UnsupportedOperationError
 from graphfreeze.lowering.dilations import recover_dilations
-from graphfreeze.lowering.engine import SAMPLE_BATCH_SIZES, Lowering
+from graphfreeze.lowering.engine import Lowering
 from graphfreeze.lowering.folding import Folding
 from graphfreeze.lowering.pruning import prune
 from graphfreeze.lowering.shapes import ShapeInference, numpy_dtype
+from graphfreeze.lowering.sizes import BATCH, LENGTH, Sizes
 from graphfreeze.lowering.tensor import Dim, Layout, Tensor
 from graphfreeze.training.graph import Edge, NamedGraph, Operation
 
 __all__ = ["Lowerer", "filter_permutation"]
 
 IR_VERSION = 10
-BATCH = "batch"
 
 
 def filter_permutation(rank: int) -> list[int]:
@@ -59,12 +59,11 @@ class Lowerer:
 
         Raises:
             UnsupportedOperationError: Operations have no rule, or a rule meets a case it does not cover: all of them.
-            UnsupportedError: An input's shape is unknown beyond its first axis.
+            UnsupportedError: More is unknown of an input's shape than the batch and the length of its sequences.
         """
         graph = recover_dilations(named.graph)
-        follows = any(edge.shape is None or None in edge.shape for edge in graph.inputs)
         lowering = Lowering(
-            SAMPLE_BATCH_SIZES if follows else SAMPLE_BATCH_SIZES[:1],
+            _sizes(graph.inputs),
             self.opset,
             shape_inference=self._shapes,
             folding=self._folding,
@@ -90,21 +89,27 @@ class Lowerer:
     def _argument(self, lowering: Lowering, edge: Edge, label: str, values: list[ir.Value]) -> Tensor:
         if self.constants is not None and label in self.constants:
             return lowering.constant(self.constants[label])
-        if edge.shape is None or any(size is None for size in edge.shape[1:]):
+        if edge.shape is None or sum(size is None for size in edge.shape[1:]) > 1:
             raise UnsupportedError(
-                f"the shape of the input {label!r} is {edge.shape}: only the first axis (the batch) may be unknown; "
-                "export the model with fixed sizes for the other axes"
+                f"the shape of the input {label!r} is {edge.shape}: the first axis (the batch) and one other (the "
+                "length of sequences, the same for all inputs) may be unknown; export the model with fixed sizes for "
+                "the other axes"
             )
-        dims = [tuple(lowering.samples) if size is None else size for size in edge.shape]
+        names = [None if size is not None else LENGTH if axis else BATCH for axis, size in enumerate(edge.shape)]
+        dims = [
+            size or 0 if name is None else lowering.sizes.samples[name]
+            for name, size in zip(names, edge.shape, strict=True)
+        ]
         layout = Layout.FILTER if label.removeprefix("gradient/") in self.filters else Layout.PLAIN
         order = layout.permutation(len(dims))
         dtype = numpy_dtype(edge.dtype)
-        sizes: list[Any] = [BATCH if edge.shape[axis] is None else edge.shape[axis] for axis in order]
+        sizes: list[Any] = [names[axis] or edge.shape[axis] for axis in order]
         value = ir.Value(name=label, type=ir.TensorType(ir.DataType.from_numpy(dtype)), shape=ir.Shape(sizes))
         value.metadata_props["role"] = "batch" if None in edge.shape else "state"
         values.append(value)
-        if None in edge.shape and lowering.batch is None:
-            lowering.batch = (value, edge.shape.index(None))
+        for axis, name in enumerate(names):
+            if name is not None:
+                lowering.axes.setdefault(name, (value, axis))
         return lowering.tensor(value, dtype, dims, layout)
 
     def _outputs(self, lowering: Lowering, results: Sequence[Tensor], names: Sequence[str]) -> list[ir.Value]:
@@ -132,7 +137,14 @@ class Lowerer:
 def _named_size(lowering: Lowering, dim: Dim) -> int | str | None:
     if len(set(dim)) == 1:
         return dim[0]
-    return BATCH if dim == lowering.samples else None
+    return lowering.sizes.name(dim)
+
+
+def _sizes(inputs: Sequence[Edge]) -> Sizes:
+    shapes = [edge.shape or (None,) for edge in inputs]
+    if any(None in shape[1:] for shape in shapes):
+        return Sizes.of_sequences()
+    return Sizes.of_batch() if any(None in shape for shape in shapes) else Sizes.fixed()
 
 
 def _is_state(value: ir.Value) -> bool:

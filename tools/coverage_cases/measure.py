@@ -27,7 +27,7 @@ from graphfreeze.runtime.device import choose_device
 from graphfreeze.runtime.graph_runner import GraphRunner
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection.plan import FreezePlan
-from graphfreeze.training.batch import index_limits, random_inputs
+from graphfreeze.training.batch import index_limits, random_inputs, sample_shape
 from graphfreeze.training.endpoint import TRAINING_ENDPOINT
 from graphfreeze.training.keras_endpoints import write_endpoints
 from graphfreeze.training.losses import parse_losses, sample_targets
@@ -158,7 +158,7 @@ def _batch(case: Case, step: TracedStep) -> Arrays:
         draw = case.inputs[name]
         batch[name] = np.asarray(draw(rng, batch[name].shape)).astype(batch[name].dtype)
     for term in step.objective.terms:
-        shape = tuple(case.batch_size if size is None else size for size in term.target.shape)
+        shape = sample_shape(term.target.shape, case.batch_size)
         classes = term.output.shape[-1] if term.output.shape else 1
         batch[term.target.name] = sample_targets(term.loss.loss, rng, shape, classes or 1).astype(term.target.dtype)
     return batch

@@ -47,7 +47,10 @@ def _list(node: Node, index: int = 0) -> TensorList:
 
 def _length(tensor: Tensor) -> int:
     if tensor.constant is None:
-        raise CannotLower("the length of a TensorList is not fixed (it follows the batch, or data)")
+        raise CannotLower(
+            "the length of a TensorList is not fixed (it follows the batch, the length of sequences, or data); export "
+            "recurrent layers with sequences of a fixed length"
+        )
     return int(tensor.constant)
 
 
@@ -70,7 +73,10 @@ def _from_tensor(node: Node) -> Result:
     rows = node.inputs[0]
     length = rows.shape[0]
     if length is None:
-        raise CannotLower("the length of a TensorList follows the batch; a fixed one is covered")
+        raise CannotLower(
+            "the length of a TensorList follows the batch, or the length of sequences; a fixed one is covered: export "
+            "recurrent layers with sequences of a fixed length"
+        )
     shape = tuple(sizes[1:] for sizes in rows.shapes)
     return [TensorList(rows.dtype, length, shape, node.inputs[1], stack=rows)]
 

@@ -1,0 +1,88 @@
+"""Sizes that only run time knows: of the batch, and the length of its sequences.
+
+A graph is interpreted at several samples of them at once. What differs from sample to sample is a polynomial of the
+sizes, which is found from its values, or else computed at run time as TensorFlow would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphfreeze.lowering.tensor import Dim
+
+__all__ = ["BATCH", "LENGTH", "Monomial", "Sizes"]
+
+BATCH, LENGTH = "batch", "length"
+"""What sizes are called in the graphs' shapes and in the manifest."""
+
+Monomial = tuple[str, ...]
+"""A product of sizes, by their names."""
+
+_BATCHES = (1009, 1511, 2003, 1201, 1613, 1409, 1801)
+_LENGTHS = (307, 401, 353, 503, 223, 443, 271)
+# Primes that no dimension of a model is likely to equal. There is one sample more than a polynomial has coefficients:
+# it checks it.
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The samples, and the polynomials of them.
+
+    Attributes:
+        samples: Each size at every sample.
+        monomials: What a polynomial is made of.
+    """
+
+    samples: dict[str, Dim]
+    monomials: tuple[Monomial, ...]
+
+    @classmethod
+    def of_batch(cls) -> Sizes:
+        """The batch alone."""
+        return cls({BATCH: _BATCHES[:3]}, ((), (BATCH,)))
+
+    @classmethod
+    def of_sequences(cls) -> Sizes:
+        """The batch, and the length of its sequences, squared where each place looks at every other."""
+        monomials: tuple[Monomial, ...] = ((), (BATCH,), (LENGTH,), (BATCH, LENGTH), (LENGTH, LENGTH))
+        return cls({BATCH: _BATCHES, LENGTH: _LENGTHS}, (*monomials, (BATCH, LENGTH, LENGTH)))
+
+    @classmethod
+    def fixed(cls) -> Sizes:
+        """No size changes."""
+        return cls({BATCH: _BATCHES[:1]}, ((),))
+
+    def name(self, dim: Dim) -> str | None:
+        """The name of the size that a dimension is."""
+        return next((name for name, samples in self.samples.items() if samples == dim and len(dim) > 1), None)
+
+    def fit(self, arrays: Sequence[npt.NDArray[Any]]) -> dict[Monomial, npt.NDArray[np.int64]] | None:
+        """The integer coefficients, not all of them zero, by which the arrays follow the sizes; None where they do not.
+
+        Args:
+            arrays: Values at every sample.
+        """
+        if len({array.shape for array in arrays}) > 1 or arrays[0].dtype.kind not in "iuf":
+            return None
+        values = np.stack([array.astype(np.float64).reshape(-1) for array in arrays])
+        columns = np.array(
+            [
+                [np.prod([self.samples[s][n] for s in m], dtype=np.int64) for m in self.monomials]
+                for n in range(len(values))
+            ]
+        )
+        scale = columns.max(axis=0).astype(np.float64)
+        solved = np.linalg.lstsq(columns / scale, values, rcond=None)[0] / scale[:, None]
+        whole = np.rint(solved)
+        if not np.isfinite(values).all() or np.abs(whole).max(initial=0) > 2**31:
+            return None
+        coefficients = whole.astype(np.int64)
+        if not np.array_equal(columns @ coefficients, values):
+            return None
+        shape = arrays[0].shape
+        return {m: c.reshape(shape) for m, c in zip(self.monomials, coefficients, strict=True) if c.any()}

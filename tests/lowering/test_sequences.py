@@ -1,0 +1,137 @@
+"""Sequences of any length: a second size that only run time knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx_ir as ir
+import pytest
+import tensorflow as tf
+
+import graphfreeze
+from graphfreeze import Selection, Trainer
+from graphfreeze.errors import DataError, UnsupportedError, UnsupportedOperationError
+from graphfreeze.lowering.model import Lowerer
+from graphfreeze.lowering.sizes import Sizes
+from graphfreeze.training.functionalise import functionalise
+from graphfreeze.training.variable_uses import VariableSlot
+from tests.lowering.conversion import gradients, session
+
+layers = keras.layers
+SHAPES = [(3, 5), (2, 9), (1, 1), (4, 4)]
+
+
+def check(function: Callable[..., Any], *specs: Any, tolerance: float = 3e-6) -> None:
+    """Compare with TensorFlow at several batch sizes and lengths."""
+    concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
+    names = [spec.name for spec in specs]
+    named = functionalise(concrete, names, [f"result_{n}" for n in range(len(concrete.outputs))], {})
+    run = session(ir.to_proto(Lowerer().lower(named, "test")))
+    rng = np.random.default_rng(0)
+    for sizes in SHAPES:
+        feeds = {}
+        for spec in specs:
+            unknown = iter(sizes)
+            shape = [next(unknown) if size is None else size for size in spec.shape]
+            drawn = rng.normal(size=shape) if spec.dtype.is_floating else rng.integers(0, 5, shape)
+            feeds[spec.name] = drawn.astype(spec.dtype.as_numpy_dtype)
+        expected = [t.numpy() for t in concrete(*map(tf.constant, feeds.values()))]
+        ours = run.run(None, {i.name: feeds[i.name] for i in run.get_inputs()})
+        for mine, theirs in zip(ours, expected, strict=True):
+            assert mine.shape == theirs.shape and mine.dtype == theirs.dtype
+            assert np.abs(mine - theirs).max(initial=0) <= tolerance * max(np.abs(theirs).max(initial=0), 1e-30), sizes
+
+
+def shapes_as_values(x: Any) -> list[Any]:
+    batch, length = tf.shape(x)[0], tf.shape(x)[1]
+    positions = tf.cast(tf.range(length), tf.float32)
+    distance = positions[:, None] - positions[None]
+    return [
+        tf.reshape(x, [batch * length, 4]),
+        tf.reshape(x, [length, -1]),
+        tf.tile(x[:, :1], [1, length, 1]) * positions[:, None],
+        tf.linalg.band_part(tf.ones([length, length]), -1, 0) * distance,
+        tf.reduce_mean(x, [0, 1]) + tf.cast(batch * length * length + 3 * length - 1, tf.float32),
+        x[:, length - 1],
+    ]
+
+
+def test_shapes_follow_two_sizes() -> None:
+    check(shapes_as_values, tf.TensorSpec((None, None, 4), name="x"))
+
+
+def test_attention_with_gradients() -> None:
+    weights = tf.constant(np.random.default_rng(1).normal(size=(2, 4, 6)), tf.float32)
+
+    def attend(x: Any) -> Any:
+        query, key = x @ weights[0], x @ weights[1]
+        scores = tf.nn.softmax(tf.matmul(query, key, transpose_b=True) / 2.0)
+        return tf.matmul(scores, x) + tf.reduce_mean(x, 1, keepdims=True)
+
+    check(gradients(attend), tf.TensorSpec((None, None, 4), name="x"), tolerance=2e-5)
+
+
+def language_model() -> Any:
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    h = layers.Embedding(7, 8, mask_zero=True, name="embedding")(tokens)
+    h = h + layers.MultiHeadAttention(2, 4, name="attention")(h, h, use_causal_mask=True)
+    h = layers.LayerNormalization(name="norm")(h)
+    h = layers.Dropout(0.2, seed=1, name="drop")(layers.Dense(8, activation="gelu", name="dense")(h))
+    return keras.Model(tokens, layers.Dense(7, name="out")(h), name="language")
+
+
+def test_a_language_model_trains_on_sequences_of_any_length(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(1)
+    model = language_model()
+    graphfreeze.export(model, tmp_path / "model")
+    loss = "sparse_categorical_crossentropy:from_logits=true"
+    arguments: dict[str, Any] = {"loss": loss, "endpoint": "train", "optimizer": "sgd:learning_rate=0.1"}
+    graphfreeze.rewrite(tmp_path / "model", tmp_path / "out", [Selection("freeze", "out/bias")], **arguments)
+    trainer = Trainer(tmp_path / "out", device="cpu")
+    assert {e.name: e.shape for e in trainer.artifact.manifest.batch} == {
+        "tokens": ("batch", "length"),
+        "y": ("batch", "length"),
+    }
+    model.get_layer("out").bias.trainable = False
+    crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.1), crossentropy, jit_compile=False)
+    rng = np.random.default_rng(0)
+    for shape in ((4, 5), (2, 11), (3, 1)):
+        tokens, y = rng.integers(1, 7, (2, *shape))
+        expected = float(model.train_on_batch(tokens.astype(np.int32), y))
+        assert trainer.step({"tokens": tokens, "y": y}) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(DataError, match="'length' is 4 in tokens and 5 in y"):
+        trainer.step({"tokens": np.ones((2, 4), np.int32), "y": np.ones((2, 5), np.int64)})
+
+
+def test_what_is_refused_says_what_to_do() -> None:
+    sequence = tf.TensorSpec((None, None, 4), name="x")
+    lstm = layers.LSTM(3)
+    lstm.build((None, None, 4))
+    recurrent = tf.function(lambda x: lstm(x), autograph=False).get_concrete_function(sequence)
+    slots = {id(v.value.handle): VariableSlot(v.path, v.value.dtype, tuple(v.shape)) for v in lstm.weights}
+    named = functionalise(recurrent, ["x"], ["y"], slots)
+    with pytest.raises(UnsupportedOperationError, match="export recurrent layers with sequences of a fixed length"):
+        Lowerer().lower(named, "test")
+    with pytest.raises(UnsupportedOperationError, match="a size is no polynomial of the batch and the length"):
+        check(lambda x: x[:, : tf.shape(x)[1] // 2], sequence)
+    with pytest.raises(UnsupportedError, match="export the model with fixed sizes for the other axes"):
+        check(lambda x: x, tf.TensorSpec((None, None, None, 3), name="x"))
+
+
+def test_polynomials_of_the_sizes() -> None:
+    sizes = Sizes.of_sequences()
+    batch, length = (np.array(sizes.samples[name]) for name in ("batch", "length"))
+
+    def fit(values: Any) -> Any:
+        found = sizes.fit([np.asarray(value) for value in values])
+        return None if found is None else {name: factor.tolist() for name, factor in found.items()}
+
+    assert fit(3 * batch * length - length + 7) == {(): 7, ("length",): -1, ("batch", "length"): 3}
+    assert fit(np.stack([batch, 2 * length**2], 1)) == {("batch",): [1, 0], ("length", "length"): [0, 2]}
+    assert fit(length // 2) is None and fit(batch**2) is None and fit(batch / 2) is None
+    assert sizes.name(tuple(length.tolist())) == "length" and sizes.name((4,) * len(batch)) is None
