@@ -57,7 +57,7 @@ def test_what_is_refused() -> None:
 
     with pytest.raises(UnsupportedError, match="maps string to int64"):
         lower(lambda x: strings.lookup(tf.as_string(x)), {"x": Argument((None, 3), "int64")})
-    with pytest.raises(UnsupportedError, match="LookupTableInsertV2 .* uses the resource"):
+    with pytest.raises(UnsupportedError, match=r"LookupTableInsertV2 .* uses the resource"):
         lower(grow, {"x": Argument((None,), "int64")})
 
 
