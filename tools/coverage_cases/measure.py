@@ -227,14 +227,14 @@ def _compare(
 
 
 def _float64_reasons(step: TracedStep, batch: Arrays, reference: Reference) -> list[str]:
-    """Compare both halves of the step where rounding hides nothing; returns why that was not possible, if so.
+    """Compare the gradients where rounding hides nothing; returns why that was not possible, if so.
 
     Raises:
         ValidationError: They are not TensorFlow's.
     """
     filters = convolution_filters(step.graphs["gradients"])
     checks = check_step_in_float64(step, batch, reference.gradients, filters=filters, opset=OPSET)
-    return [check["message"] for check in checks if check["evidence"]["status"] != "compared"]
+    return [check["message"] for check in checks[:1] if check["evidence"]["status"] != "compared"]
 
 
 def _alone(ours: npt.NDArray[Any], theirs: npt.NDArray[Any], largest: float | None = None) -> Comparison:
