@@ -12,7 +12,7 @@ import tensorflow as tf
 
 import graphfreeze
 
-from .conftest import Rewritten, values
+from .conftest import Rewritten, rewrite, values
 
 
 def optimizer(name: str) -> Any:
@@ -41,6 +41,50 @@ def test_fit_keeps_the_freeze(rewritten: Rewritten, tmp_path: Path, name: str, e
     graphfreeze.fold(rewritten.out, tmp_path / "deploy", state=state)
     folded = tf.saved_model.load(str(tmp_path / "deploy"))
     assert folded.serve(rewritten.x).numpy().tobytes() == found.tobytes()
+
+
+class Regularised(keras.layers.TFSMLayer):
+    """The endpoint `train` yields the regularisers' losses beside the outputs; `serve` the outputs alone."""
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        outputs = super().call(inputs, training=training)
+        if training:
+            self.add_loss(outputs["graphfreeze_losses"])
+            return outputs["output_0"]
+        return outputs
+
+
+@pytest.mark.parametrize("regularizer", [None, "l2"])
+def test_fit_in_training_mode(tmp_path: Path, regularizer: str | None) -> None:
+    """Dropout is on, statistics are updated, and regularisers count, as in the `fit` of the model itself."""
+    keras.utils.set_random_seed(1)
+    layers = [
+        keras.layers.Dense(8, activation="tanh", name="hidden", kernel_regularizer=regularizer),
+        keras.layers.BatchNormalization(name="bn"),
+        keras.layers.Dropout(0.5, seed=3),
+        keras.layers.Dense(3, name="out", bias_initializer="random_normal"),
+    ]
+    source = keras.Sequential([keras.Input((4,), name="x"), *layers], name="net")
+    graphfreeze.export(source, tmp_path / "model")
+    trained = rewrite(tmp_path / "model", tmp_path / "out")
+    kind = Regularised if regularizer else keras.layers.TFSMLayer
+    layer = kind(str(trained.saved_model), call_endpoint="serve", call_training_endpoint="train")
+    model = keras.Sequential([keras.Input((4,)), layer])
+    training = optimizer("adamw")
+    training.build([weight.value for weight in model.trainable_weights])
+    model.compile(training, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    before = values(layer._reloaded_obj)
+    history = model.fit(trained.x, trained.y, batch_size=8, epochs=2, verbose=0).history["loss"]
+    trained.check_trained(values(layer._reloaded_obj), np.asarray(model(trained.x)))
+    moved = {path for path, value in values(layer._reloaded_obj).items() if np.any(value != before[path])}
+    # All weights, both statistics, and the seed of the dropout.
+    assert moved == set(before)
+    assert np.isfinite(history).all()
+    if regularizer:
+        model(trained.x, training=True)
+        (kernel,) = (entry for entry in trained.plan.variables if entry.variable.name == "net/hidden/kernel")
+        effective = np.where(kernel.full_mask, values(layer._reloaded_obj)[kernel.variable.object_path], kernel.value)
+        np.testing.assert_allclose(model.losses, [0.01 * np.sum(effective**2)], rtol=1e-5)
 
 
 def test_what_is_trainable_stays_so(rewritten: Rewritten) -> None:
