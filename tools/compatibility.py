@@ -60,19 +60,19 @@ def examine(model: Path, name: str) -> Row:
     """Inspect, rewrite, prove and compare one model. Never raises."""
     kind = variables = ""
     try:
-        kind = _format(model)
+        kind, tags = _format(model)
         import graphfreeze
 
-        table = graphfreeze.inspect(model)["variables"]
+        table = graphfreeze.inspect(model, tags=tags)["variables"]
         variables = f"{len(table)} ({sum(entry['elements'] for entry in table)})"
         whole, half = _selections(table)
         if not whole:
             return Row(name, kind, variables, NOTHING, "it has no floating-point variable")
         # Models of TensorFlow 1 are compared in sessions, which load what tf.saved_model.load does not.
         problem = "" if kind.startswith(_TENSORFLOW_1) else _load_error(model)
-        evidence = _rewrite(model, whole, problem == "")
+        evidence = _rewrite(model, whole, tags, problem == "")
         if half:
-            _rewrite(model, half, problem == "")
+            _rewrite(model, half, tags, problem == "")
         return Row(name, kind, variables, REWRITTEN, evidence + (f"; {problem}" if problem else ""))
     except GraphfreezeError as error:
         refused = isinstance(error, UnsupportedError) or error.exit_code == 4
@@ -82,20 +82,16 @@ def examine(model: Path, name: str) -> Row:
         return Row(name, kind, variables, DEFECT, f"{type(error).__name__}: {error}", type(error).__name__)
 
 
-def _format(model: Path) -> str:
-    """What wrote a model, told from its graph alone."""
-    from google.protobuf.message import DecodeError
-    from tensorflow.core.protobuf import saved_model_pb2
+def _format(model: Path) -> tuple[str, list[str] | None]:
+    """What wrote a model, told from its graph alone; and of several graphs, the tags of the first one."""
+    from graphfreeze.savedmodel.files import read_saved_model
 
-    if not (model / "saved_model.pb").is_file():
-        return "text"
-    proto = saved_model_pb2.SavedModel()
     try:
-        proto.ParseFromString((model / "saved_model.pb").read_bytes())
-    except DecodeError:
-        return "unreadable"
-    kinds = [_graph_format(graph, (model / "keras_metadata.pb").is_file()) for graph in proto.meta_graphs]
-    return " + ".join(kinds) or "without a graph"
+        graphs = read_saved_model(model).meta_graphs
+    except GraphfreezeError:
+        return "unreadable", None
+    kinds = [_graph_format(graph, (model / "keras_metadata.pb").is_file()) for graph in graphs]
+    return " + ".join(kinds), list(graphs[0].meta_info_def.tags) if len(graphs) > 1 else None
 
 
 def _graph_format(graph: Any, keras_metadata: bool) -> str:
@@ -137,19 +133,20 @@ def _load_error(model: Path) -> str:
     return ""
 
 
-def _rewrite(model: Path, selectors: Iterable[str], loadable: bool) -> str:
+def _rewrite(model: Path, selectors: Iterable[str], tags: list[str] | None, loadable: bool) -> str:
     """Rewrite and verify; what was found."""
     import graphfreeze
 
     selections = [graphfreeze.Selection("freeze", text) for text in selectors]
     with tempfile.TemporaryDirectory() as work:
         out = Path(work) / "out"
-        report = graphfreeze.rewrite(model, out, selections, onnx=False, checks="full" if loadable else "static")
+        checks: Any = "full" if loadable else "static"
+        report = graphfreeze.rewrite(model, out, selections, tags=tags, onnx=False, checks=checks)
         graphfreeze.verify(model, out)
         folded = Path(work) / "folded"
         graphfreeze.fold(out, folded, state=out / "saved_model")
-        same = all((folded / n).read_bytes() == (model / n).read_bytes() for n in _MODEL_FILES if (model / n).is_file())
-        if not same:
+        original = model / "saved_model.pb"
+        if original.is_file() and (folded / "saved_model.pb").read_bytes() != original.read_bytes():
             raise RuntimeError("the folded model has another graph than the original")
     reads = sum(len(variable["reads"]) for variable in report["variables"])
     compared = [check for check in report["checks"] if "compared" in check.get("evidence", {})]

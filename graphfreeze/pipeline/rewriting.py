@@ -156,6 +156,7 @@ def rewrite(
         "dry_run": dry_run,
         "form": options.form,
         "only_in": list(plan.only_in),
+        "tags": None if plan.tags is None else list(plan.tags),
         "variables": describe_plan(plan),
         "totals": {
             "variables": len(plan.variables),
