@@ -7,6 +7,8 @@ would write into arrays of the caller. And numpy has no bfloat16, which travels 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from onnxruntime import OrtValue
 from graphfreeze.errors import UnsupportedDtypeError
 from graphfreeze.runtime.device import Device
 
-__all__ = ["allocate", "download", "element_dtype", "upload"]
+__all__ = ["allocate", "download", "element_dtype", "scalar_reader", "upload", "writer"]
 
 # onnxruntime spells types as ONNX does in lower case, with these exceptions.
 _ONNX_NAMES = {"float": "FLOAT", "double": "DOUBLE"}
@@ -49,6 +51,31 @@ def download(tensor: OrtValue) -> npt.NDArray[Any]:
     on_host.update_inplace(tensor)
     content = ctypes.string_at(on_host.data_ptr(), on_host.tensor_size_in_bytes())
     return np.frombuffer(content, dtype).reshape(tensor.shape()).copy()
+
+
+def writer(tensor: OrtValue) -> Callable[[npt.NDArray[Any]], None]:
+    """What copies arrays of the tensor's shape and dtype into it: `upload`, without its checks where that can be."""
+    view = _view(tensor)
+    return partial(_upload_to, tensor) if view is None else partial(np.copyto, view)
+
+
+def scalar_reader(tensor: OrtValue) -> Callable[[], float]:
+    """What reads a tensor of one number again and again."""
+    view = _view(tensor)
+    return (lambda: float(download(tensor))) if view is None else (lambda: float(view))
+
+
+def _upload_to(tensor: OrtValue, array: npt.NDArray[Any]) -> None:
+    upload(array, tensor)
+
+
+def _view(tensor: OrtValue) -> npt.NDArray[Any] | None:
+    """An array in the tensor's own memory; None where numpy cannot reach it or has no such dtype."""
+    if tensor.device_name() != "cpu" or element_dtype(tensor.data_type()).isbuiltin != 1:
+        return None
+    view: npt.NDArray[Any] = tensor.numpy().reshape(tensor.shape())
+    # onnxruntime promises no view.
+    return view if view.size and view.ctypes.data == tensor.data_ptr() else None
 
 
 def element_dtype(onnx_type: str) -> np.dtype[Any]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-from onnxruntime import OrtValue
 
 from graphfreeze.artifact.manifest import GraphEntry
 from graphfreeze.runtime.device import Device
 from graphfreeze.runtime.device_state import DeviceState
-from graphfreeze.runtime.device_tensor import allocate, download, element_dtype, upload
+from graphfreeze.runtime.device_tensor import allocate, element_dtype, scalar_reader, writer
 from graphfreeze.runtime.graph_runner import run_binding
 
 __all__ = ["StepBindings"]
@@ -25,10 +24,13 @@ _KEPT_SHAPES = 8
 
 @dataclass(frozen=True)
 class _Bound:
-    """The bindings for one batch shape: `bindings[turn]` reads state copy `turn` and writes the other."""
+    """The bindings for one batch shape: `bindings[turn]` reads state copy `turn` and writes the other.
 
-    batch: dict[str, OrtValue]
-    losses: dict[str, OrtValue]
+    What goes in and comes out in each step does so by functions that know their tensors.
+    """
+
+    batch: dict[str, Callable[[npt.NDArray[Any]], None]]
+    losses: dict[str, Callable[[], float]]
     bindings: tuple[onnxruntime.IOBinding, onnxruntime.IOBinding]
 
 
@@ -63,11 +65,11 @@ class StepBindings:
             DataError: onnxruntime stopped. The state is then what it was before the step.
         """
         bound = self._bindings_for(batch)
-        for name, tensor in bound.batch.items():
-            upload(batch[name], tensor)
+        for name, write in bound.batch.items():
+            write(batch[name])
         run_binding(self._session, bound.bindings[self._state.turn], self._graph.file)
         self._state.advance()
-        return {name: float(download(value)) for name, value in bound.losses.items()}
+        return {name: read() for name, read in bound.losses.items()}
 
     def _bindings_for(self, batch: Mapping[str, npt.NDArray[Any]]) -> _Bound:
         key = tuple(batch[name].shape for name in sorted(batch))
@@ -93,4 +95,8 @@ class StepBindings:
             for name in self._graph.outputs:
                 binding.bind_ortvalue_output(name, losses[name] if name in losses else new[name.removeprefix("new/")])
             bindings.append(binding)
-        return _Bound(tensors, losses, (bindings[0], bindings[1]))
+        return _Bound(
+            {name: writer(tensor) for name, tensor in tensors.items()},
+            {name: scalar_reader(tensor) for name, tensor in losses.items()},
+            (bindings[0], bindings[1]),
+        )

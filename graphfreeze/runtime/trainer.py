@@ -17,6 +17,7 @@ from graphfreeze.artifact.reader import Artifact, read_artifact
 from graphfreeze.artifact.tensors import write_tensors
 from graphfreeze.errors import ArtifactReadError, DataError, UsageError
 from graphfreeze.output import atomic_file
+from graphfreeze.runtime.batch_check import BatchCheck
 from graphfreeze.runtime.device import Device, choose_device
 from graphfreeze.runtime.device_state import DeviceState
 from graphfreeze.runtime.device_tensor import element_dtype
@@ -82,6 +83,7 @@ class Trainer:
         self.steps = 0
         self.output_losses: dict[str, float] = {}
         self._manifest = self.artifact.manifest
+        self._check_batch = BatchCheck(self._manifest.batch)
         self._entries = {entry.name: entry for entry in self._manifest.state}
         values = self.artifact.state if state is None else read_state(self.artifact, self.frozen, state)
         self._state = DeviceState(self._manifest.state, values, self.device)
@@ -263,7 +265,7 @@ class Trainer:
         return losses["loss"]
 
     def _as_batch(self, batch: Mapping[str, npt.ArrayLike]) -> dict[str, npt.NDArray[Any]]:
-        return load_data(batch, self._manifest.batch).batch(slice(None))
+        return self._check_batch(batch)
 
     def _require_learning_rate(self) -> None:
         if LEARNING_RATE not in self._entries:
