@@ -12,14 +12,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from tools.bench_cases.results import ProfileLine
 
 __all__ = ["profile", "summarise_events"]
 
-_STEPS = 12
+_STEPS = 30
 _LINES = 8
 
 
@@ -55,7 +54,7 @@ def summarise_events(events: Iterable[Mapping[str, Any]], steps: int) -> list[Pr
 
     Args:
         events: The profile.
-        steps: How often the graph ran. The first run is left out, of the others the median counts.
+        steps: How often the graph ran. What counts of each node is its fastest run: whatever else the machine does only adds to it.
     """
     durations: dict[tuple[str, str], list[float]] = defaultdict(list)
     shapes: dict[str, str] = {}
@@ -71,7 +70,7 @@ def summarise_events(events: Iterable[Mapping[str, Any]], steps: int) -> list[Pr
         # A body runs many times in a step: it is the sum that counts.
         per_step = len(times) // steps or 1
         sums = [sum(times[start : start + per_step]) for start in range(0, len(times), per_step)]
-        by_operator[operator].append((median(sums[1:] or sums), name))
+        by_operator[operator].append((min(sums), name))
     total = sum(time for nodes in by_operator.values() for time, _ in nodes)
     lines = []
     for operator, nodes in by_operator.items():
