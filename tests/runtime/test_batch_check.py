@@ -22,7 +22,7 @@ ENTRIES = (
 
 def test_batches_are_checked_again_where_anything_is_new() -> None:
     check = BatchCheck(ENTRIES)
-    good = {"x": np.zeros((3, 2), np.float32), "y": np.arange(3)}
+    good: dict[str, npt.NDArray[Any]] = {"x": np.zeros((3, 2), np.float32), "y": np.arange(3)}
     for _ in range(2):
         assert {name: array.tolist() for name, array in check(good).items()} == {"x": [[0, 0]] * 3, "y": [0, 1, 2]}
     wrong: tuple[Any, ...] = (
