@@ -149,6 +149,18 @@ def _shape(use: VariableUse) -> list[Item]:
     return [use.number(np.array(use.handle.slot.shape, dtype.as_numpy_dtype), "shape")]
 
 
+def _read_and_skip(use: VariableUse) -> list[Item]:
+    """Of a `tf.random.Generator`: its counter (128 bits, lower half first) and key, and the counter moves on.
+
+    The upper half of the counter stays: the lower one overflows once in 2**64 draws.
+    """
+    before, delta = use.value, use.inputs[1]
+    signed = use.emit("Cast", [delta], SrcT=delta.dtype, DstT=tf.int64)
+    skipped = use.emit("Mul", [use.number(np.array([256, 0, 0], np.int64), "skip"), signed], T=tf.int64)
+    use.state.write(use.handle.slot, use.emit("AddV2", [before, skipped], T=tf.int64))
+    return [before]
+
+
 def _is_initialized(use: VariableUse) -> list[Item]:
     return [use.number(np.bool_(True), "initialized")]
 
@@ -164,6 +176,7 @@ VARIABLE_USES: dict[str, Callable[[VariableUse], list[Item]]] = {
     "ResourceScatterAdd": _scatter("TensorScatterAdd"),
     "ResourceScatterSub": _scatter("TensorScatterSub"),
     "ResourceScatterUpdate": _scatter("TensorScatterUpdate"),
+    "RngReadAndSkip": _read_and_skip,
     "VarIsInitializedOp": _is_initialized,
     "VariableShape": _shape,
 }

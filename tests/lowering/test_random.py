@@ -77,6 +77,17 @@ def test_seeds_may_be_wide_or_negative() -> None:
     assert np.iinfo(np.int64).max > 2**60
 
 
+def test_generators_with_a_state() -> None:
+    generator = tf.random.Generator.from_seed(5)
+    generator.state.assign([11, -7, 12345])
+
+    def function(x: Any) -> list[Any]:
+        first = generator.uniform(_shape(x))
+        return [first, generator.normal([3]), generator.uniform([2, 2], 0, 9, tf.int32), generator.uniform(_shape(x))]
+
+    check(function, {"x": Argument((None, 3))}, precisions=["float32"], variables=[generator.state])
+
+
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float64], ids=lambda dtype: dtype.name)
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 1.3, [0.1, 1.0, 30.0]], ids=str)
 def test_gamma_numbers_are_the_same(alpha: Any, dtype: Any) -> None:
