@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 from graphfreeze.artifact.frozen import differing_bits, read_frozen_elements
 from graphfreeze.artifact.inspect import inspect_artifact
 from graphfreeze.artifact.layout import to_stored, to_tensorflow
-from graphfreeze.artifact.reader import read_artifact
+from graphfreeze.artifact.manifest import SlicesEntry
+from graphfreeze.artifact.reader import Artifact, read_artifact
 from graphfreeze.errors import ArtifactReadError
 from tests.artifact.toy import KERNEL, LEARNING_RATE, MASK, PROJECTION, STATE, build_manifest, stored, write_plan
 
@@ -114,6 +116,38 @@ def test_a_plan_that_freezes_another_number_of_elements_is_refused(out: Path) ->
     write_plan(out, mask)
     with pytest.raises(ArtifactReadError, match="conv/kernel has 8 frozen elements in the plan, 9 in the manifest"):
         read_frozen_elements(read_artifact(out))
+
+
+def sliced(out: Path, count: int) -> Artifact:
+    """The artifact whose kernel is stored as some of its filters."""
+    artifact = read_artifact(out)
+    entry = dataclasses.replace(artifact.manifest.state[0], trained_slices=SlicesEntry(3, count))
+    manifest = dataclasses.replace(artifact.manifest, state=(entry, *artifact.manifest.state[1:]))
+    return dataclasses.replace(artifact, manifest=manifest)
+
+
+def test_slices_that_are_not_stored_come_from_the_plan(out: Path) -> None:
+    """Of the three filters, the second is frozen as a whole, and one element of the first."""
+    artifact = sliced(out, 2)
+    entry, frozen = artifact.manifest.state[0], read_frozen_elements(artifact)
+    assert frozen is not None
+    assert (entry.stored_shape, entry.whole_stored_shape) == ((2, 2, 2, 2), (3, 2, 2, 2))
+    kept = KERNEL[..., [0, 2]].transpose(3, 2, 0, 1)
+    np.testing.assert_array_equal(frozen.to_stored(KERNEL, entry), kept)
+    np.testing.assert_array_equal(frozen.to_tensorflow(kept, entry), KERNEL)
+    moved = frozen.to_tensorflow(kept + 1, entry)
+    np.testing.assert_array_equal(moved[..., 1], KERNEL[..., 1])
+    np.testing.assert_array_equal(moved[..., [0, 2]], KERNEL[..., [0, 2]] + 1)
+    part = frozen.partly["conv/kernel"]
+    assert frozen.elements == 9
+    assert np.count_nonzero(part.stored_frozen) == part.changed(kept + 1) == 1
+    gradient = part.whole_gradient(kept)
+    assert not gradient[1].any() and np.array_equal(gradient[[0, 2]], kept)
+
+
+def test_a_plan_that_trains_other_slices_is_refused(out: Path) -> None:
+    with pytest.raises(ArtifactReadError, match="other slices of conv/kernel train in the plan"):
+        read_frozen_elements(sliced(out, 1))
 
 
 def test_without_the_plan_what_is_frozen_is_unknown(out: Path) -> None:
