@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,19 +37,31 @@ class _Run:
     results: Results
     environments: Path
     rounds: int
+    prepared: Path | None
 
     def measure(self, model: str, sides: Sequence[SideEntry], thread_counts: Sequence[int]) -> None:
         """Prepare a model and measure it on each number of threads."""
-        with tempfile.TemporaryDirectory() as name:
-            directory = Path(name)
-            seconds = _in_process("tools.bench_cases.prepare", model, name)
-            self.results.conversion[model] = float(seconds)
-            if any(side.name == "litert" for side in sides):
-                _in_process("tools.bench_cases.litert_model", model, name)
+        with self._directory(model) as directory:
+            if not (directory / "frozen").is_dir():
+                seconds = _in_process("tools.bench_cases.prepare", model, str(directory))
+                self.results.conversion[model] = float(seconds)
+            if any(side.name == "litert" for side in sides) and not any(directory.glob("litert.t*")):
+                _in_process("tools.bench_cases.litert_model", model, str(directory))
             for threads in thread_counts:
                 self._measure_on(model, sides, threads, directory)
             lines = _in_process("tools.bench_cases.profiling", str(directory / "unfrozen"), "1")
             self.results.profiles[model] = [ProfileLine(**line) for line in lines]
+
+    @contextmanager
+    def _directory(self, model: str) -> Iterator[Path]:
+        """Where what is prepared for a model goes."""
+        if self.prepared is not None:
+            directory = self.prepared / model
+            directory.mkdir(parents=True, exist_ok=True)
+            yield directory
+            return
+        with tempfile.TemporaryDirectory() as name:
+            yield Path(name)
 
     def _measure_on(self, model: str, sides: Sequence[SideEntry], threads: int, directory: Path) -> None:
         workers: dict[str, Worker] = {}
@@ -101,7 +114,7 @@ def main(folder: Path) -> int:
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     results = read_results(folder / "benchmarks.json")
     results.machine = describe_machine()
-    run = _Run(results, arguments.environments, arguments.rounds)
+    run = _Run(results, arguments.environments, arguments.rounds, arguments.prepared)
     chosen = {SIDES[name].base for name in arguments.peers} | set(arguments.peers)
     sides = [side for name, side in SIDES.items() if name in chosen]
     for model in arguments.models or MODELS:
@@ -120,6 +133,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=_numbers, default=[1, 2], help="numbers of threads, by default 1,2")
     parser.add_argument("--rounds", type=int, default=15, help="how often each tool has its turn")
     parser.add_argument("--environments", type=Path, default=default_directory(), help="where the peers are installed")
+    parser.add_argument("--prepared", type=Path, help="where to keep the converted models, to take them from next time")
     parser.add_argument("--dry-run", action="store_true", help="leave the documents as they are")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.models if name not in MODELS]:

@@ -145,7 +145,7 @@ def _conversion(results: Results) -> list[str]:
         for model in MODELS
         if model in results.conversion
     ]
-    columns = ["model", "parameters", "seconds to trace and lower"]
+    columns = ["model", "parameters", "processor seconds to trace and lower"]
     return ["### Conversion", "", *_table(columns, rows), ""] if rows else []
 
 

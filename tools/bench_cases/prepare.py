@@ -1,6 +1,6 @@
 """Makes what the sides of one model need: its SavedModel, training steps with and without frozen parts, and a batch.
 
-`python -m tools.bench_cases.prepare MODEL DIRECTORY` prints as JSON the seconds that conversion took.
+`python -m tools.bench_cases.prepare MODEL DIRECTORY` prints as JSON the processor seconds that conversion took.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def prepare(name: str, directory: Path) -> float:
     """Write `saved_model`, `unfrozen`, `frozen`, `forward.onnx`, `trainable.json` and `batch.npz`.
 
     Returns:
-        The seconds that tracing and lowering the step without frozen parts took.
+        The processor seconds that tracing and lowering the step without frozen parts took.
     """
     model = MODELS[name]
     batch = draw_batch(model)
@@ -63,7 +63,7 @@ def prepare(name: str, directory: Path) -> float:
 
 def _convert(saved_model: Path, training: Path, batch: Batch) -> float:
     # `rewrite` refuses to freeze nothing.
-    begin = time.perf_counter()
+    begin = time.process_time()
     step = trace_step(
         saved_model,
         SavedModel.load(saved_model).variables,
@@ -74,7 +74,7 @@ def _convert(saved_model: Path, training: Path, batch: Batch) -> float:
         forward_endpoint=_ENDPOINT,
     )
     assembly = assemble(step, opset=_OPSET, seed=0)
-    seconds = time.perf_counter() - begin
+    seconds = time.process_time() - begin
     reference = stored_reference(assembly, compute_reference(step, batch, 0), batch)
     write_artifact(training, assembly.manifest, assembly.graphs, assembly.state, reference)
     return seconds

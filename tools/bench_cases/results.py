@@ -77,7 +77,7 @@ class Results:
         versions: The packages.
         steps: The measurements by model, threads (`"1"`) and side.
         reasons: By model and side, why it was not measured.
-        conversion: Seconds to trace and lower each model.
+        conversion: Processor seconds to trace and lower each model.
         parameters: How many trainable numbers each model has.
         profiles: By model, where the time goes.
         size: What was done with a large SavedModel.
