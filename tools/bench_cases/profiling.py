@@ -54,7 +54,7 @@ def summarise_events(events: Iterable[Mapping[str, Any]], steps: int) -> list[Pr
 
     Args:
         events: The profile.
-        steps: How often the graph ran. What counts of each node is its fastest run: whatever else the machine does only adds to it.
+        steps: How often the graph ran. What counts of each node is its fastest run: noise only adds to it.
     """
     durations: dict[tuple[str, str], list[float]] = defaultdict(list)
     shapes: dict[str, str] = {}
