@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import MAIN_GRAPH, data_inputs
+from graphfreeze.prover.stored_objects import SavedObjects
 
 __all__ = ["take_out_saver"]
-
-
-class SavedObjects(Protocol):
-    """Compares serialised object graphs."""
-
-    def known(self, content: bytes) -> bool:
-        """Whether these are the objects and keys of the original's checkpoint."""
-
-    def compare(self, before: bytes, after: bytes) -> None:
-        """Prove that the second is the first, with masks and values under their keys."""
 
 
 def take_out_saver(
