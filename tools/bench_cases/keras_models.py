@@ -65,7 +65,7 @@ def _bert_tiny(x: Any, model: Model) -> Any:
 
 def _embedding(x: Any, model: Model, width: int) -> Any:
     assert model.vocabulary is not None
-    return _Positions()(layers.Embedding(model.vocabulary, width, name="tokens")(x))
+    return _Positions(name="positions")(layers.Embedding(model.vocabulary, width, name="tokens")(x))
 
 
 class _Positions(layers.Layer):  # type: ignore[misc]
