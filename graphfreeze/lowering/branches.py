@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
+import tensorflow as tf
 
 from graphfreeze.lowering import lists
 from graphfreeze.lowering.rule import CannotLower, Node
@@ -23,16 +24,18 @@ def absent(samples: int) -> Tensor:
 
 def is_absent(tensor: Tensor) -> bool:
     """Whether it is an optional without a value."""
-    return tensor.dtype == object and tensor.tensor_list is None and not tensor.missing
+    holds = tensor.tensor_list is not None or tensor.alternatives is not None
+    return tensor.dtype == object and not holds and not tensor.missing
 
 
 def lower_branches(node: Node, predicate: ir.Value, then: Graph, otherwise: Graph) -> list[Tensor]:
     """The results of whichever branch runs."""
-    branches = [_Branch(node, graph) for graph in (then, otherwise)]
+    branches = [_Branch(node, graph, predicate, which) for which, graph in enumerate((then, otherwise))]
+    apart = _keep_apart(node, *branches)
     made: list[Tensor] = []
     kept: list[int] = []
     for index, (left, right) in enumerate(zip(branches[0].results, branches[1].results, strict=True)):
-        missing = left.missing | right.missing | _conflict(node, left, right)
+        missing = left.missing | right.missing or _conflict(node, left, right)
         if missing:
             made.append(Tensor(left.dtype, left.shapes, missing=missing))
         elif (is_absent(left) and is_absent(right)) or _equal(left, right):
@@ -42,14 +45,42 @@ def lower_branches(node: Node, predicate: ir.Value, then: Graph, otherwise: Grap
             made.append(Tensor(shown.dtype, shown.shapes))
             kept.append(index)
     if not kept:
-        return made
+        return _joined(node, made, predicate, apart)
     graphs = [branch.graph(kept, made) for branch in branches]
     values = node.emit_many("If", predicate, outputs=len(kept), then_branch=graphs[0], else_branch=graphs[1])
     for index, value in zip(kept, values, strict=True):
         value.name = node.lowering.builder.unique(f"{node.operation.name}/result")
         made[index].values[Layout.PLAIN] = value
         made[index] = branches[0].as_list(index, made[index])
-    return made
+    return _joined(node, made, predicate, apart)
+
+
+def _keep_apart(node: Node, then: _Branch, otherwise: _Branch) -> dict[int, int]:
+    """Give results of their own to what the branches keep for their gradients in one place but in different shapes.
+
+    Returns:
+        For each such result the one, behind all others, that holds what the other branch keeps.
+    """
+    apart = {}
+    for index, edge in enumerate(node.operation.outputs):
+        left, right = then.results[index], otherwise.results[index]
+        given = not any(t.tensor_list or t.alternatives or t.missing for t in (left, right))
+        if edge.dtype == tf.variant and given and not (is_absent(left) or is_absent(right)):
+            if left.shapes == right.shapes and left.dtype == right.dtype:
+                continue
+            apart[index] = len(then.results)
+            nothing = absent(len(node.lowering.samples))
+            otherwise.results[index] = nothing
+            then.results.append(nothing)
+            otherwise.results.append(right)
+    return apart
+
+
+def _joined(node: Node, made: list[Tensor], predicate: ir.Value, apart: dict[int, int]) -> list[Tensor]:
+    for index, other in apart.items():
+        nothing = absent(len(node.lowering.samples))
+        made[index] = Tensor(nothing.dtype, nothing.shapes, alternatives=(predicate, made[index], made[other]))
+    return made[: len(node.operation.outputs)]
 
 
 def _equal(left: Tensor, right: Tensor) -> bool:
@@ -69,7 +100,7 @@ def _conflict(node: Node, left: Tensor, right: Tensor) -> frozenset[Operation]:
 class _Branch:
     """A branch after its run: its nodes, and its results as tensors. Lists are stacked."""
 
-    def __init__(self, node: Node, graph: Graph) -> None:
+    def __init__(self, node: Node, graph: Graph, predicate: ir.Value, which: int) -> None:
         self.lowering = node.lowering
         self.operation = node.operation
         self.lengths: dict[int, TensorList] = {}
@@ -78,7 +109,7 @@ class _Branch:
         # Values made in a branch exist in it only: it gets copies of the tensors outside, which remember them instead.
         builder.open(hoist=False)
         try:
-            arguments = [_copy(tensor, copies) for tensor in node.inputs[1:]]
+            arguments = [_copy(_own(tensor, predicate, which), copies) for tensor in node.inputs[1:]]
             self.results = [self._settled(i, t) for i, t in enumerate(self.lowering.run(graph, arguments))]
         finally:
             self.nodes = builder.close()
@@ -88,6 +119,11 @@ class _Branch:
         if result.missing or is_absent(result):
             return result
         try:
+            if result.alternatives is not None:
+                raise CannotLower(
+                    "three branches or more keep tensors of different shapes for their gradients; two branches may, "
+                    "and any number of branches that keep equal shapes"
+                )
             if result.tensor_list is not None:
                 self.lengths[index] = result.tensor_list
                 result = lists.stack(self.lowering, result.tensor_list)
@@ -133,6 +169,14 @@ class _Branch:
         return value
 
 
+def _own(tensor: Tensor, predicate: ir.Value, which: int) -> Tensor:
+    """What this branch kept, of what either branch of the same If did."""
+    if tensor.alternatives is None or tensor.alternatives[0] is not predicate:
+        return tensor
+    _, then, otherwise = tensor.alternatives
+    return otherwise if which else then
+
+
 def _copy(tensor: Tensor, copies: dict[int, Tensor]) -> Tensor:
     """The tensor, with its own memory of the values that hold it, and so everything that may be made of it."""
     if id(tensor) not in copies:
@@ -143,6 +187,7 @@ def _copy(tensor: Tensor, copies: dict[int, Tensor]) -> Tensor:
             dict(tensor.values),
             tensor.missing,
             induction=tensor.induction,
+            alternatives=tensor.alternatives,
         )
         copies[id(tensor)] = made
         if tensor.origin is not None:

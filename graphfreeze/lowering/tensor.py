@@ -72,6 +72,7 @@ class Tensor:
         induction: Set inside a loop's body where it is an affine function of the iteration.
         tensor_list: Set where it is a TensorList (a variant).
         narrow: Set where it is a broadcast of a tensor of the same rank: that tensor.
+        alternatives: Of what either branch of an If keeps for its gradient: the predicate, and what each keeps.
         parts: Of complex numbers whose value is not known: the real and the imaginary parts.
     """
 
@@ -85,6 +86,7 @@ class Tensor:
     tensor_list: TensorList | None = None
     narrow: Tensor | None = None
     parts: tuple[Tensor, Tensor] | None = None
+    alternatives: tuple[ir.Value, Tensor, Tensor] | None = None
 
     @property
     def rank(self) -> int:

@@ -6,15 +6,15 @@ TensorFlow and in ONNX, so that gradients can be compared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 
-from graphfreeze.errors import UnsupportedError
 from graphfreeze.training.graph import Edge, Graph, NamedGraph, Operation
 from graphfreeze.training.operations import add_constant, add_operation
 
@@ -30,6 +30,7 @@ _STATELESS = {
     "RandomUniformInt": "StatelessRandomUniformIntV2",
 }
 _PHILOX = 1
+_ITERATION = 1 << 20  # further apart than a graph has operations
 _NARROW = (tf.float16, tf.bfloat16)
 
 
@@ -55,9 +56,6 @@ def draw_by_seed(seed: int, graphs: Sequence[NamedGraph], once_more: Callable[[]
         seed: Where the seed starts.
         graphs: The graphs of the step that may draw.
         once_more: Makes the first graph once more, for TensorFlow's side.
-
-    Raises:
-        UnsupportedError: Noise is drawn in a loop or a branch.
     """
     draws = [draws_without_seed(graph) for graph in graphs]
     if not any(draws):
@@ -71,20 +69,8 @@ def draw_by_seed(seed: int, graphs: Sequence[NamedGraph], once_more: Callable[[]
 
 
 def draws_without_seed(named: NamedGraph) -> list[str]:
-    """The names of the operations that draw from TensorFlow's hidden state.
-
-    Raises:
-        UnsupportedError: One of them does so in a loop or a branch.
-    """
-    found = [operation.name for operation in named.graph.operations if operation.type in _STATELESS]
-    every = [operation.name for operation in named.graph.walk() if operation.type in _STATELESS]
-    inside = [name for name in every if name not in found]
-    if inside:
-        raise UnsupportedError(
-            f"the operation {inside[0]!r} draws random numbers inside of a loop or a branch, from a state that only "
-            "TensorFlow knows; draw them before it, or by a seed (keras.random.SeedGenerator, tf.random.stateless_*)"
-        )
-    return found
+    """The names of the operations that draw from TensorFlow's hidden state."""
+    return [operation.name for operation in named.graph.walk() if operation.type in _STATELESS]
 
 
 def seed_noise(named: NamedGraph, variable: Any) -> None:
@@ -96,20 +82,36 @@ def seed_noise(named: NamedGraph, variable: Any) -> None:
     """
     graph = named.graph
     seed = Edge(NOISE_SEED, variable.dtype, tuple(variable.shape))
-    operations, graph.operations = graph.operations, []
-    count = 0
-    for operation in operations:
-        if operation.type not in _STATELESS:
-            graph.operations.append(operation)
-            continue
-        _draw_by_seed(graph, operation, seed, count)
-        count += 1
+    _seed_graph(graph, seed, count())
     one = add_constant(graph, np.array([0, 1], np.int64), f"{NOISE_SEED}/step")
     (advanced,) = add_operation(graph, "AddV2", f"{NOISE_SEED}/advanced", [seed, one], {"T": _type(tf.int64)})
     graph.inputs.append(seed)
     graph.outputs.append(advanced)
     named.inputs.append(NOISE_SEED)
     named.outputs.append(f"new/{NOISE_SEED}")
+
+
+def _seed_graph(graph: Graph, seed: Edge, numbers: Iterator[int]) -> None:
+    """Let all operations of a graph, and of the bodies in it, draw from a seed."""
+    operations, graph.operations = graph.operations, []
+    for operation in operations:
+        if operation.type in _STATELESS:
+            _draw_by_seed(graph, operation, seed, next(numbers))
+            continue
+        graph.operations.append(operation)
+        if not any(inner.type in _STATELESS for body in operation.bodies.values() for inner in body.walk()):
+            continue
+        operation.inputs.append(seed)
+        for name, body in operation.bodies.items():
+            inner_seed = Edge(NOISE_SEED, seed.dtype, seed.shape)
+            body.inputs.append(inner_seed)
+            _seed_graph(body, inner_seed, numbers)
+            if name == "body":
+                # Each iteration draws other numbers than all others, and than the operations outside.
+                step = add_constant(body, np.array([_ITERATION, 0], np.int64), f"{operation.name}/iteration")
+                types = {"T": _type(tf.int64)}
+                body.outputs += add_operation(body, "AddV2", f"{operation.name}/seed", [inner_seed, step], types)
+                operation.outputs.append(Edge(operation.name, seed.dtype, seed.shape, operation))
 
 
 def _draw_by_seed(graph: Graph, operation: Operation, seed: Edge, number: int) -> None:

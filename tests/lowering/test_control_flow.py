@@ -261,3 +261,45 @@ def test_a_branch_in_a_loop_reads_a_part_of_a_list() -> None:
         return tf.while_loop(lambda i, a: i < 3, body, (0, x[:, 0]))[1]
 
     check(lambda x: [function(x)], SERIES, tolerance={"float32": 5e-6})
+
+
+def _switched(x: Any) -> Any:
+    """Branches that keep different things for their gradients."""
+    number = tf.cast(tf.reduce_sum(tf.cast(x > 0.0, tf.int32)) % 4, tf.int32)
+    weights = tf.reshape(tf.range(6, dtype=x.dtype) / 7, [3, 2])
+    branches = [lambda: tf.sin(x) @ weights, lambda: x[:, :2] * x[0, 1], lambda: x[:, 1:] ** 2 + tf.exp(x[0, :1])]
+    return tf.switch_case(number, branches)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_branches_that_a_number_chooses(seed: int) -> None:
+    check(_switched, X, seed=seed, tolerance={"float32": 1e-5})
+
+
+def test_branches_that_a_number_chooses_have_a_gradient_where_they_keep_equal_shapes() -> None:
+    def function(x: Any) -> Any:
+        number = tf.cast(tf.reduce_sum(tf.cast(x > 0.0, tf.int32)) % 4, tf.int32)
+        return tf.switch_case(number, [lambda: tf.tanh(x), lambda: tf.exp(x), lambda: tf.sigmoid(x)])
+
+    for seed in range(4):
+        check(gradients(function), X, seed=seed, tolerance={"float32": 1e-5})
+    with pytest.raises(UnsupportedOperationError, match="three branches or more keep tensors of different shapes"):
+        check(gradients(_switched), X)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_branches_that_keep_tensors_of_different_shapes(seed: int) -> None:
+    def choose(x: Any) -> Any:
+        return tf.cond(tf.reduce_sum(x) > 0.0, lambda: tf.tanh(x) + x[0], lambda: x * tf.sin(x[0, 1]) * x[:, :1])
+
+    check(gradients(choose), X, seed=seed)
+
+
+def test_a_loop_takes_rows_by_its_counter() -> None:
+    def function(x: Any) -> Any:
+        rows = tf.transpose(x[:2])
+        return tf.while_loop(
+            lambda i, a: i < 3, lambda i, a: (i + 1, tf.sin(a) * rows[i, 1] + rows[-i - 1, 0]), (0, x)
+        )[1]
+
+    check(gradients(function), X)

@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-import pytest
 import tensorflow as tf
 
 import graphfreeze
 from graphfreeze import Selection, Trainer
 from graphfreeze.artifact import read_artifact
 from graphfreeze.checks.interpreter import Interpreter
-from graphfreeze.errors import UnsupportedError
 from graphfreeze.lowering.model import Lowerer
 from graphfreeze.runtime.device import choose_device
 from graphfreeze.training.functionalise import functionalise
@@ -84,14 +82,27 @@ def test_the_numbers_have_the_distribution_and_are_tensorflows_for_the_seed() ->
     assert not np.array_equal(uniform, draw(1)[0])
 
 
-def test_noise_in_a_loop_is_refused_by_name() -> None:
-    def loop(x: Any) -> Any:
-        return tf.while_loop(lambda i, a: i < 3, lambda i, a: (i + 1, a + tf.random.normal([4])), (0, x))[1]
+def test_noise_in_loops_and_branches_is_another_in_each_iteration() -> None:
+    def loop(x: Any) -> list[Any]:
+        def body(i: Any, rows: Any, total: Any) -> Any:
+            drawn = tf.random.normal([4])
+            more = tf.cond(tf.reduce_sum(total) > 1e9, lambda: drawn, lambda: tf.random.uniform([4]))
+            return i + 1, rows.write(i, tf.concat([drawn, more], 0)), total + drawn
 
-    with pytest.raises(
-        UnsupportedError, match="'while/random_normal/RandomStandardNormal' draws random numbers inside"
-    ):
-        draws_without_seed(traced(loop))
+        _, rows, total = tf.while_loop(lambda i, *_: i < 3, body, (0, tf.TensorArray(tf.float32, 3), x[0]))
+        return [rows.stack(), total, tf.random.normal([4])]
+
+    named = traced(loop)
+    assert len(draws_without_seed(named)) == 3
+    seed_noise(named, tf.Variable([7, 0], dtype=tf.int64))
+    feeds = {"x": np.zeros((2, 4), np.float32), NOISE_SEED: np.array([7, 5], np.int64)}
+    run = session(ir.to_proto(Lowerer().lower(named, "test")))
+    ours = run.run(None, {i.name: feeds[i.name] for i in run.get_inputs()})
+    theirs = Interpreter(named.graph)([tf.constant(feeds[name]) for name in named.inputs])
+    for mine, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, expected.numpy(), rtol=1e-5, atol=1e-5)
+    drawn = np.concatenate([ours[0].ravel(), ours[2]])
+    assert len(np.unique(drawn)) == drawn.size
 
 
 class Noisy(tf.Module):

@@ -7,7 +7,6 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from graphfreeze.lowering.convolution_geometry import image_dims, times
 from graphfreeze.lowering.rule import IMAGES, PLAIN, Node, rule
 from graphfreeze.lowering.tensor import Dim
 
@@ -73,13 +72,19 @@ def _axes(node: Node) -> ir.Value:
 
 def _count(node: Node) -> Dim:
     """The number of elements of a channel."""
-    batch, _, spatial = image_dims(node, node.outputs[0])
-    return times(batch, prod(spatial))
+    batch, _, *spatial = _dims(node)
+    return tuple(prod(sizes) for sizes in zip(batch, *spatial, strict=True))
+
+
+def _dims(node: Node) -> list[Dim]:
+    """The dimensions, channels second. Keras 2 normalizes layers with the batch among the channels."""
+    output = node.outputs[0]
+    return [output.dim(axis) for axis in node.image_layout.permutation(output.rank)]
 
 
 def _per_channel(node: Node, vector: ir.Value) -> ir.Value:
     rank = node.outputs[0].rank
-    return node.reshape(vector, [1, image_dims(node, node.outputs[0])[1], *[1] * (rank - 2)])
+    return node.reshape(vector, [1, _dims(node)[1], *[1] * (rank - 2)])
 
 
 def _reciprocal_deviation(node: Node, variance: ir.Value) -> ir.Value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import tensorflow as tf
 
 from graphfreeze.lowering.branches import absent, lower_branches
 from graphfreeze.lowering.conditional_loop import lower_conditional
@@ -12,7 +13,7 @@ from graphfreeze.lowering.counted_loop import lower_counted
 from graphfreeze.lowering.loop_variables import counters, invariants, trip_count
 from graphfreeze.lowering.rule import CannotLower, Node, special
 from graphfreeze.lowering.tensor import Tensor
-from graphfreeze.training.graph import Graph
+from graphfreeze.training.graph import Edge, Graph, Operation
 
 
 @special("While", "StatelessWhile")
@@ -57,16 +58,44 @@ def _truth(predicate: Tensor) -> bool | None:
 
 @special("Case", "StatelessCase")
 def _case(node: Node) -> list[Tensor]:
-    """The branch that is taken; its index must be known."""
+    """The branch that is taken: one If after another where its index is computed."""
     index = node.inputs[0]
     if index.missing:
         return node.lowering.missing(node.operation, index.missing)
-    if index.constant is None:
-        raise CannotLower("which of its branches is taken is known only at run time; a known index is covered")
     branches: Sequence[Graph] = list(node.operation.bodies.values())
-    number = int(index.constant)
+    if index.constant is None and len(branches) > 1:
+        return _chain(node, branches)
+    number = int(index.constant) if index.constant is not None else 0
     chosen = branches[number if 0 <= number < len(branches) else -1]
     return node.lowering.run(chosen, node.inputs[1:])
+
+
+def _chain(node: Node, branches: Sequence[Graph]) -> list[Tensor]:
+    """One If after another, each of which takes a branch or leaves it to the next; the last branch is for all else."""
+    number = node.value(node.inputs[0])
+    flags = [
+        node.lowering.tensor(node.emit("Equal", number, np.array(k, np.int32)), np.bool_, [])
+        for k in range(len(branches) - 1)
+    ]
+    otherwise = branches[-1]
+    for branch in reversed(branches[1:-1]):
+        inputs = [Edge(edge.name, edge.dtype, edge.shape) for edge in otherwise.inputs]
+        flag = Edge("taken", tf.bool, ())
+        given = inputs[: len(branch.inputs)]
+        operation = Operation("If", node.operation.name, [flag, *inputs])
+        then = Graph([*branch.inputs, *_unused(inputs[len(given) :])], branch.operations, branch.outputs)
+        operation.bodies = {"then_branch": then, "else_branch": otherwise}
+        operation.outputs = [Edge(e.name, e.dtype, e.shape, operation) for e in node.operation.outputs]
+        otherwise = Graph([*inputs, flag], [operation], list(operation.outputs))
+    first, arguments = branches[0], node.inputs[1:]
+    extra = [Edge("taken", tf.bool, ()) for _ in flags[1:]]
+    then = Graph([*first.inputs, *extra], first.operations, first.outputs)
+    chained = Node(node.lowering, node.operation, [flags[0], *arguments, *reversed(flags[1:])], node.outputs)
+    return lower_branches(chained, node.value(flags[0]), then, otherwise)
+
+
+def _unused(edges: Sequence[Edge]) -> list[Edge]:
+    return [Edge(edge.name, edge.dtype, edge.shape) for edge in edges]
 
 
 @special("OptionalNone")

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from graphfreeze.lowering.layouts import place, stored_layout
 from graphfreeze.lowering.rule import PLAIN, UNUSED, CannotLower, Node, rule
+from graphfreeze.lowering.rules.comparison import emit_where
 from graphfreeze.lowering.slices import Span, emit_slice
 from graphfreeze.lowering.tensor import Dim, Tensor
 from graphfreeze.lowering.windows import Window, find_window
@@ -137,7 +138,7 @@ def strided_slice_grad(node: Node) -> Tensor:
         return _in_window(node, window)
     index = _parse(node, node.inputs[1:4], output.dims)
     if index.unknown:
-        raise CannotLower("an index that is computed at run time; constant indices are covered")
+        return _at_numbers(node, index)
     # The work is done in the layout that dy is stored in, where the slice left all axes in place.
     layout = stored_layout(dy) if not index.removed and not any(index.made) else PLAIN
     order = layout.permutation(output.rank)
@@ -158,6 +159,26 @@ def strided_slice_grad(node: Node) -> Tensor:
     if any(any(dim) for dim in (*before, *after)):
         value = node.emit("Pad", value, node.vector([*before, *after]))
     return place(node, output, value, order)
+
+
+def _at_numbers(node: Node, index: _Index) -> Tensor:
+    """dy where numbers say that are known only at run time: their axes are compared with all positions."""
+    output, dy = node.outputs[0], node.inputs[4]
+    if any(not span.is_whole(output.dim(axis)) for axis, span in index.spans.items()) or any(index.made):
+        raise CannotLower("an index that is computed at run time beside a range; beside whole axes it is covered")
+    one = (1,) * len(node.lowering.samples)
+    value = node.reshape(node.value(dy), [one if a in index.removed else d for a, d in enumerate(output.dims)])
+    for axis, position in index.unknown.items():
+        size = output.shape[axis]
+        if size is None:
+            raise CannotLower("an index into the batch that is computed at run time; constant indices are covered")
+        number = node.cast(node.emit("Gather", node.value(node.inputs[1]), np.array([position]), axis=0), np.int64)
+        number = node.emit("Mod", number, np.array([size], np.int64), fmod=0)
+        hit = node.emit("Equal", np.arange(size, dtype=np.int64), number)
+        hit = node.reshape(hit, [size if a == axis else 1 for a in range(output.rank)])
+        value = emit_where(node, hit, value, node.lowering.builder.constant(node.scalar(0)))
+    output.values[PLAIN] = value
+    return output
 
 
 def _in_window(node: Node, window: Window) -> Tensor:
