@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -29,6 +30,7 @@ class Case:
         batch_size: How many examples.
         steps: Whether single optimizer steps are compared too.
         tracks: What the row is about: a class or function of Keras, by its name there.
+        save: Writes the SavedModel of what `make` built, where that is no model of Keras 3.
     """
 
     group: str
@@ -40,6 +42,7 @@ class Case:
     batch_size: int = 4
     steps: bool = False
     tracks: str | None = None
+    save: Callable[[Any, Path], None] | None = None
 
     @property
     def key(self) -> str:

@@ -18,7 +18,8 @@ _INTRODUCTION = """# Coverage
 What converts, and how close it comes to TensorFlow. `tools/coverage` writes this page: each model is exported by
 `graphfreeze export`, its training endpoint is traced with a loss and an optimizer, lowered, written and run on
 onnxruntime (CPU, float32) on one random batch. Layers, activations and losses sit behind a Dense layer, so that a
-gradient has to pass through them.
+gradient has to pass through them. Models of Keras 2 are saved by tf_keras and train in its training mode, modules are
+saved by TensorFlow; there, noise without a seed is drawn by the step's own in TensorFlow too.
 
 - operations: of TensorFlow in the training step; nodes: of train_step.onnx; both with the bodies of loops.
 - loss: its relative error. gradient: the largest relative error of a gradient in the Euclidean norm, without

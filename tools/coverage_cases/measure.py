@@ -146,7 +146,8 @@ class Workspace:
         if case.make not in self._exported:
             keras.utils.set_random_seed(SEED)
             directory = Path(tempfile.mkdtemp(dir=self.directory))
-            write_endpoints(case.make(), directory)
+            save = case.save or write_endpoints
+            save(case.make(), directory)
             self._exported[case.make] = directory
         return self._exported[case.make]
 
