@@ -56,10 +56,15 @@ def keep_trained_slices(named: NamedGraph, sliced: Mapping[str, Sliced]) -> None
 
 def _replace_reads(graph: Graph, variables: Mapping[int, SlicedVariable]) -> None:
     """Let every operation of the graph read the parts of a variable, or what they are put together to."""
+    variables = dict(variables)
     renamed: dict[int, Edge] = {}
     for operation in graph.operations:
         operation.inputs = [renamed.get(id(edge), edge) for edge in operation.inputs]
         variable = variables.get(id(operation.inputs[0])) if operation.inputs else None
+        if variable is not None and operation.type in ("Cast", "Identity"):
+            is_same = operation.type == "Identity"
+            variables[id(operation.outputs[0])] = variable if is_same else variable.converted(operation)
+            continue
         instead = None if variable is None else variable.replace(operation)
         if instead is not None:
             renamed[id(operation.outputs[0])] = instead

@@ -86,7 +86,7 @@ class SlicedGradient:
         shape = _sizes(edge)
         inputs: list[Edge] = []
         for given in operation.inputs:
-            if operation.type in _SAME_SHAPE:
+            if operation.type in _SAME_SHAPE or all(_is_single(e) for e in operation.inputs if e is not given):
                 given.shape = shape
             sizes = given.shape
             if sizes is None:
@@ -177,7 +177,7 @@ class SlicedGradient:
         if axis != 0 or indices.shape is None:
             return None
         shape, count = _sizes(edge), len(self._indices)
-        position = self._variable.position(indices)
+        position = self._variable.positions.of(indices)
         end = place.constant(np.int32(-1), operation.name)
         deep = (*indices.shape, 1)
         position = place.emit("ExpandDims", operation.name, [position, end], deep, T=tf.int32, Tdim=tf.int32)
@@ -244,6 +244,11 @@ def _sizes(edge: Edge) -> tuple[int, ...]:
     if edge.shape is None or None in edge.shape:
         return ()
     return tuple(size for size in edge.shape if size is not None)
+
+
+def _is_single(edge: Edge) -> bool:
+    """Whether it has one element: whatever it is combined with has the shape of the result."""
+    return edge.shape is not None and all(size == 1 for size in edge.shape)
 
 
 def _same_elements(edge: Edge, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -33,6 +33,7 @@ class SlicedVariable:
 
     Attributes:
         state: The input that replaces it.
+        positions: Where each slice is kept.
         put_together: The whole variable, once something has read it.
     """
 
@@ -51,16 +52,16 @@ class SlicedVariable:
         self.shape: tuple[int, ...] = tuple(size or 0 for size in whole.shape)
         self.state = Edge(whole.name, whole.dtype, slices.shape(self.shape))
         self._value = frozen_value
-        self._insertions = insertions
+        self.positions = Positions(name, slices, insertions)
         self.put_together: Edge | None = None
+        self._insertions = insertions
         self._tables: dict[str, Edge] = {}
-        self._positions: dict[int, Edge] = {}
 
     # -- reading
 
     def replace(self, operation: Operation) -> Edge | None:
-        """What an operation that reads the variable may be replaced by; None where it is to read the whole."""
-        if operation.type != "GatherV2" or operation.inputs[0] is not self.whole:
+        """What may stand for an operation whose first input is the variable; None where it is to read the whole."""
+        if operation.type != "GatherV2":
             return None
         axis = constant_of(operation.inputs[2])
         batch = operation.attributes.get("batch_dims")
@@ -90,7 +91,7 @@ class SlicedVariable:
 
     def _look_up(self, operation: Operation, indices: Edge, place: Place) -> Edge:
         name, axis = operation.name, self.slices.axis
-        position = self.position(indices)
+        position = self.positions.of(indices)
         # A slice that is not in the state is taken from the table; what is gathered for it meanwhile does not matter.
         last = place.constant(np.int32(len(self.slices) - 1), name)
         near = place.emit("Minimum", name, [position, last], indices.shape, T=tf.int32)
@@ -103,19 +104,14 @@ class SlicedVariable:
             trains = place.emit("ExpandDims", name, [trains, end], shape, T=tf.bool, Tdim=tf.int32)
         return place.emit("SelectV2", name, [trains, picked, fixed], picked.shape, T=self.whole.dtype)
 
-    def position(self, indices: Edge) -> Edge:
-        """Where each of these slices is kept: its number among the trained ones, or how many these are."""
-        key = id(indices)
-        if key not in self._positions:
-            producer = indices.producer
-            place = self._insertions.first() if producer is None else self._insertions.behind(producer)
-            name = f"{self.name}/position"
-            if "position" not in self._tables:
-                places = np.full(self.slices.size, len(self.slices), np.int32)
-                places[self.slices.indices] = np.arange(len(self.slices))
-                self._tables["position"] = self._insertions.first().constant(places, name)
-            self._positions[key] = place.gather(self._tables["position"], indices, 0, name)
-        return self._positions[key]
+    def converted(self, operation: Operation) -> SlicedVariable:
+        """The variable in another dtype: what a Cast makes of it, in two parts as well."""
+        whole = Edge(operation.name, operation.outputs[0].dtype, self.shape)
+        value = self._value.astype(whole.dtype.as_numpy_dtype)
+        made = SlicedVariable(self.name, whole, self.slices, value, self._insertions)
+        made.state = self._insertions.first().again(operation, [self.state], self.state.shape)
+        made.positions = self.positions
+        return made
 
     # -- the constant part
 
@@ -151,3 +147,33 @@ class SlicedVariable:
         blocks = iter(place.split(trained, [stop - start for trains, start, stop in runs if trains], axis, name))
         constants = iter(frozen)
         return place.concat([next(blocks if trains else constants) for trains, _, _ in runs], axis, whole, name)
+
+
+class Positions:
+    """Looks up where slices are kept.
+
+    Args:
+        name: The variable's name.
+        slices: Which slices train.
+        insertions: Where new operations go.
+    """
+
+    def __init__(self, name: str, slices: TrainedSlices, insertions: Insertions) -> None:
+        self._name = f"{name}/position"
+        self._slices = slices
+        self._insertions = insertions
+        self._table: Edge | None = None
+        self._found: dict[int, Edge] = {}
+
+    def of(self, indices: Edge) -> Edge:
+        """For each index the slice's number among the trained ones, or how many these are (int32)."""
+        key = id(indices)
+        if key not in self._found:
+            if self._table is None:
+                places = np.full(self._slices.size, len(self._slices), np.int32)
+                places[self._slices.indices] = np.arange(len(self._slices))
+                self._table = self._insertions.first().constant(places, self._name)
+            producer = indices.producer
+            place = self._insertions.first() if producer is None else self._insertions.behind(producer)
+            self._found[key] = place.gather(self._table, indices, 0, self._name)
+        return self._found[key]
