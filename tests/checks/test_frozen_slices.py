@@ -363,14 +363,20 @@ def test_a_large_table_costs_what_its_trained_rows_cost(tmp_path: Path) -> None:
     mask = np.ones((size, width), np.bool_)
     mask[rows] = False
     np.save(tmp_path / "mask.npy", mask)
+    # Rows of both kinds, some of them twice.
+    words = np.concatenate([rows[:20], rows[:8], np.arange(20)]).reshape(8, 6).astype(np.int32)
+    np.savez(tmp_path / "data.npz", x=words, y=np.arange(8) % 3)
     report = graphfreeze.rewrite(
         tmp_path / "model",
         tmp_path / "out",
         [Selection("freeze", f"table/embeddings @ {tmp_path / 'mask.npy'}")],
         loss=LOSS,
         optimizer="adam",
+        data=tmp_path / "data.npz",
     )
     assert all(check["passed"] for check in report["checks"])
+    moved = {p["name"]: p["moved"] for p in report["checks"][-1]["evidence"]["parameters"]}
+    assert moved["table/embeddings"] == 20 * width
     trainer = Trainer(tmp_path / "out", device="cpu")
     state = trainer.state_dict()
     table = [name for name in state if name.endswith("table/embeddings") or "table/embeddings/" in name]
