@@ -26,7 +26,7 @@ FAMILIES: dict[str, tuple[str, int]] = {
     "densenet": ("DenseNet121", 64),
     "nasnet": ("NASNetMobile", 64),
     "vgg19": ("VGG19", 64),
-    "inception_resnet_v2": ("InceptionResNetV2", 75),
+    "inception_resnet_v2": ("InceptionResNetV2", 139),
 }
 """The modules of keras.applications: the class to convert, and the width of its images."""
 
