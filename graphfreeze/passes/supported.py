@@ -164,4 +164,10 @@ def _can_be_masked(body: Body, flow: Flow, use: Use) -> bool:
     """Whether a node writes variables that are all known in a known way."""
     node = body.nodes[use.node]
     update = update_of(node) if use.kind is UseKind.WRITE else None
-    return update is not None and all(body.tensor(node.input[position]) in flow.handles for position in update.handles)
+    if update is None or any(body.tensor(node.input[position]) not in flow.handles for position in update.handles):
+        return False
+    # Anywhere else it may take the value of a reference, but no handle.
+    values = {other.variable for other in flow.uses if other.kind is UseKind.VALUE and other.node == use.node}
+    others = [text for k, text in enumerate(node.input) if not text.startswith("^") and k not in update.handles]
+    taken = {flow.handles[tensor] for text in others if (tensor := body.tensor(text)) in flow.handles}
+    return taken <= values

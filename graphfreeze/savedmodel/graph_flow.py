@@ -95,6 +95,9 @@ def _trace_references(body: Body, references: Mapping[str, int], flow: Flow) -> 
     known = dict(references)
     pending = list(known)
     taken: dict[int, set[int]] = {}
+    # Here, what saves counts too.
+    inputs = (text for node in body.nodes for text in node.input if not text.startswith("^"))
+    sources = {node_of(tensor) for tensor in (*inputs, *body.returned)} if known else set()
     while pending:
         tensor = pending.pop()
         variable = known[tensor]
@@ -111,18 +114,14 @@ def _trace_references(body: Body, references: Mapping[str, int], flow: Flow) -> 
                     pending.append(output)
             if node.op not in _FORWARDING | _HARMLESS and variable not in taken.setdefault(i, set()):
                 taken[i].add(variable)
-                flow.uses.append(_write(body, i, variable))
+                flow.uses.append(_write(body, i, variable, node.name in sources))
     return known
 
 
-def _write(body: Body, i: int, variable: int) -> Use:
+def _write(body: Body, i: int, variable: int, is_taken: bool) -> Use:
     update = update_of(body.nodes[i])
     if update is None:
         return Use(UseKind.OTHER, i, variable)
-    if update.kind is UpdateKind.APPLY and (body.output(i, "", 0) in body.consumers or _given_out(body, i)):
+    if update.kind is UpdateKind.APPLY and is_taken:
         return Use(UseKind.OTHER, i, variable, "its output is taken before frozen elements are put back")
     return Use(UseKind.WRITE, i, variable)
-
-
-def _given_out(body: Body, i: int) -> bool:
-    return body.output(i, "", 0) in body.returned

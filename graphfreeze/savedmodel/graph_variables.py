@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 
+from graphfreeze.errors import ModelReadError
 from graphfreeze.savedmodel.body import Body
 from graphfreeze.savedmodel.checkpoint import Checkpoint
 from graphfreeze.savedmodel.dtypes import dtype_name
@@ -26,7 +27,7 @@ REFERENCES = frozenset({"Variable", "VariableV2"})
 """Operations that yield a reference to a variable, and not a handle."""
 
 _HANDLE = "VarHandleOp"
-_ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"
+_ANONYMOUS = b"cd2c89b7-88b7-44c8-ad83-06c2a9158347"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def list_graph_variables(
     Returns:
         Position of the first node -> variable.
     """
-    groups: dict[tuple[str, ...], list[int]] = {}
+    groups: dict[tuple[str | bytes, ...], list[int]] = {}
     for i, node in enumerate(body.nodes):
         if node.op in REFERENCES or node.op == _HANDLE:
             groups.setdefault(_identity(node), []).append(i)
@@ -114,9 +115,9 @@ def list_graph_variables(
     return dict(sorted(found.items(), key=lambda item: item[1].variable.name))
 
 
-def _identity(node: Any) -> tuple[str, ...]:
+def _identity(node: Any) -> tuple[str | bytes, ...]:
     """What two nodes have in common that stand for one variable."""
-    container, shared = (node.attr[k].s.decode() if k in node.attr else "" for k in ("container", "shared_name"))
+    container, shared = (node.attr[k].s if k in node.attr else b"" for k in ("container", "shared_name"))
     if shared == _ANONYMOUS or (not shared and node.op != _HANDLE):
         return (node.op, node.name)
     return (node.op if node.op == _HANDLE else "reference", container, shared, "shared")
@@ -171,5 +172,11 @@ def _source(body: Body, reference: str) -> Stored | None:
 def _strings(body: Body, reference: str) -> Iterator[str]:
     i = body.positions.get(node_of(reference))
     if i is not None and body.nodes[i].op == "Const":
-        for value in tf.make_ndarray(body.nodes[i].attr["value"].tensor).reshape(-1):
-            yield value.decode()
+        try:
+            values = tf.make_ndarray(body.nodes[i].attr["value"].tensor).reshape(-1)
+            yield from [value.decode() for value in values]
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ModelReadError(
+                f"The SavedModel is corrupt: {body.nodes[i].name!r} should name what is restored, and cannot be read. "
+                "Export the model again."
+            ) from error

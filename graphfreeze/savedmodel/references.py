@@ -48,10 +48,14 @@ def check_operations(graph: Any, directory: Path) -> None:
             continue
         given = sum(not reference.startswith("^") for reference in node.input)
         typed = node.op not in _VARIABLES or ("dtype" in node.attr and node.attr["dtype"].type)
+        typed = typed and all(
+            attribute.name in node.attr or attribute.type != "type" or attribute.HasField("default_value")
+            for attribute in definition.attr
+        )
         if given != len(definition.input_arg) or not typed:
             raise ModelReadError(
                 f"{directory / 'saved_model.pb'} is corrupt: node {node.name!r} has {given} inputs and is no whole "
-                f"{node.op}, which has {len(definition.input_arg)} and a type. Export the model again."
+                f"{node.op}, which has {len(definition.input_arg)} and its types. Export the model again."
             )
 
 
