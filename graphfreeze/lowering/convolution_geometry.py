@@ -16,7 +16,7 @@ import onnx_ir as ir
 from graphfreeze.lowering.rule import CannotLower, Node
 from graphfreeze.lowering.tensor import Dim, Layout, Tensor
 
-__all__ = ["Window", "crop", "image_dims", "operation_window", "place_taps", "slice_taps", "times"]
+__all__ = ["Sizes", "Window", "crop", "image_dims", "operation_window", "place_taps", "slice_taps", "times"]
 
 Sizes = tuple[int, ...]
 

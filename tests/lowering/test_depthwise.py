@@ -20,6 +20,12 @@ CASES = [
     ((4, 4), (2, 2), 3, 1),
     ((3, 3), (3, 3), 1, 2),
     ((12, 11), (3, 3), 1, 1),
+    # so few positions that the taps are summed with the channels last
+    ((2, 2), (2, 2), 1, 1),
+    ((3, 3), (3, 3), 1, 1),
+    ((4, 3), (3, 3), 2, 1),
+    ((5, 5), (5, 5), 2, 1),
+    ((4, 4), (3, 2), 1, 1),
 ]
 CHANNELS = 3
 
@@ -45,7 +51,8 @@ def test_depthwise_convolutions_with_gradients(padding: str) -> None:
     check(function, arguments)
 
 
-def test_dilated_depthwise_convolution_by_definition() -> None:
+@pytest.mark.parametrize(("size", "multiplier"), [((7, 8), 2), ((4, 4), 1), ((16, 17), 1)])
+def test_dilated_depthwise_convolution_by_definition(size: tuple[int, int], multiplier: int) -> None:
     def operation(x: Any, w: Any) -> Any:
         return tf.raw_ops.DepthwiseConv2dNative(
             input=x, filter=w, strides=[1, 1, 1, 1], padding="VALID", dilations=[1, 2, 3, 1]
@@ -65,5 +72,5 @@ def test_dilated_depthwise_convolution_by_definition() -> None:
 
         return function
 
-    arguments = {"x": Argument((None, 7, 8, 3)), "w": Argument((2, 2, 3, 2))}
+    arguments = {"x": Argument((None, *size, 3)), "w": Argument((2, 2, 3, multiplier))}
     check(with_gradients(operation), arguments, reference=with_gradients(definition))
