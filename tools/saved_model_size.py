@@ -14,12 +14,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from tools.bench_cases.document import document
+from tools.bench_cases.machine import load
+from tools.bench_cases.results import SizeRow, read_results, write_results
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
+_DOCS = Path(__file__).resolve().parent.parent / "docs"
 COLUMNS = 16384
 SELECTORS = {"256 columns of each": "layer_*/kernel[:, :256]", "half of each": "layer_*/kernel[:, :8192]"}
 
@@ -92,11 +98,12 @@ def copy(source: Path, target: Path) -> float:
 
 
 def main() -> None:
-    """Make the model, measure, and print a table."""
+    """Make the model, measure, and write docs/benchmarks.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variables", type=int, default=8, help="how many variables the model has")
     parser.add_argument("--rows", type=int, default=8192, help="the rows of each, of 64 KiB")
     parser.add_argument("--directory", type=Path, help="where there is room for three copies of the model")
+    parser.add_argument("--dry-run", action="store_true", help="leave docs/benchmarks.md as it is")
     parser.add_argument("--step", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
@@ -111,23 +118,43 @@ def main() -> None:
             )
         return
     with tempfile.TemporaryDirectory(dir=options.directory) as name:
-        model, out = Path(name) / "model", Path(name) / "out"
-        in_process("--step", "make", str(model), str(options.variables), str(options.rows))
-        largest = options.rows * COLUMNS * 4 / 2**20
-        print(f"{options.variables} variables of {largest:.0f} MB, {os.cpu_count()} processors\n")
-        print(
-            "| | s | of cp -r | start-up s | MB beyond start-up and largest variable |\n| --- | --- | --- | --- | --- |"
-        )
-        seconds = min(copy(model, Path(name) / "copy") for _ in range(3))
-        print(f"| `cp -r` | {seconds:.1f} | 1 | | |")
-        for label, selector in SELECTORS.items():
-            for link in (False, True):
-                shutil.rmtree(out, ignore_errors=True)
-                found = in_process("--step", "rewrite", str(model), str(out), selector, *(["link"] if link else []))
-                beyond = found["MB"] - found["start-up MB"] - largest
-                ratio = found["seconds"] / seconds
-                cells = [f"{found['seconds']:.1f}", f"{ratio:.2f}", f"{found['start-up']:.1f}", f"{beyond:.0f}"]
-                print(f"| {label}{', `--link`' if link else ''} | {' | '.join(cells)} |", flush=True)
+        rows = measure(Path(name), options.variables, options.rows)
+    if options.dry_run:
+        return
+    results = read_results(_DOCS / "benchmarks.json")
+    results.size = rows
+    size = megabytes_of(options.rows)
+    results.size_note = (
+        f"{options.variables} variables of {size:.0f} MB, half of them read by products and half by gathers, rewritten "
+        f"with `--no-onnx --checks static`. {datetime.now(UTC):%Y-%m-%d}, load {load():.1f}, files in the page cache; "
+        "`cp -r` is the fastest of three. Start-up, importing TensorFlow, is told apart."
+    )
+    write_results(_DOCS / "benchmarks.json", results)
+    page = document(read_results(_DOCS / "benchmarks.json"))
+    (_DOCS / "benchmarks.md").write_text(page, encoding="utf-8")
+
+
+def measure(directory: Path, variables: int, rows: int) -> list[SizeRow]:
+    """Make the model, copy and rewrite it."""
+    model, out = directory / "model", directory / "out"
+    in_process("--step", "make", str(model), str(variables), str(rows))
+    copied = min(copy(model, directory / "copy") for _ in range(3))
+    found = [SizeRow("`cp -r`", copied, 1.0)]
+    for label, selector in SELECTORS.items():
+        for link in (False, True):
+            shutil.rmtree(out, ignore_errors=True)
+            step = in_process("--step", "rewrite", str(model), str(out), selector, *(["link"] if link else []))
+            beyond = step["MB"] - step["start-up MB"] - megabytes_of(rows)
+            name = f"rewrite, {label} frozen{', `--link`' if link else ''}"
+            row = SizeRow(name, step["seconds"], step["seconds"] / copied, step["start-up"], beyond)
+            found.append(row)
+            print(f"{row.label}: {row.seconds:.1f} s, {row.ratio:.2f} of cp -r, {beyond:.0f} MB beyond", flush=True)
+    return found
+
+
+def megabytes_of(rows: int) -> float:
+    """The size of one variable."""
+    return rows * COLUMNS * 4 / 2**20
 
 
 if __name__ == "__main__":
