@@ -26,7 +26,7 @@ HITS = st.lists(
     max_size=4,
 )
 CUTS = st.lists(st.tuples(st.integers(0, 3), POSITION, POSITION), min_size=1, max_size=3)
-FEW = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=20, suppress_health_check=list(HealthCheck))
 
 
 TENSORFLOW_1 = {"references": False, "resources": True}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -428,9 +429,12 @@ def test_the_prover_finds_every_defect(tmp_path: Path, resource: bool) -> None:
         with pytest.raises(graphfreeze.VerificationError):
             graphfreeze.verify(model, tmp_path / "out")
 
-    def original_input(nodes: dict[str, Any], taker: Any, position: int, replacement: str) -> None:
-        assert "graphfreeze" in taker.input[position]
-        taker.input[position] = replacement
+    def original_input(taker: str, position: int, replacement: str, nodes: dict[str, Any], graph: Any) -> None:
+        assert "graphfreeze" in nodes[taker].input[position]
+        nodes[taker].input[position] = replacement
+
+    def wait_for_nothing(name: str, nodes: dict[str, Any], graph: Any) -> None:
+        nodes[name].input.pop()
 
     def consumers(nodes: dict[str, Any], ending: str) -> list[tuple[Any, int]]:
         return [
@@ -452,7 +456,7 @@ def test_the_prover_finds_every_defect(tmp_path: Path, resource: bool) -> None:
             for t in nodes[nodes[text].input[0].split(":")[0]].input
             if "/graphfreeze" not in t[1:] and t[:11] != "graphfreeze"
         )
-        fails(lambda nodes, graph, n=node.name, k=position, r=raw: original_input(nodes, nodes[n], k, r))
+        fails(partial(original_input, node.name, position, raw))
     for name, node in nodes.items():
         if name.startswith("graphfreeze") and node.op == "Const" and node.attr["value"].tensor.tensor_content:
 
@@ -472,7 +476,7 @@ def test_the_prover_finds_every_defect(tmp_path: Path, resource: bool) -> None:
                             other.input[position] = f"^{update}"
 
             fails(wait_for_less)
-            fails(lambda nodes, graph, name=name: nodes[name].input.pop())
+            fails(partial(wait_for_nothing, name))
 
     def read_more(nodes: dict[str, Any], graph: Any) -> None:
         node = graph.node.add(name="leak", op="ReadVariableOp" if resource else "Identity")
