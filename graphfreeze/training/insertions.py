@@ -97,6 +97,12 @@ class Place:
             shape = (*source.shape[:axis], *indices.shape, *source.shape[axis + 1 :])
         return self.emit("GatherV2", name, [source, indices, self.constant(np.int32(axis), name)], shape, **types)
 
+    def transpose(self, source: Edge, permutation: Sequence[int], name: str) -> Edge:
+        """Transpose."""
+        shape = None if source.shape is None else tuple(source.shape[axis] for axis in permutation)
+        order = self.constant(np.array(permutation, np.int32), name)
+        return self.emit("Transpose", name, [source, order], shape, T=source.dtype, Tperm=tf.int32)
+
     def concat(self, pieces: list[Edge], axis: int, shape: tuple[int | None, ...] | None, name: str) -> Edge:
         """ConcatV2, or the only piece."""
         if len(pieces) == 1:

@@ -142,8 +142,16 @@ class SlicedVariable:
         runs = self.slices.runs
         if len(runs) > _MOST_RUNS:
             order = np.argsort(np.concatenate([self.slices.indices, self.slices.frozen])).astype(np.int32)
-            mixed = place.concat([trained, *frozen], axis, whole, name)
-            return place.gather(mixed, place.constant(order, name), axis, name)
+            parts, rank = [trained, *frozen], len(shape or ())
+            # Numbers are gathered one by one, rows by the row. Filters have their last axis first already.
+            turned = axis == rank - 1 and 1 < rank < 4
+            if turned:
+                parts = [place.transpose(part, [axis, *range(axis)], name) for part in parts]
+            at = 0 if turned else axis
+            mixed = place.gather(place.concat(parts, at, None, name), place.constant(order, name), at, name)
+            result = place.transpose(mixed, [*range(1, rank), 0], name) if turned else mixed
+            result.shape = whole
+            return result
         blocks = iter(place.split(trained, [stop - start for trains, start, stop in runs if trains], axis, name))
         constants = iter(frozen)
         return place.concat([next(blocks if trains else constants) for trains, _, _ in runs], axis, whole, name)

@@ -84,6 +84,8 @@ CASES: dict[str, Case] = {
     "product": Case(lambda w, x, m: x @ w, (5, 7), (5,), PRODUCT),
     "blended": Case(lambda w, x, m: x @ (m * w + (1 - m) * 0.5), (5, 7), (5,), PRODUCT),
     "selected": Case(lambda w, x, m: x @ tf.where(m == 1, w, np.full(w.shape, 0.5)), (5, 7), (5,), PRODUCT),
+    "wide product": Case(lambda w, x, m: x @ w, (3, 11), (3,), PRODUCT),
+    "wide scale": Case(lambda w, x, m: x * w, (2, 3, 11), (2, 3, 11)),
     "transposed": Case(lambda w, x, m: tf.matmul(x, w, transpose_b=True), (7, 5), (5,), PRODUCT),
     "sequences": Case(lambda w, x, m: tf.tensordot(x, w, 1), (5, 7), (4, 5), PRODUCT),
     "several axes": Case(lambda w, x, m: tf.tensordot(x, w, [[1, 2], [0, 1]]), (4, 5, 7), (4, 5), {2: "MatMul"}),
