@@ -19,6 +19,27 @@ def test_gather_with_gradients(dtype: str) -> None:
     check(gradients(function), {"x": Argument((3, 4, 5)), "i": Argument((None, 2), dtype)})
 
 
+def test_gather_of_many_columns_with_gradients() -> None:
+    order = np.random.default_rng(0).permutation(24)
+
+    def function(x: Any, y: Any, i: Any) -> list[Any]:
+        with tf.GradientTape() as tape:
+            tape.watch((x, y))
+            found = [
+                tf.gather(x, order, axis=1),
+                tf.gather(x, [*range(1, 24, 2), *range(0, 24, 2)], axis=-1),
+                tf.gather(y, i, axis=2),
+                tf.gather(y, order[:8], axis=2),
+            ]
+            total = sum(tf.reduce_sum(value * tf.stop_gradient(tf.sin(value))) for value in found)
+        return [*found, *tape.gradient(total, (x, y))]
+
+    check(
+        function,
+        {"x": Argument((None, 24)), "y": Argument((None, 3, 24)), "i": Argument((20,), "int32", high=24)},
+    )
+
+
 def test_gather_with_batch_axes() -> None:
     def function(x: Any, i: Any) -> list[Any]:
         return [
