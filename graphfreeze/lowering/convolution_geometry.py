@@ -162,7 +162,9 @@ def place_taps(node: Node, values: Sequence[ir.Value], window: Window, batch: Di
     """
     steps = list(zip(window.dilations, window.strides, strict=True))
     ends = [before + size for before, size in zip(window.before, window.size, strict=True)]
-    length = [-(-end // stride) for end, stride in zip(ends, window.strides, strict=True)]
+    # Up to the last tap of the last window: what no window meets is padded once, at the end.
+    axes = zip(ends, window.strides, window.extent, window.output, strict=True)
+    length = [min(-(-end // stride), (extent - 1) // stride + n) for end, stride, extent, n in axes]
     planes: dict[Sizes, ir.Value] = {}
     for tap, value in zip(window.taps, values, strict=True):
         residue = tuple(t * d % s for t, (d, s) in zip(tap, steps, strict=True))
