@@ -24,7 +24,9 @@ _METHOD = f"""\
 One step is: forward, sparse categorical cross-entropy from logits, gradients, Adam (onnxruntime-training: AdamW without
 decay, the only one it has), and the loss as a number. Each tool is a process of its own with that many threads, and
 they take turns of about 0.2 s: in each round every tool has its turn, so that noise of the machine hits all alike. The
-first step of a turn is not counted.
+first step of a turn is not counted. Where the load (below, at the times) is above the number of cores, times are too
+long, and processor times say most; the tools of a model were not all measured on the same day and load, but each beside
+{BASE}.
 
 - `tensorflow`: a `tf.function` with the SavedModel, a Keras loss and a Keras optimizer, fed with tensors.
 - `{BASE}`: `Trainer.step` on the same SavedModel; numpy arrays go in by copy.

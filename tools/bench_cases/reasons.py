@@ -33,8 +33,8 @@ REASONS: Mapping[str, str] = {
         "whose gradient is several passes."
     ),
     "transformer": (
-        "The gradients of the projections are a product for each example and a sum over the examples, where one "
-        "product over all would do; LayerNormalization and its gradient are traced as single operators. " + _UPDATE
+        "Products of matrices take half of the step. LayerNormalization and its gradient are traced as single "
+        "operators, and the table of 5000 tokens is updated as a whole, though its gradient has 512 rows. " + _UPDATE
     ),
     "bert_tiny": "The table of 30522 tokens takes half of the step: its gradient has 512 rows, its update all. "
     + _UPDATE,

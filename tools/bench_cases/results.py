@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -101,7 +102,7 @@ class Results:
 
     def note_reason(self, model: str, side: str, reason: str) -> None:
         """Keep why a side was not measured, and forget what it measured earlier."""
-        self.reasons.setdefault(model, {})[side] = " ".join(reason.split())[:300]
+        self.reasons.setdefault(model, {})[side] = textwrap.shorten(reason, 200, placeholder=" ...")
         for sides in self.steps.get(model, {}).values():
             sides.pop(side, None)
 
