@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import tensorflow as tf
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import fingerprint_pb2, saved_model_pb2
 from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 
 from graphfreeze.errors import OutputError
 from graphfreeze.passes.extend_checkpoint import extend_checkpoint
 from graphfreeze.passes.freeze_reads import RewrittenModel
-from graphfreeze.passes.size_budget import PROTOBUF_LIMIT, SizeBudget
+from graphfreeze.passes.serialise import serialise
 from graphfreeze.savedmodel.directory import check_files
 from graphfreeze.savedmodel.earlier import original_file
 from graphfreeze.savedmodel.files import TEXT_GRAPH, VARIABLES_PREFIX
@@ -51,8 +52,9 @@ def write(rewritten: RewrittenModel, directory: str | os.PathLike[str], *, link:
         if rewritten.stored:
             copy = _link_or_copy if link else shutil.copyfile
             extend_checkpoint(rewritten.original, rewritten.plan, rewritten.stored, target, copy)
-        # Its bytes are not kept in a variable either. Clearing a message does not free its memory.
-        (target / "saved_model.pb").write_bytes(_content(rewritten))
+        with (target / "saved_model.pb").open("wb") as file:
+            file.writelines(_content(rewritten))
+        # Clearing a message does not free its memory.
         rewritten.proto = saved_model_pb2.SavedModel()
         if rewritten.keras_metadata is not None:
             (target / KERAS_METADATA).write_bytes(rewritten.keras_metadata)
@@ -64,27 +66,15 @@ def write(rewritten: RewrittenModel, directory: str | os.PathLike[str], *, link:
         raise OutputError(f"{target} cannot be written: {str(error).splitlines()[0]}.") from error
 
 
-def _content(rewritten: RewrittenModel) -> bytes:
+def _content(rewritten: RewrittenModel) -> Iterable[bytes]:
     """The new `saved_model.pb`. Of several graphs, those that did not change keep their bytes."""
     original = original_file(rewritten.original.directory, "saved_model.pb")
+    pieces = serialise(rewritten.proto)
     if rewritten.changed is None or not original.is_file():
-        return _serialise(rewritten.proto)
-    _serialise(rewritten.proto)
+        return pieces
     graphs = rewritten.proto.meta_graphs
     changed = {i: graphs[i].SerializeToString(deterministic=True) for i in sorted(rewritten.changed)}
-    return join_graphs(original.read_bytes(), changed)
-
-
-def _serialise(proto: saved_model_pb2.SavedModel) -> bytes:
-    """The bytes of a SavedModel, the same ones in every process."""
-    budget = SizeBudget(0)
-    try:
-        content: bytes = proto.SerializeToString(deterministic=True)
-    except EncodeError:
-        budget.take(PROTOBUF_LIMIT + 1)
-        raise
-    budget.take(len(content))
-    return content
+    return [join_graphs(original.read_bytes(), changed)]
 
 
 def copy_files(source: Path, target: Path, *, variables: bool = True, link: bool = False) -> None:
