@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
+from graphfreeze.lowering.list_rows import repeated, resized_rows, row_at
 from graphfreeze.lowering.rule import CannotLower
-from graphfreeze.lowering.tensor import Dim, Induction, Tensor
+from graphfreeze.lowering.tensor import Tensor
 from graphfreeze.lowering.tensor_list import Change, ChangeKind, ItemShape, MustCarry, TensorList
 
 if TYPE_CHECKING:
@@ -21,10 +21,8 @@ __all__ = [
     "changed",
     "get_item",
     "item_shape",
-    "place",
     "pop_back",
     "push_back",
-    "repeated",
     "resize",
     "same_index",
     "set_item",
@@ -33,9 +31,6 @@ __all__ = [
     "unset_like",
     "with_stack",
 ]
-
-_LARGEST_CONSTANT = 4096  # elements; larger stacks of equal items are made at run time
-
 
 # -- what a list is made of
 
@@ -130,7 +125,7 @@ def get_item(lowering: Lowering, of: TensorList, index: Tensor, declared: Tensor
         item.values.update(lowering.tensor(found, current.dtype, item.dims).values)
         return item
     if current.stack is not None:
-        row = _row(lowering, current.stack, index)
+        row = row_at(lowering, current.stack, index)
         return row if current.inner is None else as_tensor(lowering, with_stack(current.inner, row))
     return _zeros(lowering, current, declared)
 
@@ -145,34 +140,6 @@ def _zeros(lowering: Lowering, of: TensorList, declared: Tensor | None) -> Tenso
     value = lowering.builder.emit("Expand", np.zeros((1,) * zero.rank, of.dtype), lowering.shape(zero.dims))
     zero.values.update(lowering.tensor(value, of.dtype, zero.dims).values)
     return zero
-
-
-def _row(lowering: Lowering, rows: Tensor, index: Tensor) -> Tensor:
-    if rows.constant is not None and index.constant is not None:
-        return lowering.constant(rows.constant[int(index.constant)])
-    if index.induction is not None:
-        sequence = _affine(rows)
-        induction = index.induction
-        if sequence is not None:
-            scale, offset = sequence
-            made = Induction(scale * induction.scale, scale * induction.offset + offset, induction.iteration)
-            return Tensor(rows.dtype, tuple(shape[1:] for shape in rows.shapes), induction=made)
-        for loop in lowering.loops:
-            item = loop.read(rows, induction) if loop.iteration is induction.iteration else None
-            if item is not None:
-                return lowering.tensor(item, rows.dtype, rows.dims[1:])
-    value = lowering.builder.emit("Gather", lowering.value(rows), lowering.value(index), axis=0)
-    return lowering.tensor(value, rows.dtype, rows.dims[1:])
-
-
-def _affine(rows: Tensor) -> tuple[int, int] | None:
-    """Scale and offset where the items are known integers `scale * index + offset`."""
-    numbers = rows.constant
-    if numbers is None or numbers.ndim != 1 or numbers.dtype.kind != "i" or not numbers.size:
-        return None
-    scale = int(numbers[1] - numbers[0]) if numbers.size > 1 else 0
-    offset = int(numbers[0])
-    return (scale, offset) if np.array_equal(numbers, np.arange(numbers.size) * scale + offset) else None
 
 
 # -- changing
@@ -266,15 +233,6 @@ def stack(lowering: Lowering, of: TensorList, declared: Tensor | None = None) ->
     return repeated(lowering, item, done.length)
 
 
-def repeated(lowering: Lowering, item: Tensor, times: int) -> Tensor:
-    """The item that many times, along a new first axis."""
-    if item.constant is not None and item.size * times <= _LARGEST_CONSTANT:
-        return lowering.constant(np.repeat(item.constant[None], times, axis=0))
-    dims: list[Dim | int] = [times, *item.dims]
-    row = lowering.reshape(lowering.value(item), [1, *item.dims])
-    return lowering.tensor(lowering.builder.emit("Expand", row, lowering.shape(dims)), item.dtype, dims)
-
-
 def settled(lowering: Lowering, of: TensorList) -> TensorList:
     """The same list with its changes done: unset, one repeated item, or a stack."""
     if of.root_variable is not None:
@@ -286,7 +244,7 @@ def settled(lowering: Lowering, of: TensorList) -> TensorList:
     if made is not None:
         return made
     if change.kind is ChangeKind.RESIZE:
-        rows = _resized_stack(lowering, stack(lowering, change.base), of.length or 0)
+        rows = resized_rows(lowering, stack(lowering, change.base), of.length or 0)
     else:
         assert change.index is not None and change.item is not None
         before = TensorList(of.dtype, of.length, of.shape) if change.base.is_unset else change.base
@@ -323,52 +281,3 @@ def _from_items(lowering: Lowering, of: TensorList) -> TensorList | None:
         value = lowering.builder.emit("Concat", *values, axis=0)
         rows = lowering.tensor(value, of.dtype, [of.length, *chosen[0].dims])
     return TensorList(of.dtype, of.length, of.shape, of.declared, stack=rows)
-
-
-def _resized_stack(lowering: Lowering, rows: Tensor, length: int) -> Tensor:
-    before = rows.shapes[0][0]
-    dims: list[Dim | int] = [length, *rows.dims[1:]]
-    if length <= before:
-        return lowering.tensor(_slice(lowering, lowering.value(rows), 0, length), rows.dtype, dims)
-    zeros = _unset_rows(lowering, rows, length - before)
-    return lowering.tensor(lowering.builder.emit("Concat", lowering.value(rows), zeros, axis=0), rows.dtype, dims)
-
-
-def _slice(lowering: Lowering, rows: ir.Value, start: int, end: int) -> ir.Value:
-    int64 = lowering.builder.int64
-    return lowering.builder.emit("Slice", rows, int64([start]), int64([end]), int64([0]))
-
-
-def _unset_rows(lowering: Lowering, like: Tensor, count: int) -> ir.Value:
-    zero = np.zeros((1,) * like.rank, like.dtype)
-    return lowering.builder.emit("Expand", zero, lowering.shape([count, *like.dims[1:]]))
-
-
-def place(lowering: Lowering, initial: TensorList, rows: Tensor, start: int, length: int) -> Tensor:
-    """The stack of the list, that many items long, with these rows from index `start` on."""
-    count = rows.shapes[0][0]
-    if start == 0 and count == length:
-        return rows
-    value = lowering.value(rows)
-    parts = [value]
-    if initial.is_unset:
-        if start:
-            parts.insert(0, _unset_rows(lowering, rows, start))
-        if start + count < length:
-            parts.append(_unset_rows(lowering, rows, length - start - count))
-    else:
-        parts = [
-            *_kept_rows(lowering, initial, 0, start),
-            value,
-            *_kept_rows(lowering, initial, start + count, length),
-        ]
-    placed = lowering.builder.emit("Concat", *parts, axis=0)
-    return lowering.tensor(placed, rows.dtype, [length, *rows.dims[1:]])
-
-
-def _kept_rows(lowering: Lowering, of: TensorList, start: int, end: int) -> list[ir.Value]:
-    """Items of a list as rows: one by one where they are few, since most lists start with one item set by hand."""
-    if end - start <= 2:
-        items = [get_item(lowering, of, lowering.constant(np.int32(index))) for index in range(start, end)]
-        return [lowering.reshape(lowering.value(item), [1, *item.dims]) for item in items]
-    return [_slice(lowering, lowering.value(stack(lowering, of)), start, end)]

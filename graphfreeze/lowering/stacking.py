@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx_ir as ir
 
 from graphfreeze.lowering import lists
 from graphfreeze.lowering.all_iterations import merge_rows, split_rows
+from graphfreeze.lowering.list_rows import repeated, slice_rows, unset_rows
 from graphfreeze.lowering.loop_body import Results, ScanBody
 from graphfreeze.lowering.rule import CannotLower
 from graphfreeze.lowering.tensor import Dim, Induction, Tensor
@@ -54,7 +56,7 @@ class Stacking:
             known = self.lowering.constant(numbers[:: at.scale].astype(item.dtype))
             return lambda results: known
         if self.is_same_everywhere(item):
-            return lambda results: lists.repeated(self.lowering, item, trips)
+            return lambda results: repeated(self.lowering, item, trips)
         value = self.lowering.value(item)
         dims: list[Dim | int] = [trips, *item.dims]
         source = self.body.rows_of(value, at)
@@ -168,9 +170,9 @@ class Stacking:
         def finish(results: Results) -> TensorList:
             made = rows(results)
             if adds:
-                placed = lists.place(self.lowering, lists.unset_like(initial), made, start, length)
+                placed = _placed(self.lowering, lists.unset_like(initial), made, start, length)
                 return lists.add_lists(self.lowering, [initial, lists.with_stack(initial, placed)])
-            placed = lists.place(self.lowering, initial, made, start, length)
+            placed = _placed(self.lowering, initial, made, start, length)
             return TensorList(item.dtype, length, item.shapes, initial.declared, stack=placed, inner=inner)
 
         return finish
@@ -206,3 +208,33 @@ def _no_rows(results: Results) -> Tensor:
 
 def _no_list() -> TensorList:
     raise CannotLower("a loop fills only a part of a list of lists")
+
+
+def _placed(lowering: Lowering, initial: TensorList, rows: Tensor, start: int, length: int) -> Tensor:
+    """The stack of the list, that many items long, with these rows from index `start` on."""
+    count = rows.shapes[0][0]
+    if start == 0 and count == length:
+        return rows
+    value = lowering.value(rows)
+    parts = [value]
+    if initial.is_unset:
+        if start:
+            parts.insert(0, unset_rows(lowering, rows, start))
+        if start + count < length:
+            parts.append(unset_rows(lowering, rows, length - start - count))
+    else:
+        parts = [
+            *_kept_rows(lowering, initial, 0, start),
+            value,
+            *_kept_rows(lowering, initial, start + count, length),
+        ]
+    placed = lowering.builder.emit("Concat", *parts, axis=0)
+    return lowering.tensor(placed, rows.dtype, [length, *rows.dims[1:]])
+
+
+def _kept_rows(lowering: Lowering, of: TensorList, start: int, end: int) -> list[ir.Value]:
+    """Items of a list as rows: one by one where they are few, since most lists start with one item set by hand."""
+    if end - start <= 2:
+        items = [lists.get_item(lowering, of, lowering.constant(np.int32(index))) for index in range(start, end)]
+        return [lowering.reshape(lowering.value(item), [1, *item.dims]) for item in items]
+    return [slice_rows(lowering, lowering.value(lists.stack(lowering, of)), start, end)]
