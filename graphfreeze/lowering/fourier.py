@@ -33,8 +33,12 @@ def matrices(rows: int, columns: int, length: int, sign: int) -> Matrices:
     """Cosine and `sign` times sine of 2 pi row column / length, exact where they are 0, 1 or -1."""
     turns = np.outer(np.arange(rows), np.arange(columns)) % length
     angles = 2 * np.pi / length * turns
-    found = np.cos(angles), sign * np.sin(angles)
-    return tuple(np.where(np.abs(m) < 1e-15, 0.0, m) for m in found)  # type: ignore[return-value]
+    return _without_residue(np.cos(angles)), _without_residue(sign * np.sin(angles))
+
+
+def _without_residue(matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The matrix with 0 for what is left of it by the rounding of pi."""
+    return np.where(np.abs(matrix) < 1e-15, 0.0, matrix)
 
 
 def multiply(node: Node, x: Parts, by: Matrices, dtype: np.dtype[Any]) -> tuple[ir.Value, ir.Value]:

@@ -98,7 +98,9 @@ def _branch_with_two_results(x: Any) -> Any:
 
 
 def _nested_branch(x: Any) -> Any:
-    inner = lambda: tf.cond(tf.reduce_max(x) > 1.0, lambda: x * 2.0, lambda: x * x)  # noqa: E731
+    def inner() -> Any:
+        return tf.cond(tf.reduce_max(x) > 1.0, lambda: x * 2.0, lambda: x * x)
+
     return tf.cond(tf.reduce_sum(x) > 0.0, inner, lambda: tf.zeros_like(x))
 
 
@@ -149,7 +151,9 @@ def test_a_known_predicate_leaves_no_branch() -> None:
 
 def test_what_does_not_change_is_computed_before_the_loop() -> None:
     def function(x: Any) -> list[Any]:
-        body = lambda i, a: (i + 1, a * tf.exp(tf.sin(x)))  # noqa: E731
+        def body(i: Any, a: Any) -> tuple[Any, Any]:
+            return i + 1, a * tf.exp(tf.sin(x))
+
         return [tf.while_loop(lambda i, a: i < 4, body, (0, x))[1]]
 
     (body,) = [a.g for n in check(function, X).graph.node for a in n.attribute if a.HasField("g")]
@@ -168,15 +172,19 @@ def _writes_until_small(x: Any) -> list[Any]:
     def body(i: Any, a: Any, t: Any) -> Any:
         return i + 1, a * 0.7, t.write(i, a)
 
+    def going_on(i: Any, a: Any, t: Any) -> Any:
+        return tf.logical_and(i < 8, tf.reduce_sum(tf.abs(a)) > 1.0)
+
     array = tf.TensorArray(x.dtype, 8, element_shape=x.shape)
-    going_on = lambda i, a, t: tf.logical_and(i < 8, tf.reduce_sum(tf.abs(a)) > 1.0)  # noqa: E731
     count, _, array = tf.while_loop(going_on, body, (0, x, array))
     return [count, array.stack()]
 
 
 def _reads_until_small(x: Any) -> list[Any]:
+    def going_on(i: Any, a: Any) -> Any:
+        return tf.logical_and(i < 3, tf.reduce_sum(tf.abs(a)) < 4.0)
+
     rows = tf.TensorArray(x.dtype, 3).unstack(tf.transpose(x))
-    going_on = lambda i, a: tf.logical_and(i < 3, tf.reduce_sum(tf.abs(a)) < 4.0)  # noqa: E731
     return list(tf.while_loop(going_on, lambda i, a: (i + 1, a + rows.read(i)), (0, x[:, 0])))
 
 
@@ -240,8 +248,10 @@ def test_branches_of_different_shapes_are_refused_by_name() -> None:
 
 def test_a_variable_that_changes_its_shape_is_refused_by_name() -> None:
     def grows(x: Any) -> list[Any]:
+        def body(i: Any, a: Any) -> tuple[Any, Any]:
+            return i + 1, tf.concat([a, x], 1)
+
         shapes = (tf.TensorShape([]), tf.TensorShape([None, None]))
-        body = lambda i, a: (i + 1, tf.concat([a, x], 1))  # noqa: E731
         return [tf.while_loop(lambda i, a: i < 3, body, (0, x), shapes)[1]]
 
     with pytest.raises(UnsupportedOperationError, match="changes its shape"):

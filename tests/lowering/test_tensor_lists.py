@@ -117,7 +117,10 @@ def _part_read(x: Any) -> Any:
 
 def _read_far_apart(x: Any) -> Any:
     rows = _array(x, 5, clear_after_read=False).unstack(tf.transpose(x, [1, 0, 2]))
-    body = lambda i, a, t: t.write(i, rows.read(2 * i) * rows.read(3) + a)  # noqa: E731
+
+    def body(i: Any, a: Any, t: Any) -> Any:
+        return t.write(i, rows.read(2 * i) * rows.read(3) + a)
+
     return _loop(x[:, 0], 0, 3, body, _array(x, 3)).stack()
 
 
