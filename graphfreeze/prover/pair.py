@@ -8,17 +8,14 @@ from typing import NoReturn
 
 from tensorflow.core.framework import node_def_pb2
 
-from graphfreeze.prover.constants import decode
 from graphfreeze.prover.failure import refuse
-from graphfreeze.prover.graph_view import CallSlot, GraphView, Tensor, call_slots, data_inputs, integer_attr
-from graphfreeze.prover.handles import HARMLESS, READS, SAME, Binding, Context
-from graphfreeze.prover.masked_read import MaskedReads, RawRead
-from graphfreeze.prover.masked_update import MaskedUpdates, Update
+from graphfreeze.prover.graph_view import CallSlot, GraphView, Tensor, call_slots, data_inputs
+from graphfreeze.prover.handles import READS, Binding, Context
+from graphfreeze.prover.masked_read import MaskedReads
+from graphfreeze.prover.masked_update import MaskedUpdates
 from graphfreeze.prover.messages import differing_fields
-from graphfreeze.prover.norms import find_norms
-from graphfreeze.prover.session_graph import REFERENCE_SAFE, takes_value
 from graphfreeze.prover.targets import Target
-from graphfreeze.prover.writes import NORM, write_of
+from graphfreeze.prover.uses import Uses
 
 __all__ = ["Consumer", "Pair", "PairEvidence"]
 
@@ -84,12 +81,8 @@ class Pair:
         self._oblige = oblige
         self._consumers = consumers
         self._evidence = PairEvidence()
-        self._raws: dict[tuple[str, int], RawRead] = {}
-        self._gathered: set[str] = set()
-        self._values: set[tuple[str, int]] = set()
-        self._sources: set[str] | None = None
+        self._uses: Uses  # of bodies that have the same nodes
         self._masked: set[tuple[str, int]] = set()
-        self._updates: dict[str, Update] = {}
 
     def prove(self) -> PairEvidence:
         """Prove the obligation.
@@ -99,17 +92,14 @@ class Pair:
         """
         self._check_names()
         self._check_definition()
-        self._find_raw_reads()
-        self._find_added_reads()
-        reads = MaskedReads(self._original, self._rewritten, self._raws)
         captured = [consumer.original for consumer in self._consumers]
-        for name, target in find_norms(self._context, self._targets, captured).items():
-            self._updates[name] = Update(self._rewritten.nodes[name], NORM, (target,))
-        updates = MaskedUpdates(self._original, self._rewritten, self._updates, reads)
+        self._uses = Uses(self._context, self._rewritten, self._targets, captured)
+        reads = MaskedReads(self._original, self._rewritten, self._uses.raws)
+        updates = MaskedUpdates(self._original, self._rewritten, self._uses.updates, reads)
         self._check_control_outputs(updates)
         for name, node in self._original.nodes.items():
             self._compare_node(node, self._rewritten.nodes[name], reads, updates)
-        for name, update in self._updates.items():
+        for name, update in self._uses.updates.items():
             if update.write.applies:
                 updates.prove_restored(name)
             self._evidence.updated += [(t.node_id, name, update.node.op) for t in update.targets]
@@ -120,13 +110,15 @@ class Pair:
         reads.account_for_all()
         self._evidence.nodes = len(self._original.nodes)
         self._evidence.added = len(reads.added)
-        for key, raw in sorted(self._raws.items()):
+        for key, raw in sorted(self._uses.raws.items()):
             if key in self._masked:
                 self._evidence.masked.append((raw.target.node_id, raw.node.name, raw.node.op))
         consumed = {key[0] for key in self._masked} | {
-            Tensor.parse(self._original.nodes[name].input[0]).node for name in self._gathered
+            Tensor.parse(self._original.nodes[name].input[0]).node for name in self._uses.gathered
         }
-        self._evidence.unread = sum(raw.node.op in READS and key[0] not in consumed for key, raw in self._raws.items())
+        self._evidence.unread = sum(
+            raw.node.op in READS and key[0] not in consumed for key, raw in self._uses.raws.items()
+        )
         return self._evidence
 
     def _fail(self, message: str, node: str | None = None, variable: str | None = None, **facts: object) -> NoReturn:
@@ -162,110 +154,6 @@ class Pair:
         if {key: updates.node_waited_for(name) for key, name in before.control_ret.items()} != dict(after.control_ret):
             self._fail("expected the function to differ in masked reads and updates only, found another control_ret")
 
-    # The raw tensors that have to be masked.
-
-    def _find_raw_reads(self) -> None:
-        for name, node in self._original.nodes.items():
-            if not self._context.sources or not self._context.counts(name):
-                continue
-            self._context.check_loop(node)
-            for position, text in enumerate(data_inputs(node)):
-                variable = self._context.variable_of(text)
-                if variable is not None:
-                    self._check_use(node, position, self._targets[variable])
-        for name, node in self._original.nodes.items():
-            if node.op == "GatherV2" and len(node.input) >= 3 and self._context.counts(name):
-                self._check_peephole(node)
-
-    def _check_use(self, node: node_def_pb2.NodeDef, position: int, target: Target) -> None:
-        """A handle may be read, written, passed on, or asked harmless things; nothing else is understood."""
-        write = write_of(node)
-        if self._context.is_reference(node.input[position]) and self._takes_value(node, position, target):
-            return
-        if target.slot_of is not None and node.op in READS and position == 0:
-            return
-        if node.name in self._context.initialising and write is not None and position in write.handles:
-            return
-        if write is not None and position in write.handles:
-            variables = [self._context.variable_of(node.input[handle]) for handle in write.handles]
-            known = tuple(self._targets[variable] for variable in variables if variable is not None)
-            if len(known) < len(variables):
-                self._fail("expected slots of the variable only, found another handle", node.name, target.name)
-            if self._original.definition is None and not self._context.is_session:
-                self._fail("expected updates inside of functions, found one in the main graph", node.name, target.name)
-            after = self._rewritten.nodes[node.name]
-            if len(data_inputs(after)) != len(data_inputs(node)):
-                self._fail("expected the node to stay as it is, found another number of inputs", node.name, target.name)
-            self._updates[node.name] = Update(after, write, known)
-        elif node.op in READS and position == 0:
-            dtype = node.attr["dtype"].type if "dtype" in node.attr else None
-            if dtype != target.dtype:
-                self._fail("expected the read to have the variable's dtype, found another", node.name, target.name)
-            self._raws[(node.name, 0)] = RawRead(self._rewritten.nodes[node.name], target)
-        elif (
-            not self._context.is_call(node)
-            and not self._context.switches(node, position)
-            and (
-                # A custom gradient may do anything with a handle. On a call the attribute names the call's own
-                # gradient, which early TensorFlow 2 noted there and every loader makes anew.
-                "_gradient_op_type" in node.attr or not (node.op in SAME or node.op in HARMLESS)
-            )
-        ):
-            self._fail(
-                f"expected the variable's handle to reach operations known to be safe only, found it in {node.op}",
-                node.name,
-                target.name,
-            )
-
-    def _takes_value(self, node: node_def_pb2.NodeDef, position: int, target: Target) -> bool:
-        """What takes the value of a reference reads it; nothing else that is not a write may take it."""
-        if takes_value(node, position):
-            if target.slot_of is None and node.op == "Identity":
-                self._raws[(node.name, 0)] = RawRead(self._rewritten.nodes[node.name], target)
-            elif target.slot_of is None:
-                self._values.add((node.name, position))
-            return True
-        write = write_of(node)
-        if write is not None and write.applies and (self._taken(node.name) or node.name in self._context.initialising):
-            self._fail("expected nothing to take what an update yields before it is put back", node.name, target.name)
-        return node.op in REFERENCE_SAFE
-
-    def _taken(self, name: str) -> bool:
-        if self._sources is None:
-            texts = [text for node in self._original.nodes.values() for text in data_inputs(node)]
-            given = [consumer.original for consumer in self._consumers]
-            self._sources = {Tensor.parse(text).node for text in (*texts, *given)}
-        return name in self._sources
-
-    def _find_added_reads(self) -> None:
-        """Added nodes that read references, or what a read of one yields, for a single consumer."""
-        found = {}
-        for name, node in self._rewritten.nodes.items():
-            if name in self._original.nodes or node.op != "Identity" or not self._context.references:
-                continue
-            taken = Tensor.parse(node.input[0])
-            variable = self._context.variable_of(node.input[0]) if self._context.is_reference(node.input[0]) else None
-            read = self._raws.get(taken.key)
-            if variable is not None:
-                found[(name, 0)] = RawRead(node, self._targets[variable], taken)
-            elif read is not None and read.node.op == "Identity":
-                found[(name, 0)] = RawRead(node, read.target, taken)
-        self._raws |= found
-
-    def _check_peephole(self, node: node_def_pb2.NodeDef) -> None:
-        """A GatherV2 of rows that still takes the raw read: its output is what has to be masked."""
-        raw = self._raws.get(Tensor.parse(node.input[0]).key)
-        after = self._rewritten.nodes[node.name]
-        if raw is None or raw.gathers or after.op != "GatherV2" or list(after.input[:1]) != list(node.input[:1]):
-            return
-        axis_node = self._original.nodes.get(Tensor.parse(node.input[2]).node)
-        axis = None
-        if axis_node is not None and axis_node.op == "Const" and "value" in axis_node.attr:
-            axis = decode(axis_node.attr["value"].tensor)
-        if axis is not None and axis.ndim == 0 and int(axis) == 0 and integer_attr(node, "batch_dims") == 0:
-            self._gathered.add(node.name)
-            self._raws[(node.name, 0)] = RawRead(after, raw.target)
-
     # Node by node.
 
     def _compare_node(
@@ -286,7 +174,7 @@ class Pair:
                     before.name,
                     fields=different,
                 )
-        if not same or self._raws or self._updates or self._values:
+        if not same or self._uses.raws or self._uses.updates or self._uses.values:
             for position, (old, new) in enumerate(zip(before.input, after.input, strict=False)):
                 self._compare_input(before, position, old, new, reads, updates)
         self._compare_callees(before, after, same)
@@ -294,14 +182,14 @@ class Pair:
     def _compare_input(
         self, node: node_def_pb2.NodeDef, position: int, old: str, new: str, reads: MaskedReads, updates: MaskedUpdates
     ) -> None:
-        update = self._updates.get(node.name)
+        update = self._uses.updates.get(node.name)
         if old.startswith("^"):
             if updates.waited_for(old) != new:
                 self._fail(f"expected the control input {updates.waited_for(old)!r}, found {new!r}", node.name)
         elif update is not None and not update.write.applies and position == update.write.value:
             value = Consumer(f"input {position}", old, updates.masked_value(node.name))
             self._compare_tensor(value, reads, node.name, self._waits_of(node, position, updates))
-        elif node.name in self._gathered and position == 0:
+        elif node.name in self._uses.gathered and position == 0:
             return
         elif self._context.counts(node.name):
             waits = self._waits_of(node, position, updates)
@@ -318,8 +206,8 @@ class Pair:
         those that run after one have reads of their own, as have those that take the reference itself.
         """
         taken = Tensor.parse(node.input[position])
-        if (node.name, position) not in self._values:
-            raw = self._raws.get(taken.key)
+        if (node.name, position) not in self._uses.values:
+            raw = self._uses.raws.get(taken.key)
             if raw is None or raw.of is not None or raw.node.op != "Identity":
                 return None
             if node.name not in self._context.after_writes(raw.target.node_id):
@@ -346,7 +234,7 @@ class Pair:
             waits: Where it has to have a masked read of its own: the control inputs of that.
         """
         old, new = consumer.original, consumer.rewritten
-        raw = self._raws.get(Tensor.parse(old).key)
+        raw = self._uses.raws.get(Tensor.parse(old).key)
         if waits is not None:
             added = reads.added_read(new) if Tensor.parse(new).node in reads.added else None
             if added is None or added.of != Tensor.parse(old) or set(added.node.input[1:]) != waits:
