@@ -9,7 +9,7 @@ import pytest
 
 from graphfreeze.selection.plan import Form, FreezePlan
 from tests.prover.models import BUILDERS
-from tests.prover.mutant import Mutant
+from tests.prover.mutant import Make, Mutant
 from tests.prover.rewriting import freeze_plan, rewrite
 
 TARGETS: dict[str, list[str]] = {
@@ -58,6 +58,6 @@ def rewritten(original: Callable[[str], Path], tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture
-def mutant(rewritten: Rewritten, tmp_path: Path) -> Callable[[str, Form], Mutant]:
+def mutant(rewritten: Rewritten, tmp_path: Path) -> Make:
     """Model name and form -> a copy of original and rewritten model that a test may change."""
     return lambda name, form: Mutant.copy(*rewritten(name, form), tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from graphfreeze.errors import VerificationError
 from graphfreeze.prover import prove
-from graphfreeze.selection.plan import FreezePlan
+from graphfreeze.selection.plan import Form, FreezePlan
 
-__all__ = ["Masked", "Mutant"]
+__all__ = ["FORMS", "Make", "Masked", "Mutant", "const_of", "flip", "redirect"]
+
+FORMS: tuple[Form, ...] = ("blend", "select")
 
 
 @dataclass
@@ -136,6 +139,32 @@ class Mutant:
         with pytest.raises(VerificationError, match=match) as caught:
             prove(self.original, self.rewritten, self.plan)
         return caught.value.details
+
+
+Make = Callable[[str, Form], Mutant]
+"""What the fixture `mutant` is: model name and form -> a copy that a test may change."""
+
+
+def redirect(masked: Masked, to: str) -> str:
+    """Let the first consumer of a masked read take another tensor; returns the consumer's name."""
+    node, position = masked.consumers(masked.result)[0]
+    node.input[position] = to
+    return str(node.name)
+
+
+def const_of(masked: Masked, node: node_def_pb2.NodeDef) -> node_def_pb2.NodeDef:
+    """The Const behind gathers and StopGradient."""
+    while node.op != "Const":
+        node = masked.node(node.input[0])
+    return node
+
+
+def flip(const: node_def_pb2.NodeDef, byte: int, bit: int = 0) -> None:
+    """Flip one bit of a constant."""
+    tensor = const.attr["value"].tensor
+    content = bytearray(tensor.tensor_content)
+    content[byte] ^= 1 << bit
+    tensor.tensor_content = bytes(content)
 
 
 def _load(directory: Path) -> saved_model_pb2.SavedModel:
