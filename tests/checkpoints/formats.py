@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from graphfreeze.savedmodel.checkpoint_index import read_index
-from tests.hostile.checkpoints import write_index
+from tests.hostile.checkpoints import varint, write_index
 
 __all__ = ["FORMATS", "make_big_endian", "snappy"]
 
@@ -102,7 +102,7 @@ def make_big_endian(prefix: Path) -> None:
 
 def snappy(content: bytes) -> bytes:
     """Compress greedily: literals of up to 60 bytes, and copies of 4 to 64 bytes, in all three widths."""
-    result = bytearray(_varint(len(content)))
+    result = bytearray(varint(len(content)))
     seen: dict[bytes, int] = {}
     position = start = 0
 
@@ -140,11 +140,3 @@ def _copy(offset: int, length: int) -> bytes:
     if offset < 4096:
         return bytes([(length - 1) << 2 | 2]) + offset.to_bytes(2, "little")
     return bytes([(length - 1) << 2 | 3]) + offset.to_bytes(4, "little")
-
-
-def _varint(number: int) -> bytes:
-    content = b""
-    while number >= 128:
-        content += bytes([number & 127 | 128])
-        number >>= 7
-    return content + bytes([number])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
-__all__ = ["masked_crc", "write_index"]
+__all__ = ["masked_crc", "varint", "write_index"]
 
 _MAGIC = 0xDB4775248B80FB57
 
@@ -51,21 +51,22 @@ def write_index(
     rows = {b"": header.SerializeToString()} | {key: entry.SerializeToString() for key, entry in named.items()}
     data = _block(dict(sorted(rows.items())), compress)
     meta = _block({})
-    handles = _varint(0) + _varint(len(data) - 5), _varint(len(data)) + _varint(len(meta) - 5)
+    handles = varint(0) + varint(len(data) - 5), varint(len(data)) + varint(len(meta) - 5)
     index = _block({max(rows) + b"\xff": handles[0]})
-    footer = handles[1] + _varint(len(data) + len(meta)) + _varint(len(index) - 5)
+    footer = handles[1] + varint(len(data) + len(meta)) + varint(len(index) - 5)
     file.write_bytes(data + meta + index + footer.ljust(40, b"\0") + struct.pack("<Q", _MAGIC))
 
 
 def _block(rows: Mapping[bytes, bytes], compress: Callable[[bytes], bytes] | None = None) -> bytes:
     """A block whose keys share no prefixes, with its trailer."""
-    body = b"".join(_varint(0) + _varint(len(k)) + _varint(len(v)) + k + v for k, v in rows.items())
+    body = b"".join(varint(0) + varint(len(k)) + varint(len(v)) + k + v for k, v in rows.items())
     content = body + struct.pack("<II", 0, 1)
     content = compress(content) + b"\1" if compress else content + b"\0"
     return content + struct.pack("<I", masked_crc(content))
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """A number in as many bytes as it needs, seven bits each, the lowest first."""
     content = b""
     while number >= 128:
         content += bytes([number & 127 | 128])
