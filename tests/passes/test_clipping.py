@@ -1,0 +1,84 @@
+"""Clipping by the norm of all gradients: frozen elements have no part in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+from tensorflow.core.protobuf import saved_model_pb2
+
+from graphfreeze.errors import VerificationError
+from graphfreeze.passes.freeze_reads import freeze_reads
+from graphfreeze.passes.write import write
+from graphfreeze.prover import prove
+from graphfreeze.savedmodel.model import SavedModel
+from graphfreeze.selection.plan import FreezePlan
+
+from .harness import frozen
+from .training_models import X
+
+
+class Clipped(tf.Module):
+    """A step that clips by the global norm; it also gives out the norms of a weight and of its gradient."""
+
+    def __init__(self, optimizer: Any) -> None:
+        super().__init__()
+        self.w = tf.Variable([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], name="w")
+        self.b = tf.Variable([0.5, -0.5], name="b")
+        self.optimizer = optimizer
+        optimizer.build([self.w, self.b])
+
+    @tf.function(input_signature=[X])
+    def predict(self, x: Any) -> Any:
+        return tf.tanh(tf.matmul(x, self.w) * 0.1 + self.b)
+
+    @tf.function(input_signature=[X])
+    def train(self, x: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(self.predict(x) ** 2)
+        gradients = tape.gradient(loss, [self.w, self.b])
+        self.optimizer.apply_gradients(zip(gradients, [self.w, self.b], strict=True))
+        return {"decay": tf.nn.l2_loss(self.w), "norm": tf.nn.l2_loss(gradients[0])}
+
+
+def test_frozen_elements_have_no_part_in_clipping(tmp_path: Path) -> None:
+    """What trains moves as in a step that is computed anew from the rewritten model."""
+    tf.saved_model.save(Clipped(tf_keras.optimizers.SGD(0.5, global_clipnorm=0.25)), str(tmp_path / "in"))
+    model = SavedModel.load(tmp_path / "in")
+    mask = np.array([[True, False], [False, True], [False, False]])
+    value = model.read(next(v for v in model.variables if v.name == "w"))
+    plan = FreezePlan((frozen(model, "w", mask, value, "blend"),))
+    rewritten = freeze_reads(model, plan)
+    norms = {u.operation for u in rewritten.updates} & {"L2Loss", "Square"}
+    assert len(norms) == 1
+    write(rewritten, tmp_path / "out")
+    prove(tmp_path / "in", tmp_path / "out", plan)
+    loaded, original = (tf.saved_model.load(str(tmp_path / part)) for part in ("out", "in"))
+    x = tf.constant([[1.0, -1.0, 0.5], [0.25, 2.0, -1.0]])
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(loaded.predict(x) ** 2)
+    gradients = [g.numpy() for g in tape.gradient(loss, [loaded.w, loaded.b])]
+    assert (gradients[0][~mask] == 0).all()
+    norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in gradients))
+    assert norm > 0.25
+    expected = [v.numpy() - 0.5 * g * 0.25 / norm for v, g in zip((loaded.w, loaded.b), gradients, strict=True)]
+    shown, before = loaded.train(x), original.train(x)
+    np.testing.assert_allclose(loaded.w.numpy(), expected[0], rtol=1e-6)
+    np.testing.assert_allclose(loaded.b.numpy(), expected[1], rtol=1e-6)
+    assert (np.abs(original.b.numpy() - loaded.b.numpy()) > 1e-4).all()
+    # What is no norm to clip by stays as it is.
+    assert shown["norm"] == before["norm"]
+    # The prover finds a norm that is left unmasked.
+    proto = saved_model_pb2.SavedModel.FromString((tmp_path / "out" / "saved_model.pb").read_bytes())
+    library = proto.meta_graphs[0].graph_def.library.function
+    (function,) = (f for f in library if f.signature.name in {u.function for u in rewritten.updates})
+    nodes = {node.name: node for node in function.node_def}
+    (norm,) = (n for n in nodes.values() if n.op == "L2Loss" and f"{n.name}/graphfreeze/keep" in nodes)
+    norm.input[0] = nodes[f"{norm.name}/graphfreeze/keep"].input[1]
+    (tmp_path / "out" / "saved_model.pb").write_bytes(proto.SerializeToString(deterministic=True))
+    with pytest.raises(VerificationError, match="expected the value that is written to be masked"):
+        prove(tmp_path / "in", tmp_path / "out", plan)
