@@ -7,10 +7,12 @@ filter, which has no operator, gains from that at any size that networks end in.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
 from math import prod
 
+import numpy as np
 import onnx_ir as ir
 
 from graphfreeze.lowering.convolution_geometry import Sizes, Window
@@ -62,7 +64,7 @@ class DepthwiseTaps:
         """The convolution: [batch, channels, *output]."""
         window = self.window
         padded = self._pad(self._channels_last(x, window.size), self._pads)
-        starts = [self._offset(tap) for tap in window.taps]
+        starts = {index: self._offset(tap) for index, tap in self._taps.items()}
         total = self._weighted_sum(padded, w, starts, window.output, window.strides)
         return self._channels_first(total, window.output)
 
@@ -71,7 +73,10 @@ class DepthwiseTaps:
         window = self.window
         apart = self._pad(self._move_apart(self._channels_last(dy, window.output)), self._gradient_pads)
         reach = [extent - 1 for extent in window.extent]
-        starts = [[r - offset for r, offset in zip(reach, self._offset(tap), strict=True)] for tap in window.taps]
+        starts = {
+            index: [r - offset for r, offset in zip(reach, self._offset(tap), strict=True)]
+            for index, tap in self._taps.items()
+        }
         total = self._weighted_sum(apart, w, starts, window.size, (1,) * len(window.size))
         return self._channels_first(total, window.size)
 
@@ -81,15 +86,30 @@ class DepthwiseTaps:
         padded = self._pad(self._channels_last(x, window.size), self._pads)
         dy = self._channels_last(dy, window.output)
         over = node.int64(range(1 + len(window.size)))
-        sums = []
-        for tap in window.taps:
+        nothing = node.lowering.builder.constant(np.zeros((1, self.channels), node.dtype))
+        sums = [nothing] * len(window.taps)
+        for index, tap in self._taps.items():
             met = self._slice(padded, self._offset(tap), window.output, window.strides)
             total = node.emit("ReduceSum", node.emit("Mul", met, dy), over, keepdims=0)
-            sums.append(node.reshape(total, [1, self.channels]))
+            sums[index] = node.reshape(total, [1, self.channels])
         together = sums[0] if len(sums) == 1 else node.emit("Concat", *sums, axis=0)
         return node.transpose(together, [1, 0])
 
     # -- sizes
+
+    @property
+    def _taps(self) -> dict[int, Sizes]:
+        """The taps that meet something but padding, by their numbers. One does: some window has elements."""
+        window = self.window
+        axes = list(zip(window.strides, window.dilations, window.before, window.size, window.output, strict=True))
+
+        def meets(tap: Sizes) -> bool:
+            return all(
+                any(0 <= o * stride + t * dilation - before < size for o in range(output))
+                for t, (stride, dilation, before, size, output) in zip(tap, axes, strict=True)
+            )
+
+        return {index: tap for index, tap in enumerate(window.taps) if meets(tap)}
 
     @property
     def _pads(self) -> tuple[Sizes, Sizes]:
@@ -109,18 +129,17 @@ class DepthwiseTaps:
     # -- emitting
 
     def _weighted_sum(
-        self, x: ir.Value, w: ir.Value, starts: Sequence[Sequence[int]], length: Sizes, strides: Sizes
+        self, x: ir.Value, w: ir.Value, starts: Mapping[int, Sequence[int]], length: Sizes, strides: Sizes
     ) -> ir.Value:
-        node, count = self.node, len(starts)
+        node, count = self.node, len(self.window.taps)
         rows = node.transpose(node.reshape(w, [self.channels, count]), [1, 0])
         weights = [rows] if count == 1 else node.emit_many("Split", rows, outputs=count, axis=0, num_outputs=count)
         shape = [1] * (1 + len(length)) + [self.channels]
-        total: ir.Value | None = None
-        for start, weight in zip(starts, weights, strict=True):
-            part = node.emit("Mul", self._slice(x, start, length, strides), node.reshape(weight, shape))
-            total = part if total is None else node.emit("Add", total, part)
-        assert total is not None
-        return total
+        parts = [
+            node.emit("Mul", self._slice(x, start, length, strides), node.reshape(weights[index], shape))
+            for index, start in starts.items()
+        ]
+        return reduce(partial(node.emit, "Add"), parts)
 
     def _slice(self, x: ir.Value, start: Sequence[int], length: Sizes, strides: Sizes) -> ir.Value:
         node = self.node

@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from graphfreeze.lowering.convolution_forms import Convolution
 from graphfreeze.lowering.convolution_geometry import image_dims, operation_window, slice_taps
+from graphfreeze.lowering.depthwise_products import DepthwiseProducts
 from graphfreeze.lowering.depthwise_taps import DepthwiseTaps
 from graphfreeze.lowering.rule import FILTER, IMAGES, UNUSED, CannotLower, Node, rule
 from graphfreeze.lowering.tensor import Tensor
@@ -15,6 +16,8 @@ from graphfreeze.lowering.tensor import Tensor
 def depthwise_convolution(node: Node, x: ir.Value, w: ir.Value) -> ir.Value:
     """Depthwise convolution with any depth multiplier: a convolution with one group per channel."""
     grouped = _convolution(node, node.inputs[0], node.inputs[1], node.outputs[0])
+    if (products := _products(grouped)) and products.suits:
+        return products.forward(x, w)
     if (taps := _taps(grouped)) and taps.suits_forward:
         return taps.forward(x, w)
     return grouped.forward(x, _grouped_filter(grouped, w))
@@ -24,6 +27,8 @@ def depthwise_convolution(node: Node, x: ir.Value, w: ir.Value) -> ir.Value:
 def input_gradient(node: Node, w: ir.Value, dy: ir.Value) -> ir.Value:
     """The gradient of a depthwise convolution's input."""
     grouped = _convolution(node, node.outputs[0], node.inputs[1], node.inputs[2])
+    if (products := _products(grouped)) and products.suits:
+        return products.input_gradient(w, dy)
     if (taps := _taps(grouped)) and taps.suits_input_gradient:
         return taps.input_gradient(w, dy)
     return grouped.input_gradient(_grouped_filter(grouped, w), dy)
@@ -35,6 +40,8 @@ def filter_gradient(node: Node, x: ir.Value, dy: ir.Value) -> ir.Value:
     grouped = _convolution(node, node.inputs[0], node.outputs[0], node.inputs[2])
     window, channels = grouped.window, grouped.inputs
     multiplier = grouped.outputs // channels
+    if (products := _products(grouped)) and products.suits_filter_gradient:
+        return node.reshape(products.filter_gradient(x, dy), [multiplier, channels, *window.kernel])
     if (taps := _taps(grouped)) and taps.suits_filter_gradient:
         return node.reshape(taps.filter_gradient(x, dy), [multiplier, channels, *window.kernel])
     over = node.int64([0, *range(3, 3 + len(window.output))])
@@ -54,6 +61,13 @@ def _convolution(node: Node, x: Tensor, w: Tensor, y: Tensor) -> Convolution:
     *kernel, channels, multiplier = shape
     window = operation_window(node, x, y, kernel)
     return Convolution(node, window, image_dims(node, x)[0], channels, channels * multiplier, channels)
+
+
+def _products(grouped: Convolution) -> DepthwiseProducts | None:
+    """The form with a matrix for each channel, which there is for one filter a channel."""
+    if grouped.outputs != grouped.inputs:
+        return None
+    return DepthwiseProducts(grouped.node, grouped.window, grouped.batch, grouped.inputs)
 
 
 def _taps(grouped: Convolution) -> DepthwiseTaps | None:
