@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from tensorflow.core.framework import attr_value_pb2
-from tensorflow.python.framework import op_def_registry, tensor_util
+from tensorflow.python.framework import op_def_registry
 
+from graphfreeze.lowering.retyping import Retyping
 from graphfreeze.training.graph import Edge, Graph, NamedGraph, Operation
 
 __all__ = ["SinglePrecisionError", "promote_array", "promote_graph"]
@@ -18,6 +17,7 @@ __all__ = ["SinglePrecisionError", "promote_array", "promote_graph"]
 _NARROW = frozenset({tf.float16, tf.bfloat16, tf.float32})
 _NARROW_ENUMS = frozenset(dtype.as_datatype_enum for dtype in _NARROW)
 _DOUBLE_ENUM = tf.float64.as_datatype_enum
+_DOUBLE = Retyping(dict.fromkeys(_NARROW, tf.float64))
 
 _OWN_STREAM = frozenset({"StatelessRandomUniform", "StatelessRandomUniformV2"})
 """What draws other numbers in another dtype. These are exact in every implementation: they stay, and a Cast follows."""
@@ -29,8 +29,7 @@ class SinglePrecisionError(Exception):
 
 def promote_array(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A floating-point array as float64, any other as it is."""
-    array = np.asarray(array)
-    return array.astype(np.float64) if tf.as_dtype(array.dtype) in _NARROW else array
+    return _DOUBLE.array(array)
 
 
 def promote_graph(named: NamedGraph) -> NamedGraph:
@@ -46,7 +45,7 @@ def _promote(graph: Graph) -> Graph:
     made = Graph()
     edges: dict[int, Edge] = {}
     for edge in graph.inputs:
-        edges[id(edge)] = Edge(edge.name, _promote_dtype(edge.dtype), edge.shape)
+        edges[id(edge)] = Edge(edge.name, _DOUBLE.dtype(edge.dtype), edge.shape)
         made.inputs.append(edges[id(edge)])
     for operation in graph.operations:
         inputs = [edges[id(edge)] for edge in operation.inputs]
@@ -61,9 +60,9 @@ def _promote(graph: Graph) -> Graph:
 
 def _promote_operation(graph: Graph, operation: Operation, inputs: list[Edge]) -> Operation:
     promoted = Operation(operation.type, operation.name, inputs)
-    promoted.attributes = {name: _promote_attribute(value) for name, value in operation.attributes.items()}
+    promoted.attributes = {name: _DOUBLE.attribute(value) for name, value in operation.attributes.items()}
     promoted.bodies = {name: _promote(body) for name, body in operation.bodies.items()}
-    promoted.outputs = [Edge(e.name, _promote_dtype(e.dtype), e.shape, promoted) for e in operation.outputs]
+    promoted.outputs = [Edge(e.name, _DOUBLE.dtype(e.dtype), e.shape, promoted) for e in operation.outputs]
     if not promoted.bodies:
         _require_double(promoted)
     graph.operations.append(promoted)
@@ -75,35 +74,7 @@ def _keep(graph: Graph, operation: Operation, inputs: list[Edge]) -> list[Edge]:
     kept = Operation(operation.type, operation.name, inputs, attributes=dict(operation.attributes))
     kept.outputs = [Edge(e.name, e.dtype, e.shape, kept) for e in operation.outputs]
     graph.operations.append(kept)
-    outputs = []
-    for edge in kept.outputs:
-        cast = Operation("Cast", f"{edge.name}/double", [edge])
-        cast.attributes = {"SrcT": _type(edge.dtype.as_datatype_enum), "DstT": _type(_DOUBLE_ENUM)}
-        cast.outputs = [Edge(cast.name, tf.float64, edge.shape, cast)]
-        graph.operations.append(cast)
-        outputs += cast.outputs
-    return outputs
-
-
-def _promote_dtype(dtype: Any) -> Any:
-    return tf.float64 if dtype in _NARROW else dtype
-
-
-def _type(enum: int) -> Any:
-    return attr_value_pb2.AttrValue(type=enum)
-
-
-def _promote_attribute(value: Any) -> Any:
-    match value.WhichOneof("value"):
-        case "type" if value.type in _NARROW_ENUMS:
-            return _type(_DOUBLE_ENUM)
-        case "list" if any(enum in _NARROW_ENUMS for enum in value.list.type):
-            enums = [_DOUBLE_ENUM if enum in _NARROW_ENUMS else enum for enum in value.list.type]
-            return attr_value_pb2.AttrValue(list=attr_value_pb2.AttrValue.ListValue(type=enums))
-        case "tensor" if value.tensor.dtype in _NARROW_ENUMS:
-            array = promote_array(tensor_util.MakeNdarray(value.tensor))
-            return attr_value_pb2.AttrValue(tensor=tf.make_tensor_proto(array))
-    return value
+    return [_DOUBLE.cast(graph, edge, _DOUBLE.dtype(edge.dtype), f"{edge.name}/double") for edge in kept.outputs]
 
 
 def _require_double(operation: Operation) -> None:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 import graphfreeze.lowering.rules  # noqa: F401 - fills the table of rules
 from graphfreeze.errors import UnsupportedError, UnsupportedOperationError
+from graphfreeze.lowering.bfloat16 import round_to_bfloat16
 from graphfreeze.lowering.dilations import recover_dilations
 from graphfreeze.lowering.engine import Lowering
 from graphfreeze.lowering.folding import Folding
@@ -61,7 +62,7 @@ class Lowerer:
             UnsupportedOperationError: Operations have no rule, or a rule meets a case it does not cover: all of them.
             UnsupportedError: More is unknown of an input's shape than the batch and the length of its sequences.
         """
-        graph = recover_dilations(named.graph)
+        graph = recover_dilations(round_to_bfloat16(named.graph))
         lowering = Lowering(
             _sizes(graph.inputs),
             self.opset,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -24,6 +25,7 @@ from graphfreeze.lowering.tensor import Dim, Tensor
 
 __all__ = ["emit_normal", "emit_uniform", "require_philox"]
 
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 _PHILOX, _AUTOMATIC = 1, 3
 _BLOCKS_PER_GROUP = 256  # how far TensorFlow spaces the counters of truncated normal numbers, per block of results
 _TRUNCATED_AT = 2.0
@@ -65,11 +67,14 @@ def _pairs(words: Words) -> list[tuple[ir.Value, ir.Value]]:
 
 def _unit(node: Node, low: ir.Value, high: ir.Value | None = None) -> ir.Value:
     """A float in [0, 1) of one word, or of two for float64: as many bits as the mantissa has."""
-    bits = {2: 10, 4: 23, 8: 52}[node.dtype.itemsize]
+    is_bfloat16 = node.dtype == _BFLOAT16
+    bits = 7 if is_bfloat16 else {2: 10, 4: 23, 8: 52}[node.dtype.itemsize]
     if high is not None:  # TensorFlow takes the upper 20 bits from the first word
         low = join_words(node, high, node.emit("BitwiseAnd", low, np.array([0xFFFFF], np.uint64)))
     else:
         low = node.emit("BitwiseAnd", low, np.array([2**bits - 1], np.uint64))
+    if is_bfloat16:  # onnxruntime's CPU kernels cannot multiply it
+        return node.cast(node.emit("Mul", node.cast(low, np.float32), np.array([2.0**-bits], np.float32)), node.dtype)
     return node.emit("Mul", node.cast(low, node.dtype), np.array([2.0**-bits], node.dtype))
 
 
