@@ -93,6 +93,12 @@ def check_reference(manifest: Manifest, reference: Mapping[str, npt.NDArray[Any]
         *losses,
         *(f"noise/{name}" for name in losses),
         *(f"{kind}/{entry.name}" for entry in trainable for kind in ("gradient", "noise")),
+        *(
+            f"{kind}/{entry.name}"
+            for entry in trainable
+            if f"roundoff/{entry.name}" in reference
+            for kind in ("calm_noise", "slope_noise")
+        ),
     ]
     if missing := [name for name in needed if name not in reference]:
         return [f"the reference lacks {name}" for name in missing]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,16 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from graphfreeze.checks.interpreter import Interpreter
+from graphfreeze.checks.precision import computed_roundoffs, read_roundoffs
 from graphfreeze.training.trace import TracedStep
-from graphfreeze.validation.tolerance import unit_roundoff
+from graphfreeze.validation.tolerance import Coarse, hides, scale_of, slope, unit_roundoff
 
 __all__ = ["Reference", "call_gradients", "compute_reference", "restored", "run_gradients"]
 
-_DRAWS = 3
+_UNITS = (1.0, 1.0, 1.0)
+"""By up to how many units in the last place each run moves the numbers."""
+_UNITS_IF_COARSE = (*_UNITS, 2.0**-1, 2.0**-2, 2.0**-3, 2.0**-4, 2.0**-5, 2.0**-6, 2.0**-7)
+"""A part of a unit moves the few numbers by a whole unit that it takes to the other side of a cast's rounding."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +33,22 @@ class Reference:
         gradients: The gradient of each trained parameter by name, in TensorFlow's layout.
         loss_noise: The largest change of each loss when parameters and float inputs move by one unit in the last place.
         noise: The same for each gradient: the largest change of any element.
+        coarse: What is known of the gradients that are computed in a coarser dtype than their own.
     """
 
     losses: Mapping[str, npt.NDArray[Any]]
     gradients: Mapping[str, npt.NDArray[Any]]
     loss_noise: Mapping[str, float]
     noise: Mapping[str, float]
+    coarse: Mapping[str, Coarse] = field(default_factory=dict)
 
 
 def compute_reference(step: TracedStep, batch: Mapping[str, npt.NDArray[Any]], seed: int) -> Reference:
     """Run the traced gradients on the batch, and again on slightly moved parameters and inputs.
 
     The noise is the yardstick for nets that amplify rounding: no other implementation can be expected to agree with
-    TensorFlow better than TensorFlow agrees with itself. All variables are as before afterwards.
+    TensorFlow better than TensorFlow agrees with itself. What the step casts to a coarser dtype before it uses it moves
+    by a unit of that dtype, for less would vanish in the cast. All variables are as before afterwards.
 
     Args:
         step: The traced step.
@@ -49,20 +56,30 @@ def compute_reference(step: TracedStep, batch: Mapping[str, npt.NDArray[Any]], s
         seed: Where the small changes come from.
     """
     losses, gradients = run_gradients(step, batch)
+    read = read_roundoffs(step.graphs["gradients"])
+    computed = computed_roundoffs(step.graphs["gradients"])
+    coarse = {
+        name: roundoff
+        for name, gradient in gradients.items()
+        if (roundoff := computed.get(f"gradient/{name}", 0.0)) > unit_roundoff(gradient.dtype)
+    }
     rng = np.random.default_rng(seed)
-    loss_noise, noise = dict.fromkeys(losses, 0.0), dict.fromkeys(gradients, 0.0)
-    for _ in range(_DRAWS):
+    loss_noise = dict.fromkeys(losses, 0.0)
+    moves: dict[str, list[_Move]] = {name: [] for name in gradients}
+    for units in _UNITS_IF_COARSE if coarse else _UNITS:
         with restored(step):
-            for parameter in step.trained:
-                parameter.resource.assign(_moved(parameter.resource.numpy(), rng))
-            inputs = {entry.name: _moved(batch[entry.name], rng) for entry in step.endpoint.inputs}
+            for p in step.trained:
+                p.resource.assign(_moved(p.resource.numpy(), rng, units, read.get(p.name)))
+            inputs = {e.name: _moved(batch[e.name], rng, units, read.get(e.name)) for e in step.endpoint.inputs}
             moved_losses, moved = run_gradients(step, {**batch, **inputs})
         for name, loss in losses.items():
             loss_noise[name] = max(loss_noise[name], abs(float(moved_losses[name]) - float(loss)))
         for name, gradient in gradients.items():
-            change = np.abs(moved[name].astype(np.float64) - gradient.astype(np.float64))
-            noise[name] = max(noise[name], float(np.max(change, initial=0.0)))
-    return Reference(losses, gradients, loss_noise, noise)
+            change = scale_of(moved[name].astype(np.float64) - gradient.astype(np.float64))
+            moves[name].append(_Move(change, abs(slope(moved[name], gradient) - 1)))
+    noise = {name: max(move.change for move in found) for name, found in moves.items()}
+    known = {name: _coarse(roundoff, scale_of(gradients[name]), moves[name]) for name, roundoff in coarse.items()}
+    return Reference(losses, gradients, loss_noise, noise, known)
 
 
 def run_gradients(
@@ -108,12 +125,34 @@ def restored(step: TracedStep) -> Iterator[None]:
             variable.assign(value)
 
 
-def _moved(array: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[Any]:
-    """The array with each element moved by up to one unit in the last place; whole numbers stay: they may index."""
+@dataclass(frozen=True)
+class _Move:
+    """By how much a gradient changed, and its slope."""
+
+    change: float
+    slope: float
+
+
+def _coarse(roundoff: float, scale: float, moves: list[_Move]) -> Coarse:
+    calm = [move for move in moves if not hides(move.change, scale)] or moves
+    return Coarse(roundoff, max(move.change for move in calm), max(move.slope for move in calm))
+
+
+def _moved(
+    array: npt.NDArray[Any], rng: np.random.Generator, units: float = 1.0, roundoff: float | None = None
+) -> npt.NDArray[Any]:
+    """The array with each element moved by up to so many units in the last place; whole numbers stay: they may index.
+
+    Args:
+        array: The array.
+        rng: Where the changes come from.
+        units: The number of units.
+        roundoff: The unit roundoff of the dtype in which it is used, by default its own.
+    """
     if not tf.as_dtype(array.dtype).is_floating:
         return array
     exact = array.astype(np.float64)
     if np.array_equal(exact, np.rint(exact)):
         return array
-    one_unit = 2 * unit_roundoff(array.dtype)
-    return (exact * (1.0 + one_unit * rng.uniform(-1.0, 1.0, array.shape))).astype(array.dtype)
+    one_unit = 2 * max(unit_roundoff(array.dtype), roundoff or 0.0)
+    return (exact * (1.0 + units * one_unit * rng.uniform(-1.0, 1.0, array.shape))).astype(array.dtype)

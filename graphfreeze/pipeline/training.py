@@ -183,4 +183,7 @@ def stored_reference(assembly: Assembly, reference: Reference, batch: Batch) -> 
     for name, gradient in reference.gradients.items():
         stored[f"gradient/{name}"] = assembly.stored(name, gradient)
         stored[f"noise/{name}"] = np.asarray(reference.noise[name], np.float32)
+    for name, coarse in reference.coarse.items():
+        known = {"roundoff": coarse.roundoff, "calm_noise": coarse.noise, "slope_noise": coarse.slope_noise}
+        stored |= {f"{kind}/{name}": np.asarray(value, np.float32) for kind, value in known.items()}
     return stored

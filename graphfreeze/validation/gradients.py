@@ -12,7 +12,7 @@ import numpy.typing as npt
 from graphfreeze.artifact.frozen import FrozenElements
 from graphfreeze.artifact.manifest import Manifest
 from graphfreeze.validation.check import Check, conclude
-from graphfreeze.validation.tolerance import Comparison, compare, scale_of
+from graphfreeze.validation.tolerance import Coarse, Comparison, compare, scale_of
 
 __all__ = ["GradientEvidence", "check_frozen_gradients", "check_gradients", "check_outputs", "compare_gradients"]
 
@@ -72,7 +72,11 @@ def compare_gradients(
         part = frozen.partly.get(name)
         gradient = outputs[f"gradient/{name}"] if part is None else part.whole_gradient(outputs[f"gradient/{name}"])
         comparison = compare(
-            gradient, reference[f"gradient/{name}"], largest=largest, noise=float(reference[f"noise/{name}"])
+            gradient,
+            reference[f"gradient/{name}"],
+            largest=largest,
+            noise=float(reference[f"noise/{name}"]),
+            coarse=_coarse(reference, name),
         )
         at_frozen = gradient[:0] if part is None else gradient[part.frozen]
         # Counted as "not equal to zero", so that NaN counts too.
@@ -110,6 +114,14 @@ def check_outputs(name: str, outputs: Tensors, reference: Tensors, keys: Sequenc
         if not comparison.accepted:
             problems.append(_difference(key, comparison))
     return conclude(name, problems, ", ".join(_found(key, outputs[key]) for key in keys))
+
+
+def _coarse(reference: Tensors, name: str) -> Coarse | None:
+    """What the reference says of a gradient that is computed in a coarser dtype than its own."""
+    if f"roundoff/{name}" not in reference:
+        return None
+    roundoff, noise, slope = (float(reference[f"{kind}/{name}"]) for kind in ("roundoff", "calm_noise", "slope_noise"))
+    return Coarse(roundoff, noise, slope)
 
 
 def _difference(name: str, found: Comparison) -> str:

@@ -21,6 +21,23 @@ scale among all gradients of the batch, `g` is accepted by the first of these ru
   would soon accept half a gradient, or none: then the tensor is accepted only if it does not matter (below 2^-10 of
   `largest`), and is otherwise **undecidable**, which fails: the reference batch is too chaotic to prove anything.
 
+A gradient may be computed in a coarser dtype than its own: in mixed precision float32 parameters are cast to float16 or
+bfloat16, and so are the activations and the gradients on their way back. Then
+
+- the noise is that of moving parameters and inputs by one unit in the last place of the dtype that they are cast to:
+  most smaller steps would vanish in the cast. This is the backward error of a computation that rounds to that dtype, as
+  one unit of float32 is for one that rounds to float32. **rounding** stays that of the gradient's own dtype.
+- u in **zero** is the unit roundoff of the coarser dtype.
+- steps this large flip a ReLU somewhere in nearly every net, while two implementations that round at the same places
+  rarely do. So there are runs with smaller steps, too, which take fewer and fewer numbers to the other side of their
+  rounding, and the noise that **noise** compares with is the largest of the runs that do not hide the gradient (by
+  NOISE_FACTOR not beyond a quarter of the scale), if there are any: a smaller bound, never a larger one.
+- **noise** also asks for |slope - 1| <= NOISE_FACTOR * slope noise, where slope = <g, t> / <t, t>: elements that are
+  rounded independently leave the slope alone, a wrong factor does not, however much each element is rounded. The slope
+  noise is by how much the slope moves in the same runs.
+
+What this still hides, about u itself in a small tensor, shows in float64, in which `rewrite` compares the same graphs.
+
 Anything else is **different**. NaN or infinity on either side is **not finite**, which fails too.
 """
 
@@ -33,7 +50,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NOISE_FACTOR", "Comparison", "Rule", "compare", "scale_of", "unit_roundoff"]
+__all__ = ["NOISE_FACTOR", "Coarse", "Comparison", "Rule", "compare", "hides", "scale_of", "slope", "unit_roundoff"]
 
 Rule = Literal["exact", "rounding", "zero", "noise", "undecidable", "different", "not finite"]
 
@@ -43,10 +60,27 @@ ROUNDING_UNITS_16_BIT = 16.0
 ZERO_UNITS = 16.0
 NOISE_FACTOR = 4.0
 
-# A genuine gradient's noise is below this part of its scale; a cancelled one's noise is about its scale.
+# A genuine gradient's noise is below this part of its scale; a cancelled one's noise is about its scale. Computed in a
+# coarser dtype, noise starts at that dtype's roundoff, and the line is drawn between it and the scale itself.
 _GENUINE = 2.0**-10
+_GENUINE_COARSE = 2.0**-4
 # A tensor whose noise hides it may be accepted below this part of the largest gradient.
 _IMMATERIAL = 2.0**-10
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """What is known of a gradient that is computed in a coarser dtype than its own.
+
+    Attributes:
+        roundoff: The unit roundoff of that dtype.
+        noise: The largest noise among the runs that do not hide the gradient, or among all where each does.
+        slope_noise: The largest change of the slope in the same runs.
+    """
+
+    roundoff: float
+    noise: float
+    slope_noise: float
 
 
 @dataclass(frozen=True)
@@ -72,7 +106,9 @@ class Comparison:
     allowed: float
 
 
-def compare(g: npt.NDArray[Any], t: npt.NDArray[Any], *, largest: float, noise: float = 0.0) -> Comparison:
+def compare(
+    g: npt.NDArray[Any], t: npt.NDArray[Any], *, largest: float, noise: float = 0.0, coarse: Coarse | None = None
+) -> Comparison:
     """Compare a tensor with its reference.
 
     Args:
@@ -80,6 +116,7 @@ def compare(g: npt.NDArray[Any], t: npt.NDArray[Any], *, largest: float, noise: 
         t: The reference, of the same shape and dtype.
         largest: The largest `scale_of` among the tensors that are computed together with t.
         noise: By how much t changes under a perturbation of one unit in the last place.
+        coarse: Where t is computed in a coarser dtype than its own: what is known of that.
     """
     if g.shape != t.shape:
         raise ValueError(f"expected the shape {t.shape}, found {g.shape}")
@@ -90,19 +127,33 @@ def compare(g: npt.NDArray[Any], t: npt.NDArray[Any], *, largest: float, noise: 
     difference = exact_g - exact_t
     error, scale = scale_of(difference), scale_of(exact_t)
     rounding = (ROUNDING_UNITS_16_BIT if t.dtype.itemsize == 2 else ROUNDING_UNITS) * unit * scale
-    negligible = ZERO_UNITS * unit * largest
-    genuine = 0 < noise < _GENUINE * scale
+    negligible = ZERO_UNITS * (unit if coarse is None else coarse.roundoff) * largest
+    calm = noise if coarse is None else coarse.noise
+    genuine = 0 < calm < (_GENUINE if coarse is None else _GENUINE_COARSE) * scale
     zero = negligible if scale <= negligible and not genuine else 0.0
-    hidden = NOISE_FACTOR * noise > scale / 4
-    noisy = NOISE_FACTOR * noise if not hidden or scale <= _IMMATERIAL * largest else 0.0
+    noisy = NOISE_FACTOR * calm if not hides(calm, scale) or scale <= _IMMATERIAL * largest else 0.0
+    if coarse is not None and not abs(slope(exact_g, exact_t) - 1) <= NOISE_FACTOR * coarse.slope_noise:
+        noisy = 0.0
     accepted_by: list[tuple[Rule, float]] = [("exact", 0.0), ("rounding", rounding), ("zero", zero), ("noise", noisy)]
     rule: Rule = next((rule for rule, allowed in accepted_by if error <= allowed), "different")
     accepted = rule != "different"
-    if not accepted and error <= NOISE_FACTOR * noise:
+    if not accepted and hides(noise, scale) and error <= NOISE_FACTOR * noise:
         rule = "undecidable"
     return Comparison(
         accepted, rule, error, _relative_l2(difference, exact_t), scale, noise, max(rounding, zero, noisy)
     )
+
+
+def hides(noise: float, scale: float) -> bool:
+    """Whether a tensor of that scale cannot be judged by that noise."""
+    return NOISE_FACTOR * noise > scale / 4
+
+
+def slope(g: npt.NDArray[Any], t: npt.NDArray[Any]) -> float:
+    """<g, t> / <t, t>: by what factor g is t, on the whole; 1 where t is zero."""
+    exact = t.astype(np.float64)
+    square = float(np.vdot(exact, exact))
+    return float(np.vdot(g.astype(np.float64), exact)) / square if square else 1.0
 
 
 def scale_of(tensor: npt.NDArray[Any]) -> float:

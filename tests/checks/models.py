@@ -77,6 +77,15 @@ def _several_reads() -> list[Any]:
     return [layers.TimeDistributed(layers.Dense(5, "tanh", name="step")), layers.GlobalAveragePooling1D()]
 
 
+def _mixed(precision: str) -> Callable[[], list[Any]]:
+    def build() -> list[Any]:
+        policy = f"mixed_{precision}"
+        convolution = layers.Conv2D(4, 3, activation="tanh", dtype=policy, name="conv")
+        return [convolution, layers.Flatten(dtype=policy), layers.Dense(8, "tanh", dtype=policy, name="hidden")]
+
+    return build
+
+
 MODELS: dict[str, Sample] = {
     "mlp": Sample(_mlp, (6,), "**/hidden/kernel[:, 0:2]", training=True),
     "normalised": Sample(_normalised, (6,), "**/hidden/kernel[0]", training=True),
@@ -84,4 +93,6 @@ MODELS: dict[str, Sample] = {
     "embedding": Sample(_embedding, (5,), "**/table/embeddings[[1, 4]]", dtype="int32"),
     "several_reads": Sample(_several_reads, (6, 8), "**/step/kernel[0]"),
     "cnn": Sample(_cnn, (8, 8, 2), "**/conv/kernel[:, :, 0, 1]"),
+    "mixed_float16": Sample(_mixed("float16"), (6, 6, 2), "**/hidden/kernel where w < 0"),
+    "mixed_bfloat16": Sample(_mixed("bfloat16"), (6, 6, 2), "**/hidden/kernel where w < 0"),
 }

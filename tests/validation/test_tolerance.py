@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from graphfreeze.validation.tolerance import Rule, compare, unit_roundoff
+from graphfreeze.validation.tolerance import Coarse, Rule, compare, slope, unit_roundoff
 
 U = 2.0**-24
 
@@ -60,6 +60,43 @@ def test_the_first_rule_that_holds_decides(
     found = compare(g, t, largest=largest, noise=noise)
     assert found.rule == rule
     assert found.accepted == (rule in ("exact", "rounding", "zero", "noise"))
+
+
+HALF = 2.0**-11
+
+
+@pytest.mark.parametrize(
+    ("g", "t", "noise", "coarse", "rule"),
+    [
+        # the noise of the coarser dtype
+        (tensor(1.003, -1), tensor(1, -1.003), 1e-3, Coarse(HALF, 1e-3, 1e-3), "noise"),
+        (tensor(1.005, -1), tensor(1, -1.005), 1e-3, Coarse(HALF, 1e-3, 1e-3), "different"),
+        # a factor is not hidden by the noise of the elements
+        (tensor(1.003, -1.003), tensor(1, -1), 1e-3, Coarse(HALF, 1e-3, 5e-4), "different"),
+        # of noise that hides the gradient, the runs that do not hide it count
+        (tensor(1.003, -1), tensor(1, -1.003), 0.3, Coarse(HALF, 1e-3, 1e-3), "noise"),
+        (tensor(1.005, -1), tensor(1, -1.005), 0.3, Coarse(HALF, 1e-3, 1e-3), "undecidable"),
+        (tensor(3, -1), tensor(1, -1), 0.3, Coarse(HALF, 1e-3, 1e-3), "different"),
+        (tensor(1.003, -1), tensor(1, -1.003), 0.3, Coarse(HALF, 0.3, 1e-3), "undecidable"),
+        # zero but for the rounding of the coarser dtype, beside a gradient of 1; what is genuine is none
+        (tensor(3e-3), tensor(-4e-3), 4e-3, Coarse(HALF, 4e-3, 2), "zero"),
+        (tensor(9e-3), tensor(0), 4e-3, Coarse(HALF, 4e-3, 2), "noise"),
+        (tensor(5.1e-3), tensor(5e-3), 1e-5, Coarse(HALF, 1e-5, 1), "different"),
+        # what agrees to the last bits of its own dtype needs no noise
+        (tensor(1.00001), tensor(1), 0, Coarse(HALF, 0, 0), "rounding"),
+    ],
+)
+def test_computed_in_a_coarser_dtype(
+    g: npt.NDArray[Any], t: npt.NDArray[Any], noise: float, coarse: Coarse, rule: Rule
+) -> None:
+    assert compare(g, t, largest=1, noise=noise, coarse=coarse).rule == rule
+
+
+def test_the_slope() -> None:
+    t = tensor(3, -4)
+    assert slope(t * 1.5, t) == 1.5
+    assert slope(t + tensor(4, 3), t) == 1
+    assert slope(t, tensor(0, 0)) == 1
 
 
 def test_the_numbers_of_the_report() -> None:

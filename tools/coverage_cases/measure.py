@@ -198,7 +198,7 @@ def _compare(
     largest = max((scale_of(gradient) for gradient in reference.gradients.values()), default=0.0)
     for name, gradient in reference.gradients.items():
         ours = to_tensorflow(outputs[f"gradient/{name}"], entries[name])
-        item = compare(ours, gradient, largest=largest, noise=reference.noise[name])
+        item = compare(ours, gradient, largest=largest, noise=reference.noise[name], coarse=reference.coarse.get(name))
         compared[f"gradient/{name}"] = item
         if item.rule != "zero" and (found.gradient_error is None or not item.relative_l2 <= found.gradient_error):
             found.gradient_error = item.relative_l2
