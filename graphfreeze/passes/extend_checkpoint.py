@@ -15,13 +15,14 @@ from graphfreeze.savedmodel.checkpoint_index import CheckpointIndex, read_index,
 from graphfreeze.savedmodel.checkpoint_index_writer import write_index
 from graphfreeze.savedmodel.files import VARIABLES_PREFIX
 from graphfreeze.savedmodel.model import SavedModel
-from graphfreeze.selection.masks import frozen_only
+from graphfreeze.selection.masks import frozen_pieces, same_bytes
 from graphfreeze.selection.plan import FreezePlan
 from graphfreeze.selection.variable import numpy_dtype
 
-__all__ = ["extend_checkpoint"]
+__all__ = ["Copy", "extend_checkpoint"]
 
 Copy = Callable[[str, str], object]
+"""Copies or links a file: from where, and to where."""
 
 
 def extend_checkpoint(
@@ -92,5 +93,4 @@ def _own_entry(model: SavedModel, index: CheckpointIndex, constant: StoredConsta
     # Mapped, so that of a large variable only what is frozen is read.
     shard = shard_file(model.checkpoint.prefix, entry.shard_id, index.header.num_shards)
     whole = np.memmap(shard, numpy_dtype(constant.dtype), "r", entry.offset, constant.shape)
-    current = frozen_only(whole, frozen.mask)
-    return entry if current.tobytes() == frozen.frozen_values.tobytes() else None
+    return entry if same_bytes(frozen_pieces(whole, frozen.mask), frozen.frozen_pieces()) else None

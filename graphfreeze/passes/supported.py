@@ -65,13 +65,13 @@ def check_plan(model: SavedModel, plan: FreezePlan) -> dict[int, FrozenVariable]
             raise UsageError(f"{model.directory} has no variable at object path {variable.object_path!r}.")
         node = nodes[variable.object_path]
         shape = model.variables_by_node[node].shape
-        fits = len(frozen.mask.shape) == len(shape) and all(
-            m in (1, n) for m, n in zip(frozen.mask.shape, shape, strict=True)
+        fits = len(frozen.mask_shape) == len(shape) and all(
+            m in (1, n) for m, n in zip(frozen.mask_shape, shape, strict=True)
         )
-        if not fits or frozen.value.shape != shape:
+        if not fits or frozen.value_shape != shape:
             raise UsageError(
-                f"{variable.name} ({variable.object_path}) has shape {shape}, but its mask has {frozen.mask.shape} "
-                f"and its frozen value {frozen.value.shape}."
+                f"{variable.name} ({variable.object_path}) has shape {shape}, but its mask has {frozen.mask_shape} "
+                f"and its frozen value {frozen.value_shape}."
             )
         allowed = BLEND_DTYPES if frozen.form == "blend" else SELECT_DTYPES
         if variable.dtype not in allowed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from tensorflow.core.protobuf import fingerprint_pb2, saved_model_pb2
 from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 
 from graphfreeze.errors import OutputError
-from graphfreeze.passes.extend_checkpoint import extend_checkpoint
+from graphfreeze.passes.copying import copy_file, link_or_copy
+from graphfreeze.passes.extend_checkpoint import Copy, extend_checkpoint
 from graphfreeze.passes.freeze_reads import RewrittenModel
 from graphfreeze.passes.serialise import serialise
 from graphfreeze.savedmodel.directory import check_files
@@ -29,7 +29,9 @@ _REPLACED = ("saved_model.pb", TEXT_GRAPH, "fingerprint.pb", KERAS_METADATA)
 _NOTES = ("assets.extra", "graphfreeze")
 
 
-def write(rewritten: RewrittenModel, directory: str | os.PathLike[str], *, link: bool = False) -> None:
+def write(
+    rewritten: RewrittenModel, directory: str | os.PathLike[str], *, link: bool = False, copy: Copy = copy_file
+) -> None:
     """Write a rewritten SavedModel: the new graph, with copies of checkpoint, assets and all else.
 
     The same model and plan give the same bytes. The original's directory is only read.
@@ -40,6 +42,7 @@ def write(rewritten: RewrittenModel, directory: str | os.PathLike[str], *, link:
         directory: Where to; it must not exist, or be empty.
         link: Hard-link files instead of copying them, where the file system can. Changing a linked file in place would
             change the original's too.
+        copy: Copies a file.
 
     Raises:
         OutputError: The directory holds something, or cannot be written.
@@ -48,9 +51,9 @@ def write(rewritten: RewrittenModel, directory: str | os.PathLike[str], *, link:
     target = Path(directory)
     try:
         # Stored masks and values make it another checkpoint, with the same shards and more.
-        copy_files(rewritten.original.directory, target, variables=not rewritten.stored, link=link)
+        copy = link_or_copy if link else copy
+        copy_files(rewritten.original.directory, target, variables=not rewritten.stored, copy=copy)
         if rewritten.stored:
-            copy = _link_or_copy if link else shutil.copyfile
             extend_checkpoint(rewritten.original, rewritten.plan, rewritten.stored, target, copy)
         with (target / "saved_model.pb").open("wb") as file:
             file.writelines(_content(rewritten))
@@ -77,14 +80,14 @@ def _content(rewritten: RewrittenModel) -> Iterable[bytes]:
     return [join_graphs(original.read_bytes(), changed)]
 
 
-def copy_files(source: Path, target: Path, *, variables: bool = True, link: bool = False) -> None:
+def copy_files(source: Path, target: Path, *, variables: bool = True, copy: Copy = copy_file) -> None:
     """Copy a SavedModel's directory without graph, fingerprint, Keras 2 configuration, and notes of an earlier rewrite.
 
     Args:
         source: Where from.
         target: Where to; it must not exist, or be empty.
         variables: Whether to copy the checkpoint too.
-        link: Hard-link files instead, where the file system can.
+        copy: Copies or links a file.
 
     Raises:
         ModelReadError: `source` holds links that lead elsewhere, or what is no file.
@@ -95,7 +98,6 @@ def copy_files(source: Path, target: Path, *, variables: bool = True, link: bool
     if target.exists() and any(target.iterdir()):
         raise OutputError(f"{target} is not empty. Give a new directory.")
     target.mkdir(parents=True, exist_ok=True)
-    copy = _link_or_copy if link else shutil.copyfile
     for file in sorted(source.rglob("*")):
         path = file.relative_to(source)
         if path.parts[0] in _REPLACED or path.parts[:2] == _NOTES or (path.parts[0] == "variables" and not variables):
@@ -139,11 +141,3 @@ def _drop_stale_fingerprint(original: Path, target: Path) -> None:
     stale = old.signature_def_hash != new.signature_def_hash or (kept and old.checkpoint_hash != new.checkpoint_hash)
     if old.version == new.version and stale:
         (target / "fingerprint.pb").unlink()
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        # A link to what the name stands for, should it be a symbolic link.
-        os.link(os.path.realpath(source), target)
-    except OSError:
-        shutil.copyfile(source, target)

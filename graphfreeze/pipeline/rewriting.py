@@ -16,6 +16,7 @@ from graphfreeze.pipeline.report import SCHEMA_VERSION, Report, describe_plan, i
 from graphfreeze.pipeline.saved_model import (
     check_behaviour_of,
     check_keep_options,
+    copies_ahead,
     prove_result,
     try_in_keras_2,
     write_saved_model,
@@ -169,12 +170,13 @@ def rewrite(
         return report
     with atomic_directory(Path(out), overwrite=overwrite, inputs=[Path(model)]) as directory:
         (directory / "plan").mkdir()
-        save_plan(plan, directory / "plan")
-        # From here on, what is large is read from there, one variable at a time.
-        plan = load_plan(directory / "plan")
-        stages.start("rewriting the reads")
-        report["checks"] = []
-        write_saved_model(source, plan, directory, options, report)
+        with copies_ahead(source, directory, options) as copies:
+            save_plan(plan, directory / "plan")
+            # From here on, what is large is read from there, one variable at a time.
+            plan = load_plan(directory / "plan")
+            stages.start("rewriting the reads")
+            report["checks"] = []
+            write_saved_model(source, plan, directory, options, report, copies)
         if options.checks != "none":
             stages.start("proving the result")
             with in_report(report, "proof"):

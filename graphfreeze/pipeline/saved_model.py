@@ -13,12 +13,14 @@ from graphfreeze.pipeline.report import Report, in_report
 from graphfreeze.selection import FreezePlan
 
 if TYPE_CHECKING:
+    from graphfreeze.passes.copying import CopiesAhead
     from graphfreeze.savedmodel.model import SavedModel
 
 __all__ = [
     "RESTORED_BY_FOLD",
     "check_behaviour_of",
     "check_keep_options",
+    "copies_ahead",
     "prove_result",
     "try_in_keras_2",
     "write_saved_model",
@@ -28,7 +30,19 @@ RESTORED_BY_FOLD = ("saved_model.pb", "keras_metadata.pb")
 _TRACED_CONSTANTS = 3 << 29
 
 
-def write_saved_model(source: SavedModel, plan: FreezePlan, directory: Path, options: Options, report: Report) -> None:
+def copies_ahead(source: SavedModel, directory: Path, options: Options) -> CopiesAhead:
+    """Begin to copy the checkpoint of a model that is to be written into the directory."""
+    from graphfreeze.passes.copying import CopiesAhead
+    from graphfreeze.savedmodel.files import VARIABLES_PREFIX
+
+    prefix = source.directory / VARIABLES_PREFIX
+    shards = () if options.link else sorted(prefix.parent.glob(f"{prefix.name}.data-*"))
+    return CopiesAhead(shards, directory / ".copies")
+
+
+def write_saved_model(
+    source: SavedModel, plan: FreezePlan, directory: Path, options: Options, report: Report, copies: CopiesAhead
+) -> None:
     """Write the rewritten SavedModel and what fold needs, and report each read and update that was masked."""
     from graphfreeze.passes.several_graphs import freeze
     from graphfreeze.passes.storage import Storage
@@ -43,7 +57,7 @@ def write_saved_model(source: SavedModel, plan: FreezePlan, directory: Path, opt
             f"the masks and frozen values take more than {_TRACED_CONSTANTS} bytes, which the graph of a training step "
             "cannot hold: freeze fewer elements, or rewrite the SavedModel alone with --no-onnx"
         )
-    write(rewritten, directory / "saved_model", link=options.link)
+    write(rewritten, directory / "saved_model", link=options.link, copy=copies.take)
     if rewritten.retagged:
         report["keras_2"] = {"load_model": options.keras2, "layers": list(rewritten.retagged)}
     by_path: dict[str, list[Report]] = {}

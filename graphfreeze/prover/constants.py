@@ -10,7 +10,7 @@ from tensorflow.core.framework import tensor_pb2, types_pb2
 
 from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.targets import NUMPY_NAMES, Target
-from graphfreeze.selection.masks import frozen_only
+from graphfreeze.selection.masks import frozen_pieces, same_bytes
 from graphfreeze.selection.variable import numpy_dtype
 
 __all__ = [
@@ -132,7 +132,9 @@ def check_mask(target: Target, found: Array, function: str, node: str) -> None:
     """
     dtype = np.dtype(bool) if target.frozen.form == "select" else numpy_dtype(target.frozen.variable.dtype)
     expected = target.frozen.mask.astype(dtype)
-    if found.shape == expected.shape and np.array_equal(_bits(found), _bits(expected)):
+    # Leading axes of one element change nothing of what a mask broadcasts to.
+    whole = found.reshape((1,) * (expected.ndim - found.ndim) + found.shape)
+    if whole.shape == expected.shape and np.array_equal(_bits(whole), _bits(expected)):
         return
     different = _different(found, np.broadcast_to(expected, target.shape), target)
     if different.any():
@@ -153,10 +155,9 @@ def check_value(target: Target, found: Array, function: str, node: str) -> None:
     Raises:
         VerificationError: An element differs.
     """
-    if target.frozen.form == "select" and found.shape == target.shape:
-        frozen = frozen_only(found, target.frozen.mask)
-        if np.array_equal(_bits(frozen), _bits(target.frozen.frozen_values)):
-            return
+    of_target = target.frozen.form == "select" and found.shape == target.shape
+    if of_target and same_bytes(frozen_pieces(found, target.frozen.mask), target.frozen.frozen_pieces()):
+        return
     value, mask = target.frozen.value, target.frozen.full_mask
     if target.frozen.form == "blend":
         expected = np.where(mask, -np.zeros((), value.dtype), value)

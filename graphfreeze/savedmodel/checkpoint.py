@@ -22,6 +22,8 @@ __all__ = ["OBJECT_GRAPH_KEY", "VARIABLE_VALUE", "Checkpoint"]
 
 OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 VARIABLE_VALUE = "VARIABLE_VALUE"
+# Those of which numpy takes TensorFlow's memory without a copy.
+_SHARED_DTYPES = ("float16", "float32", "float64")
 
 
 class Checkpoint:
@@ -114,7 +116,8 @@ class Checkpoint:
             ModelReadError: The key is missing, or its shard is missing or corrupt.
         """
         try:
-            value = self._reader.get_tensor(key)
+            dtype = self.dtypes.get(key)
+            value = self._reader.get_tensor(key) if dtype not in _SHARED_DTYPES else _restore(self.prefix, key, dtype)
         except (tf.errors.OpError, RuntimeError, LookupError, ValueError) as error:
             raise ModelReadError(
                 f"{self.prefix} cannot yield the value {key!r}: {_first_line(error)} Export the model again."
@@ -171,6 +174,15 @@ class Checkpoint:
             raise ModelReadError(
                 f"{self.prefix}.index cannot be read: {_first_line(error)} Export the model again."
             ) from error
+
+
+def _restore(prefix: str, key: str, dtype: str) -> npt.NDArray[Any]:
+    """A value as TensorFlow has it in memory. Other threads go on meanwhile, which a reader of checkpoints stops."""
+    with tf.init_scope(), tf.device("CPU:0"):
+        (value,) = tf.raw_ops.RestoreV2(
+            prefix=prefix, tensor_names=[key], shape_and_slices=[""], dtypes=[tf.as_dtype(dtype)]
+        )
+    return np.asarray(memoryview(value))
 
 
 def _first_line(error: Exception) -> str:

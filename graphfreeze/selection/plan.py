@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -43,6 +43,16 @@ class FrozenVariable:
         return np.broadcast_to(self.mask, self.variable.shape)
 
     @property
+    def mask_shape(self) -> tuple[int, ...]:
+        """The shape of the mask."""
+        return self.mask.shape
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """The shape of the values."""
+        return self.value.shape
+
+    @property
     def elements(self) -> int:
         """How many elements the variable has."""
         return int(np.prod(self.variable.shape, dtype=np.int64))
@@ -56,6 +66,10 @@ class FrozenVariable:
     def frozen_values(self) -> npt.NDArray[Any]:
         """The values of the frozen elements alone, in row-major order."""
         return frozen_only(self.value, self.mask)
+
+    def frozen_pieces(self) -> Iterator[npt.NDArray[Any]]:
+        """The same in consecutive pieces."""
+        yield self.frozen_values
 
     @property
     def wholly_frozen(self) -> bool:
@@ -77,9 +91,10 @@ class LazyFrozenVariable(FrozenVariable):
         form: The form of the masked read.
         selectors: The selectors that decided it.
         frozen_elements: How many elements are frozen.
+        mask_shape: The shape of the mask.
         read_mask: Makes the mask.
         read_value: Makes the values.
-        read_frozen: Makes the values of the frozen elements alone.
+        read_frozen: Makes the values of the frozen elements alone, in consecutive pieces.
     """
 
     def __init__(
@@ -88,18 +103,23 @@ class LazyFrozenVariable(FrozenVariable):
         form: Form,
         selectors: tuple[str, ...],
         frozen_elements: int,
+        mask_shape: tuple[int, ...],
         read_mask: Callable[[], npt.NDArray[np.bool_]],
         read_value: Callable[[], npt.NDArray[Any]],
-        read_frozen: Callable[[], npt.NDArray[Any]],
+        read_frozen: Callable[[], Iterator[npt.NDArray[Any]]],
     ) -> None:
         # The class is frozen, as what it stands for.
         for name, given in (("variable", variable), ("form", form), ("selectors", selectors)):
             object.__setattr__(self, name, given)
         object.__setattr__(self, "_frozen_elements", frozen_elements)
+        object.__setattr__(self, "_mask_shape", mask_shape)
         object.__setattr__(self, "_readers", (read_mask, read_value, read_frozen))
 
     _frozen_elements: int
-    _readers: tuple[Callable[[], npt.NDArray[np.bool_]], Callable[[], npt.NDArray[Any]], Callable[[], npt.NDArray[Any]]]
+    _mask_shape: tuple[int, ...]
+    _readers: tuple[
+        Callable[[], npt.NDArray[np.bool_]], Callable[[], npt.NDArray[Any]], Callable[[], Iterator[npt.NDArray[Any]]]
+    ]
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
@@ -114,7 +134,22 @@ class LazyFrozenVariable(FrozenVariable):
     @property
     def frozen_values(self) -> npt.NDArray[Any]:
         """The values of the frozen elements alone, made now."""
+        pieces = list(self._readers[2]())
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def frozen_pieces(self) -> Iterator[npt.NDArray[Any]]:
+        """The same in consecutive pieces, one in memory at a time."""
         return self._readers[2]()
+
+    @property
+    def mask_shape(self) -> tuple[int, ...]:
+        """The shape of the mask."""
+        return self._mask_shape
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """The shape of the values."""
+        return self.variable.shape
 
     @property
     def frozen_elements(self) -> int:

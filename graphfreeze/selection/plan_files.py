@@ -35,6 +35,8 @@ _MASKS_FILE = "masks.safetensors"
 
 # Larger arrays stay on disk until they are needed.
 _KEPT_BYTES = 1 << 18
+# How many elements are read at a time.
+_PIECE = 1 << 21
 
 
 def save_plan(plan: FreezePlan, directory: Path) -> None:
@@ -46,7 +48,7 @@ def save_plan(plan: FreezePlan, directory: Path) -> None:
     tensors: dict[str, Pending] = {}
     for frozen in plan.variables:
         path = frozen.variable.object_path
-        tensors[_mask_key(path)] = Pending(np.dtype(np.bool_), frozen.mask.shape, partial(getattr, frozen, "mask"))
+        tensors[_mask_key(path)] = Pending(np.dtype(np.bool_), frozen.mask_shape, partial(getattr, frozen, "mask"))
         dtype, pair = _storage(frozen.variable)
         tensors[_value_key(path)] = Pending(dtype, (frozen.frozen_elements, *pair), partial(_kept_values, frozen))
     write_tensors(directory / _MASKS_FILE, tensors)
@@ -85,9 +87,9 @@ def load_plan(directory: Path) -> FreezePlan:
     return plan
 
 
-def _kept_values(frozen: FrozenVariable) -> npt.NDArray[Any]:
-    """The values of the frozen elements, as they are stored."""
-    return _to_storage(frozen.frozen_values)
+def _kept_values(frozen: FrozenVariable) -> Iterator[npt.NDArray[Any]]:
+    """The values of the frozen elements, as they are stored, in pieces."""
+    return (_to_storage(piece) for piece in frozen.frozen_pieces())
 
 
 def _describe(frozen: FrozenVariable) -> dict[str, Any]:
@@ -134,6 +136,9 @@ def _restore(entry: Mapping[str, Any], tensors: _Tensors, directory: Path) -> Fr
     def read_frozen() -> npt.NDArray[Any]:
         return _from_storage(tensors[key], variable)
 
+    def read_pieces() -> Iterator[npt.NDArray[Any]]:
+        return (_from_storage(piece, variable) for piece in tensors.pieces(key, shape[0]))
+
     def read_value() -> npt.NDArray[Any]:
         kept = read_frozen()
         if frozen_elements == frozen.elements:
@@ -147,9 +152,10 @@ def _restore(entry: Mapping[str, Any], tensors: _Tensors, directory: Path) -> Fr
         entry["form"],
         tuple(entry["selectors"]),
         frozen_elements,
+        mask.shape,
         partial(tensors.__getitem__, _mask_key(variable.object_path)) if mask.nbytes > _KEPT_BYTES else lambda: mask,
         read_value,
-        read_frozen,
+        read_pieces,
     )
     if frozen.elements * numpy_dtype(variable.dtype).itemsize <= _KEPT_BYTES:
         frozen = FrozenVariable(variable, mask, frozen.value, frozen.form, frozen.selectors)
@@ -188,6 +194,16 @@ class _Tensors:
         with self._open() as file:
             tensor: npt.NDArray[Any] = file.get_tensor(self._known(name))
         return tensor
+
+    def pieces(self, name: str, length: int) -> Iterator[npt.NDArray[Any]]:
+        """A tensor in consecutive pieces along its first axis, which has that length."""
+        if length <= _PIECE:
+            yield self[name]
+            return
+        for start in range(0, length, _PIECE):
+            with self._open() as file:
+                piece: npt.NDArray[Any] = file.get_slice(self._known(name))[start : min(start + _PIECE, length)]
+            yield piece
 
     def describe(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """The shape and dtype of a tensor."""

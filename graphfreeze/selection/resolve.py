@@ -18,7 +18,7 @@ from graphfreeze.selection.array_file import ArrayFile, read_array
 from graphfreeze.selection.dtypes import cast_array, cast_number, check_supported
 from graphfreeze.selection.forms import RequestedForm, form_by_size, resolve_form
 from graphfreeze.selection.index import broadcastable_index_mask
-from graphfreeze.selection.masks import broadcast_count, frozen_only, smallest_broadcastable
+from graphfreeze.selection.masks import broadcast_count, frozen_pieces, smallest_broadcastable
 from graphfreeze.selection.match import match_variables
 from graphfreeze.selection.plan import FreezePlan, FrozenVariable, LazyFrozenVariable
 from graphfreeze.selection.predicate import evaluate
@@ -206,15 +206,16 @@ def _resolve_variable(
     # Kept, the values of a large model would fill the memory; so they are read and resolved again when they are needed.
     kept = mask if mask.nbytes <= _KEPT_BYTES else None
 
-    def read_frozen() -> npt.NDArray[Any]:
+    def read_frozen() -> Iterator[npt.NDArray[Any]]:
         again = _apply(variable, steps, source)
-        return frozen_only(again.values, smallest_broadcastable(again.mask) if kept is None else kept)
+        yield from frozen_pieces(again.values, smallest_broadcastable(again.mask) if kept is None else kept)
 
     return LazyFrozenVariable(
         variable,
         chosen,
         labels,
         math.prod(variable.shape) - broadcast_count(mask, variable.shape),
+        mask.shape,
         lambda: smallest_broadcastable(_apply(variable, steps, source).mask) if kept is None else kept,
         lambda: _apply(variable, steps, source).frozen_values(),
         read_frozen,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,12 +33,12 @@ class Pending:
     Attributes:
         dtype: Its dtype.
         shape: Its shape.
-        make: Makes it.
+        make: Makes it, as one array or in consecutive pieces of its elements in row-major order.
     """
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
-    make: Callable[[], npt.NDArray[Any]]
+    make: Callable[[], npt.NDArray[Any] | Iterator[npt.NDArray[Any]]]
 
     @property
     def nbytes(self) -> int:
@@ -67,9 +67,20 @@ def write_tensors(path: Path, tensors: Mapping[str, Pending]) -> None:
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in names:
-            made = tensors[name].make()
-            # The file holds the elements in row-major order and little-endian, whatever the array's strides.
-            array = np.asarray(made, dtype=made.dtype.newbyteorder("<"), order="C")
-            if (array.dtype, array.shape) != (tensors[name].dtype, tensors[name].shape):
-                raise ValueError(f"{name} is {array.dtype} {array.shape}, not what was announced")
-            file.write(array.reshape(-1).view(np.uint8).data)
+            _write(file, name, tensors[name])
+
+
+def _write(file: IO[bytes], name: str, tensor: Pending) -> None:
+    made = tensor.make()
+    if isinstance(made, np.ndarray) and made.shape != tensor.shape:
+        raise ValueError(f"{name} has shape {made.shape}, not what was announced")
+    size = 0
+    for piece in (made,) if isinstance(made, np.ndarray) else made:
+        # The file holds the elements in row-major order and little-endian, whatever the array's strides.
+        array = np.asarray(piece, dtype=piece.dtype.newbyteorder("<"), order="C")
+        if array.dtype != tensor.dtype:
+            raise ValueError(f"{name} is {array.dtype}, not what was announced")
+        file.write(array.reshape(-1).view(np.uint8).data)
+        size += array.nbytes
+    if size != tensor.nbytes:
+        raise ValueError(f"{name} takes {size} bytes, not what was announced")
