@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from graphfreeze.checks.graph_optimizer import optimizer_option
 from graphfreeze.errors import CheckFailedError, UnsupportedError
 from graphfreeze.selection.plan import FreezePlan
 from graphfreeze.selection.variable import Variable
@@ -29,22 +30,9 @@ Batch = Mapping[str, npt.NDArray[Any]]
 Report = dict[str, Any]
 
 
-@contextlib.contextmanager
-def _sums_in_order() -> Iterator[None]:
-    """Keep TensorFlow's arithmetic optimizer from reordering sums.
-
-    It sorts the terms of an AddN by what made them. Where a variable is read several times, masked reads make it sort
-    the gradients of these reads in another way, and a sum in another order has another last bit.
-    """
-    before = tf.config.optimizer.get_experimental_options().get("arithmetic_optimization", True)
-    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
-    try:
-        yield
-    finally:
-        tf.config.optimizer.set_experimental_options({"arithmetic_optimization": before})
-
-
-@_sums_in_order()
+# The arithmetic optimizer sorts the terms of an AddN by what made them. Where a variable is read several times, masked
+# reads make it sort the gradients of these reads in another way, and a sum in another order has another last bit.
+@optimizer_option("arithmetic_optimization", False)
 def check_behaviour(
     original: Path,
     rewritten: Path,

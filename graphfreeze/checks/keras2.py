@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from graphfreeze.checks.graph_optimizer import optimizer_option
 from graphfreeze.errors import UnsupportedError, UsageError
 from graphfreeze.selection.plan import FreezePlan
 from graphfreeze.selection.variable import Variable
@@ -72,7 +73,8 @@ def check_kept(
         UsageError: tf_keras is not installed.
     """
     require_tf_keras()
-    with _without_graph_optimization():
+    # Functions run as they are written: the optimizer fuses operations in one model and not in another.
+    with optimizer_option("disable_meta_optimizer", True):
         loaded = tf.saved_model.load(str(rewritten))
         before = _load_model(original, "the original")
         after = _load_model(rewritten, "the rewritten model")
@@ -90,17 +92,6 @@ def check_kept(
         "message": f"outputs, masks and losses of {len(batches)} batches equal; a step of fit moved no frozen element",
         "evidence": {"layers": len(after.layers), "variables": len(targets)},
     }
-
-
-@contextmanager
-def _without_graph_optimization() -> Iterator[None]:
-    """Let functions run as they are written: the optimizer fuses operations in one model and not in another."""
-    before = tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    try:
-        yield
-    finally:
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": before})
 
 
 def _load_model(directory: Path, what: str) -> Any:

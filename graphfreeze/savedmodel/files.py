@@ -70,9 +70,7 @@ def parse_text(content: bytes, origin: str) -> saved_model_pb2.SavedModel:
         raise ModelReadError(
             f"{origin} is truncated or corrupt: {reason}. Expected a SavedModel proto as text. Export the model again."
         ) from error
-    if not proto.meta_graphs:
-        raise ModelReadError(f"{origin} holds no graph ({len(content)} bytes). Export the model again.")
-    return proto
+    return _with_graph(proto, content, origin)
 
 
 def parse_saved_model(content: bytes, origin: str) -> saved_model_pb2.SavedModel:
@@ -93,6 +91,10 @@ def parse_saved_model(content: bytes, origin: str) -> saved_model_pb2.SavedModel
             f"{origin} is truncated or corrupt: {len(content)} bytes that are not a SavedModel proto. "
             "Export the model again."
         ) from error
+    return _with_graph(proto, content, origin)
+
+
+def _with_graph(proto: saved_model_pb2.SavedModel, content: bytes, origin: str) -> saved_model_pb2.SavedModel:
     if not proto.meta_graphs:
         raise ModelReadError(f"{origin} holds no graph ({len(content)} bytes). Export the model again.")
     return proto

@@ -18,6 +18,7 @@ from tensorflow.core.protobuf import saved_object_graph_pb2
 
 from graphfreeze.errors import ModelReadError
 from graphfreeze.savedmodel.object_graph import concrete_functions_of
+from graphfreeze.savedmodel.reachable import reachable
 
 __all__ = ["KERAS_METADATA", "KerasNote", "is_keras_2", "keras_notes", "objects_reaching", "read_keras_metadata"]
 
@@ -124,14 +125,7 @@ def objects_reaching(graph: saved_object_graph_pb2.SavedObjectGraph, variables: 
             if function in graph.concrete_functions:
                 for captured in graph.concrete_functions[function].bound_inputs:
                     holders[captured].append(i)
-    reaching: set[int] = set()
-    pending = list(variables)
-    while pending:
-        current = pending.pop()
-        if current not in reaching:
-            reaching.add(current)
-            pending += holders[current]
-    return reaching
+    return reachable(variables, holders)
 
 
 def _saved_metadata_class() -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from graphfreeze.errors import UnsupportedError, UsageError
 from graphfreeze.savedmodel.call_sites import call_slots
 from graphfreeze.savedmodel.object_graph import saver_functions
+from graphfreeze.savedmodel.reachable import reachable
 from graphfreeze.selection.nearest import suggest
 
 if TYPE_CHECKING:
@@ -80,10 +81,10 @@ def _own_gradients(model: SavedModel, functions: frozenset[str]) -> frozenset[st
     """The gradient functions that nothing but these functions uses."""
     gradients = _gradient_functions(model.meta_graph.graph_def)
     callees = _callees(model, gradients)
-    inside = _closure(functions, callees)
+    inside = reachable(functions, callees)
     saver = saver_functions(model.object_graph)
     others = set(model.object_graph.concrete_functions) - functions - set(gradients.values()) - saver
-    outside = _closure(others, callees)
+    outside = reachable(others, callees)
     shared = sorted(
         g for g in set(gradients.values()) & inside & outside if model.object_graph.concrete_functions[g].bound_inputs
     )
@@ -106,14 +107,3 @@ def _callees(model: SavedModel, gradients: dict[str, str]) -> dict[str, set[str]
                 if gradient is not None and gradient in model.object_graph.concrete_functions:
                     found[name].add(gradient)
     return found
-
-
-def _closure(start: Iterable[str], callees: dict[str, set[str]]) -> set[str]:
-    reached: set[str] = set()
-    pending = list(start)
-    while pending:
-        name = pending.pop()
-        if name not in reached:
-            reached.add(name)
-            pending.extend(callees.get(name, ()))
-    return reached

@@ -21,36 +21,28 @@ def log(node: Node, x: ir.Value) -> ir.Value:
     return node.emit("Log", x)
 
 
+@elementwise("Expm1")
 def emit_expm1(node: Node, x: ir.Value) -> ir.Value:
-    """exp(x) - 1 without cancellation near 0: there it is 2 t / (1 - t) with t = tanh(x / 2)."""
+    """exp(x) - 1, exact near 0."""
     one = node.scalar(1)
+    # Near 0 it is 2 t / (1 - t) with t = tanh(x / 2), where nothing cancels.
     t = node.emit("Tanh", node.emit("Mul", x, node.scalar(0.5)))
     near = node.emit("Div", node.emit("Add", t, t), node.emit("Sub", one, t))
     far = node.emit("Sub", node.emit("Exp", x), one)
     return node.emit("Where", node.emit("Less", node.emit("Abs", x), one), near, far)
 
 
+@elementwise("Log1p")
 def emit_log1p(node: Node, x: ir.Value) -> ir.Value:
-    """log(1 + x), corrected by what rounding 1 + x lost."""
+    """log(1 + x), exact near 0."""
     one = node.scalar(1)
     u = node.emit("Add", x, one)
     exact = node.emit("Sub", u, one)
     logarithm = node.emit("Log", u)
+    # What rounding 1 + x lost is put back.
     corrected = node.emit("Add", logarithm, node.emit("Div", node.emit("Sub", x, exact), u))
     # Where nothing was lost the correction is 0, or 0/0 at -1 and infinity.
     return node.emit("Where", node.emit("Equal", exact, x), logarithm, corrected)
-
-
-@elementwise("Expm1")
-def expm1(node: Node, x: ir.Value) -> ir.Value:
-    """exp(x) - 1, exact near 0."""
-    return emit_expm1(node, x)
-
-
-@elementwise("Log1p")
-def log1p(node: Node, x: ir.Value) -> ir.Value:
-    """log(1 + x), exact near 0."""
-    return emit_log1p(node, x)
 
 
 @elementwise("Pow")

@@ -50,6 +50,11 @@ def _take(node: Node, value: ir.Value, dims: list[Dim], axis: int, start: int, c
     return emit_slice(node, value, {axis: span}, dims, PLAIN)
 
 
+def _padded_axes(paddings: npt.NDArray[Any]) -> list[tuple[int, int, int]]:
+    """Each axis that is padded at all, with how much there is before and after."""
+    return [(axis, before, after) for axis, (before, after) in enumerate(paddings.tolist()) if before or after]
+
+
 def _static(dims: list[Dim], axis: int) -> int:
     if len(set(dims[axis])) > 1:
         raise CannotLower("mirror padding along the batch; other axes are covered")
@@ -61,9 +66,7 @@ def mirror_pad(node: Node, value: ir.Value, paddings: npt.NDArray[Any]) -> ir.Va
     """The input with its mirror image put around it, with or without repeating its edge."""
     offset = _mirrored(node)
     dims = node.inputs[0].dims
-    for axis, (before, after) in enumerate(paddings.tolist()):
-        if not before and not after:
-            continue
+    for axis, before, after in _padded_axes(paddings):
         size = _static(dims, axis)
         parts = [value]
         if before:
@@ -80,9 +83,7 @@ def mirror_pad_grad(node: Node, value: ir.Value, paddings: npt.NDArray[Any]) -> 
     """The gradient folded back: what the mirror image got is added to where it came from."""
     offset = _mirrored(node)
     dims = node.inputs[0].dims
-    for axis, (before, after) in enumerate(paddings.tolist()):
-        if not before and not after:
-            continue
+    for axis, before, after in _padded_axes(paddings):
         padded = _static(dims, axis)
         size = padded - before - after
         total = _take(node, value, dims, axis, before, size, flip=False)
