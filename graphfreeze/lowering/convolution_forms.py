@@ -1,8 +1,8 @@
 """The forms in which convolutions and their gradients are written in ONNX, for every rank and group count.
 
 onnxruntime's Conv and ConvTranspose are not the fastest form everywhere, and have no float64 kernels on CPUs: few
-positions and float64 take matrix products over the taps instead. ConvTranspose gets symmetric padding only, as its CUDA
-kernel demands; what is too much is cut off.
+positions and float64 take matrix products over the taps instead, and 1x1 filters products with that one matrix.
+ConvTranspose gets symmetric padding only, as its CUDA kernel demands; what is too much is cut off.
 """
 
 from __future__ import annotations
@@ -50,12 +50,23 @@ class Convolution:
 
     def forward(self, x: ir.Value, w: ir.Value) -> ir.Value:
         """The convolution."""
+        if self._wants_rows:
+            (tap,) = slice_taps(self.node, x, self.window)
+            product = self.node.emit("Gemm", self._rows(tap, self.inputs), self._matrix(w), transB=1)
+            return self._images(product, self.outputs)
         if self._wants_products(self.window.positions):
             return self._product_of_columns(x, w)
         return self._conv(x, w)
 
     def input_gradient(self, w: ir.Value, dy: ir.Value) -> ir.Value:
         """The transposed convolution of dy [batch, outputs, *output]: [batch, inputs, *size]."""
+        if self._wants_rows:
+            met = self._images(self.node.emit("MatMul", self._rows(dy, self.outputs), self._matrix(w)), self.inputs)
+            return place_taps(self.node, [met], self.window, self.batch, self.inputs)
+        if self.window.is_pointwise and self.groups == 1:
+            images = self.node.reshape(dy, [self.batch, self.outputs, self.window.positions])
+            product = self.node.emit("MatMul", self.node.transpose(self._matrix(w), [1, 0]), images)
+            return self.node.reshape(product, [self.batch, self.inputs, *self.window.size])
         if self._wants_products(self.window.positions):
             return self._columns_of_product(w, dy)
         return self._conv_transpose(w, dy)
@@ -63,7 +74,9 @@ class Convolution:
     def filter_gradient(self, x: ir.Value, dy: ir.Value) -> ir.Value:
         """The gradient of the filter: [outputs, inputs/groups, *kernel]."""
         taps = slice_taps(self.node, x, self.window)
-        if self.groups == 1 and (self.window.positions < BATCHED_POSITIONS or self.inputs <= 3):
+        if self._wants_rows:
+            product = self.node.emit("Gemm", self._rows(dy, self.outputs), self._rows(taps[0], self.inputs), transA=1)
+        elif self.groups == 1 and (self.window.positions < BATCHED_POSITIONS or self.inputs <= 3):
             columns = self._columns(taps)
             rows = self._channels_by_positions(dy, self.outputs)
             product = self.node.emit("Gemm", rows, columns, transB=1)
@@ -73,6 +86,11 @@ class Convolution:
 
     def _wants_products(self, positions: int) -> bool:
         return self.node.dtype == np.float64 or (self.groups == 1 and positions <= FEW_POSITIONS)
+
+    @property
+    def _wants_rows(self) -> bool:
+        """Whether the filter is one matrix, which the few positions are multiplied with as rows of channels."""
+        return self.groups == len(self.window.taps) == 1 and self.window.positions <= FEW_POSITIONS
 
     # -- Conv and ConvTranspose
 
@@ -135,6 +153,22 @@ class Convolution:
             total = node.emit("ReduceSum", product, node.int64([0]), keepdims=0)
             parts.append(node.reshape(total, [self.outputs, self.inputs // self.groups, 1]))
         return parts[0] if len(parts) == 1 else node.emit("Concat", *parts, axis=2)
+
+    # -- products of rows of channels with the one matrix of a 1x1 filter
+
+    def _matrix(self, w: ir.Value) -> ir.Value:
+        return self.node.reshape(w, [self.outputs, self.inputs])
+
+    def _rows(self, value: ir.Value, channels: int) -> ir.Value:
+        """[batch * positions, channels]."""
+        positions = self.window.positions
+        columns = self.node.reshape(value, [self.batch, channels, positions])
+        return self.node.reshape(self.node.transpose(columns, [0, 2, 1]), [times(self.batch, positions), channels])
+
+    def _images(self, rows: ir.Value, channels: int) -> ir.Value:
+        """[batch, channels, *output]."""
+        apart = self.node.reshape(rows, [self.batch, self.window.positions, channels])
+        return self.node.reshape(self.node.transpose(apart, [0, 2, 1]), [self.batch, channels, *self.window.output])
 
     # -- shapes of matrices
 
