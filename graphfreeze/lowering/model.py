@@ -16,6 +16,7 @@ from graphfreeze.lowering.bfloat16 import round_to_bfloat16
 from graphfreeze.lowering.dilations import recover_dilations
 from graphfreeze.lowering.engine import Lowering
 from graphfreeze.lowering.folding import Folding
+from graphfreeze.lowering.pooled_activations import cut_before_pooling
 from graphfreeze.lowering.pruning import prune
 from graphfreeze.lowering.shapes import ShapeInference, numpy_dtype
 from graphfreeze.lowering.sizes import BATCH, LENGTH, Sizes
@@ -62,7 +63,7 @@ class Lowerer:
             UnsupportedOperationError: Operations have no rule, or a rule meets a case it does not cover: all of them.
             UnsupportedError: More is unknown of an input's shape than the batch and the length of its sequences.
         """
-        graph = recover_dilations(round_to_bfloat16(named.graph))
+        graph = recover_dilations(round_to_bfloat16(cut_before_pooling(named.graph)))
         lowering = Lowering(
             _sizes(graph.inputs),
             self.opset,

@@ -19,6 +19,17 @@ def test_activations_with_gradients() -> None:
     check(gradients(function), {"x": Argument((None, 3, 4))})
 
 
+def test_gradients_at_the_kinks() -> None:
+    numbers = np.array([-7, -1, -0.0, 0, 1e-30, 1, np.nextafter(np.float32(6), 0), 6, 6.0000005, 7, 100])
+    kinks = Argument((None, len(numbers)), make=lambda rng, shape: np.resize(numbers, shape))
+
+    def function(dy: Any, y: Any) -> list[Any]:
+        return [tf.raw_ops.ReluGrad(gradients=dy, features=y), tf.raw_ops.Relu6Grad(gradients=dy, features=y)]
+
+    arguments = {"dy": Argument((None, len(numbers))), "y": kinks}
+    check(function, arguments, precisions=["float16", "float32", "float64"], tolerance={"float16": 0.0})
+
+
 def test_gelu_with_gradients() -> None:
     check(
         gradients(lambda x: [tf.nn.gelu(x, approximate=False), tf.nn.gelu(x, approximate=True)]),

@@ -21,6 +21,10 @@ PLANES = [
     ((8, 8), (4, 4), 4),
     ((9, 10), (5, 4), 3),
     ((6, 1), (2, 1), 2),
+    # neighbouring windows of four
+    ((8, 8), (2, 2), 2),
+    ((7, 9), (2, 2), 2),
+    ((2, 3), (2, 2), 2),
 ]
 VOLUMES = [((4, 6, 5), (2, 2, 2), 2), ((5, 4, 5), (3, 2, 3), 2), ((3, 3, 4), (3, 3, 2), 1)]
 CHANNELS = 3
@@ -86,3 +90,31 @@ def test_a_constant_image_sends_each_gradient_to_one_element() -> None:
     _, gradient = session(proto).run(None, {"x_0": np.full((1, 6, 6, CHANNELS), -7.0)})
     assert np.count_nonzero(gradient) == 3 * 3 * CHANNELS
     assert {len(node.output) for node in proto.graph.node if node.op_type == "MaxPool"} == {1}
+
+
+@pytest.mark.parametrize("activation", [tf.nn.relu, tf.nn.relu6])
+@pytest.mark.parametrize(("window", "stride"), [(2, 2), (3, 2)])
+def test_the_gradient_of_an_activation_is_cut_before_the_pool_spreads_it(
+    activation: Any, window: int, stride: int
+) -> None:
+    def function(x: Any) -> list[Any]:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.nn.max_pool2d(activation(x), window, stride, "VALID")
+        return [y, tape.gradient(y, x, output_gradients=tf.stop_gradient(y) + 1)]
+
+    for make in (None, lambda rng, shape: rng.integers(-3, 9, shape)):
+        proto = check(function, {"x": Argument((None, 7, 8, CHANNELS), make=make)})
+    cuts = [node for node in proto.graph.node if node.op_type == "Mul" and "/cut" in node.name]
+    assert cuts, "the gradient is not cut on the pooled elements"
+
+
+def test_an_activation_whose_input_is_used_elsewhere_is_cut_where_it_is() -> None:
+    def function(x: Any) -> list[Any]:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.nn.relu(x)
+            loss = tf.reduce_sum(tf.nn.max_pool2d(y, 2, 2, "VALID") ** 2) + tf.reduce_sum(y**3)
+        return [tape.gradient(loss, x)]
+
+    check(function, {"x": Argument((None, 6, 6, CHANNELS))})

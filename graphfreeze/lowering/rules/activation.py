@@ -93,16 +93,25 @@ rule("LogSoftmax", inputs=(UNUSED,))(_along_channels("LogSoftmax", "log(softmax(
 @elementwise("ReluGrad")
 def relu_grad(node: Node, dy: ir.Value, features: ir.Value) -> ir.Value:
     """dy where the features are positive, else 0."""
-    zero = node.scalar(0)
-    return node.emit("Where", node.emit("Greater", features, zero), dy, zero)
+    return _where(node, node.emit("Greater", features, node.scalar(0)), dy)
 
 
 @elementwise("Relu6Grad")
 def relu6_grad(node: Node, dy: ir.Value, features: ir.Value) -> ir.Value:
     """dy where the features are between 0 and 6, else 0."""
-    zero = node.scalar(0)
-    inside = node.emit("And", node.emit("Greater", features, zero), node.emit("Less", features, node.scalar(6)))
-    return node.emit("Where", inside, dy, zero)
+    if node.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+        above = node.emit("Greater", features, node.scalar(0))
+        return _where(node, node.emit("And", above, node.emit("Less", features, node.scalar(6))), dy)
+    # One comparison instead of two: those between are what clipping to the numbers next to 0 and 6 leaves as it is.
+    # Next to 0 is the least number that no device takes for 0.
+    least, six = node.scalar(np.finfo(node.dtype).tiny, 0), node.scalar(6, 0)
+    between = node.emit("Clip", features, least, np.nextafter(six, least))
+    return _where(node, node.emit("Equal", between, features), dy)
+
+
+def _where(node: Node, condition: ir.Value, dy: ir.Value) -> ir.Value:
+    """dy where the condition holds, else 0: as a product, like TensorFlow's. Where takes half as long again."""
+    return node.emit("Mul", dy, node.cast(condition, node.dtype))
 
 
 @elementwise("LeakyReluGrad")
