@@ -18,6 +18,7 @@ from graphfreeze.lowering.folding import Folding
 from graphfreeze.lowering.induction import fold_induction
 from graphfreeze.lowering.list_arithmetic import lower_list_arithmetic
 from graphfreeze.lowering.loop_body import ScanBody
+from graphfreeze.lowering.picked import lower_range
 from graphfreeze.lowering.rule import RULES, CannotLower, Node
 from graphfreeze.lowering.shapes import ShapeInference, numpy_dtype
 from graphfreeze.lowering.sizes import BATCH, Sizes
@@ -91,6 +92,7 @@ class Lowering:
                 outputs = self.shape_inference.infer(operation, inputs)
             except CannotLower:
                 evaluated = self.folding.evaluate(operation, inputs) or lower_window(self, operation, inputs)
+                evaluated = evaluated or lower_range(self, operation, inputs)
                 if evaluated is None:
                     raise
                 return evaluated

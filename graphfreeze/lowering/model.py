@@ -16,6 +16,7 @@ from graphfreeze.lowering.bfloat16 import round_to_bfloat16
 from graphfreeze.lowering.dilations import recover_dilations
 from graphfreeze.lowering.engine import Lowering
 from graphfreeze.lowering.folding import Folding
+from graphfreeze.lowering.picked import count_picked
 from graphfreeze.lowering.pooled_activations import cut_before_pooling
 from graphfreeze.lowering.pruning import prune
 from graphfreeze.lowering.shapes import ShapeInference, numpy_dtype
@@ -65,7 +66,7 @@ class Lowerer:
         """
         graph = recover_dilations(round_to_bfloat16(cut_before_pooling(named.graph)))
         lowering = Lowering(
-            _sizes(graph.inputs),
+            _sizes(graph.inputs).with_picked(count_picked(graph)),
             self.opset,
             shape_inference=self._shapes,
             folding=self._folding,

@@ -1,4 +1,4 @@
-"""Sizes that only run time knows: of the batch, and the length of its sequences.
+"""Sizes that only run time knows: of the batch, the length of its sequences, and how much data pick.
 
 A graph is interpreted at several samples of them at once. What differs from sample to sample is a polynomial of the
 sizes, which is found from its values, or else computed at run time as TensorFlow would.
@@ -6,6 +6,7 @@ sizes, which is found from its values, or else computed at run time as TensorFlo
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,13 @@ import numpy.typing as npt
 
 from graphfreeze.lowering.tensor import Dim
 
-__all__ = ["BATCH", "LENGTH", "Monomial", "Sizes"]
+__all__ = ["BATCH", "LENGTH", "PICKED", "Monomial", "Sizes"]
 
 BATCH, LENGTH = "batch", "length"
 """What sizes are called in the graphs' shapes and in the manifest."""
+
+PICKED = "picked_"
+"""How the names of sizes begin that data decide; a number follows."""
 
 Monomial = tuple[str, ...]
 """A product of sizes, by their names."""
@@ -27,6 +31,9 @@ _BATCHES = (1009, 1511, 2003, 1201, 1613, 1409, 1801)
 _LENGTHS = (307, 401, 353, 503, 223, 443, 271)
 # Primes that no dimension of a model is likely to equal. There is one sample more than a polynomial has coefficients:
 # it checks it.
+_PRIMES = [n for n in range(57, 3000) if all(n % divisor for divisor in range(2, 55))]
+_LEAST = {BATCH: 1009, LENGTH: 211}
+"""From where on more samples of a size are taken. What is picked is less: it is picked of these."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,22 @@ class Sizes:
     def fixed(cls) -> Sizes:
         """No size changes."""
         return cls({BATCH: _BATCHES[:1]}, ((),))
+
+    def with_picked(self, count: int) -> Sizes:
+        """These, and as many that data decide."""
+        if not count:
+            return self
+        names = [f"{PICKED}{index}" for index in range(count)]
+        monomials = (*self.monomials, *((name,) for name in names))
+        samples, points = {}, len(monomials) + 1
+        for index, name in enumerate((*self.samples, *names)):
+            known = self.samples.get(name, ())[:points]
+            others = [prime for prime in _PRIMES if prime >= _LEAST.get(name, 0) and prime not in known][
+                : 2 * points + 20
+            ]
+            random.Random(index).shuffle(others)
+            samples[name] = (*known, *others[: points - len(known)])
+        return Sizes(samples, monomials)
 
     def name(self, dim: Dim) -> str | None:
         """The name of the size that a dimension is."""
