@@ -9,7 +9,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import GraphView, Tensor, data_inputs
 from graphfreeze.prover.handles import CALLS, SAME, Binding, Context, Contexts
-from graphfreeze.prover.scope import Scope
+from graphfreeze.prover.scope import Scope, functions_of
 from graphfreeze.prover.session_graph import SessionGraph
 from graphfreeze.prover.targets import Target
 
@@ -82,26 +82,17 @@ class Roots:
             return None
         return self._contexts.of(function, self.binding(function)).variable_of(node.captured_tensor.name)
 
-    def _functions_of(self, node_id: int) -> Iterable[str]:
-        node = self._objects.nodes[node_id]
-        kind = node.WhichOneof("kind")
-        if kind == "function":
-            return list(node.function.concrete_functions)
-        if kind == "bare_concrete_function":
-            return [node.bare_concrete_function.concrete_function_name]
-        return []
-
     def _bookkeeping_functions(self) -> frozenset[str]:
         """Functions that save, restore, create or initialise: found by their role, never by their name."""
         found: set[str] = set()
         for node in self._objects.nodes:
             for saveable in node.saveable_objects.values():
-                found.update(self._functions_of(saveable.save_function))
-                found.update(self._functions_of(saveable.restore_function))
+                found.update(functions_of(self._objects.nodes[saveable.save_function]))
+                found.update(functions_of(self._objects.nodes[saveable.restore_function]))
             if node.WhichOneof("kind") == "resource":
                 for child in node.children:
                     if child.local_name in RESOURCE_METHODS:
-                        found.update(self._functions_of(child.node_id))
+                        found.update(functions_of(self._objects.nodes[child.node_id]))
         saver = self._meta.saver_def
         roles = {saver.save_tensor_name.partition(":")[0], saver.restore_op_name.partition(":")[0]} - {""}
         for main in self._meta.graph_def.node:

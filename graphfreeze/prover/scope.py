@@ -10,7 +10,7 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_object_graph_pb2
 from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import GraphView, call_slots
 
-__all__ = ["Scope", "find_scope", "take_back_clones"]
+__all__ = ["Scope", "find_scope", "functions_of", "take_back_clones"]
 
 SIGNATURES = "signature_map"
 
@@ -44,7 +44,7 @@ def find_scope(meta: meta_graph_pb2.MetaGraphDef, library: Mapping[str, GraphVie
         if node.WhichOneof("kind") == "user_object" and node.user_object.identifier == SIGNATURES:
             entries = list(node.children)
         for entry in entries:
-            functions = _functions(graph.nodes[entry.node_id])
+            functions = functions_of(graph.nodes[entry.node_id])
             if functions:
                 names.add(entry.local_name)
             (inside if entry.local_name in only_in else outside).update(functions)
@@ -60,7 +60,8 @@ def find_scope(meta: meta_graph_pb2.MetaGraphDef, library: Mapping[str, GraphVie
     return Scope(frozenset(inside | _gradients_of(meta, library, inside)), signatures)
 
 
-def _functions(node: saved_object_graph_pb2.SavedObject) -> list[str]:
+def functions_of(node: saved_object_graph_pb2.SavedObject) -> list[str]:
+    """The concrete functions that the object is."""
     kind = node.WhichOneof("kind")
     if kind == "function":
         return list(node.function.concrete_functions)
@@ -97,7 +98,7 @@ def _gradients_of(
         for node in meta.object_graph_def.nodes
         for saveable in node.saveable_objects.values()
         for object_id in (saveable.save_function, saveable.restore_function)
-        for name in _functions(meta.object_graph_def.nodes[object_id])
+        for name in functions_of(meta.object_graph_def.nodes[object_id])
     }
     inside, outside = reached(functions), reached(set(concrete) - set(functions) - gradients - saving)
     for name in sorted(gradients & inside & outside):
@@ -127,7 +128,7 @@ def take_back_clones(
     clones: dict[str, str] = {}
     kept: set[str] = set()
     for old, new in zip(before.nodes, after.nodes, strict=False):
-        for position, (a, b) in enumerate(zip(_functions(old), _functions(new), strict=False)):
+        for position, (a, b) in enumerate(zip(functions_of(old), functions_of(new), strict=False)):
             if a == b:
                 kept.add(a)
                 continue
