@@ -73,6 +73,7 @@ class Tensor:
         tensor_list: Set where it is a TensorList (a variant).
         narrow: Set where it is a broadcast of a tensor of the same rank: that tensor.
         alternatives: Of what either branch of an If keeps for its gradient: the predicate, and what each keeps.
+        scaled: Set where it is an image multiplied by a number per channel: both, the channels second.
         parts: Of complex numbers whose value is not known: the real and the imaginary parts.
     """
 
@@ -85,6 +86,7 @@ class Tensor:
     induction: Induction | None = None
     tensor_list: TensorList | None = None
     narrow: Tensor | None = None
+    scaled: tuple[ir.Value, ir.Value] | None = None
     parts: tuple[Tensor, Tensor] | None = None
     alternatives: tuple[ir.Value, Tensor, Tensor] | None = None
 

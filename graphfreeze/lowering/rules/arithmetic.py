@@ -7,16 +7,14 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from graphfreeze.lowering import per_channel
 from graphfreeze.lowering.direct import declare_direct
 from graphfreeze.lowering.rule import CannotLower, Node, elementwise
 
 declare_direct(
     __name__,
     (
-        ("Add", "Add", "x + y."),
-        ("AddV2", "Add", "x + y."),
         ("Sub", "Sub", "x - y."),
-        ("Mul", "Mul", "x * y."),
         ("RealDiv", "Div", "x / y."),
         ("Div", "Div", "x / y; integers are cut towards zero."),
         ("TruncateDiv", "Div", "x / y; integers are cut towards zero."),
@@ -27,6 +25,18 @@ declare_direct(
         ("Inv", "Reciprocal", "1 / x."),
     ),
 )
+
+
+@elementwise("Add", "AddV2")
+def add(node: Node, x: ir.Value, y: ir.Value) -> ir.Value:
+    """x + y."""
+    return per_channel.add(node, x, y)
+
+
+@elementwise("Mul")
+def multiply(node: Node, x: ir.Value, y: ir.Value) -> ir.Value:
+    """x * y."""
+    return per_channel.multiply(node, x, y)
 
 
 def _is_integer(node: Node) -> bool:
@@ -132,10 +142,7 @@ def squared_difference(node: Node, x: ir.Value, y: ir.Value) -> ir.Value:
 @elementwise("AddN", "AccumulateNV2")
 def add_n(node: Node, *values: ir.Value) -> ir.Value:
     """The sum of all inputs, from left to right."""
-    total = values[0]
-    for value in values[1:]:
-        total = node.emit("Add", total, value)
-    return total
+    return per_channel.add(node, *values)
 
 
 # -- rounding
