@@ -134,7 +134,8 @@ def make_objective(endpoint: Endpoint, losses: Sequence[OutputLoss], *, sample_w
         if None in target.shape[1:] and not any(None in entry.shape[1:] for entry in endpoint.inputs):
             raise UnsupportedError(
                 f"the output {name!r} of {endpoint.name!r} has the shape {output.shape}, of which no input tells the "
-                "sizes behind the first (they may follow the batch too): it cannot have targets; choose another output"
+                "sizes behind the first (they may follow the batch too): it cannot have targets of that shape; choose "
+                "another output, or where the last axis are classes, sparse_categorical_crossentropy"
             )
         terms.append(Term(output, target, loss, make_loss(loss.loss)))
     batch_size = terms[0].output.shape[0] if terms[0].output.shape else None

@@ -11,6 +11,7 @@ from tools.coverage_cases.hub import hub_cases
 from tools.coverage_cases.layers import LEFT_OUT, layer_cases
 from tools.coverage_cases.losses import loss_cases
 from tools.coverage_cases.optimizers import optimizer_cases
+from tools.coverage_cases.precision import precision_cases
 from tools.coverage_cases.saves import keras_2_cases, module_cases
 
 __all__ = ["all_cases", "left_out"]
@@ -25,6 +26,7 @@ def all_cases() -> list[Case]:
         *layer_cases(),
         *composite_layer_cases(),
         *augmentation_cases(),
+        *precision_cases(),
         *application_cases(),
         *hub_cases(),
         *keras_2_cases(),

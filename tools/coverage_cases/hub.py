@@ -64,12 +64,16 @@ def is_installed() -> bool:
     return importlib.util.find_spec("keras_hub") is not None
 
 
+_LOSSES = {"CLIPBackbone": "sparse_categorical_crossentropy:from_logits=true"}
+
+
 def hub_cases() -> list[Case]:
     """Each backbone with a Dense on its sequence."""
     inputs = {"padding_mask": _prefixes, "encoder_padding_mask": _prefixes, "decoder_padding_mask": _prefixes}
     tokens = {name: integers(11) for name in ("token_ids", "encoder_token_ids", "decoder_token_ids")}
     return [
-        Case(GROUP, name, _make(name, arguments), inputs={**inputs, **tokens}) for name, arguments in _BACKBONES.items()
+        Case(GROUP, name, _make(name, arguments), _LOSSES.get(name, "mse"), inputs={**inputs, **tokens})
+        for name, arguments in _BACKBONES.items()
     ]
 
 
@@ -93,7 +97,7 @@ def _make(name: str, arguments: Mapping[str, Any]) -> Callable[[], Any]:
                 (outputs[k] for k in ("sequence_output", "decoder_sequence_output") if k in outputs), outputs
             )
         if isinstance(outputs, dict):
-            # The similarity of each image and each text: the batch twice, to which nothing can be attached.
+            # The similarity of each image and each text: the batch twice. The target is the text of each image.
             return keras.Model(inputs, outputs["vision_logits"], name="model")
         return keras.Model(inputs, keras.layers.Dense(2, name="head")(outputs), name="model")
 

@@ -161,7 +161,9 @@ def _batch(case: Case, step: TracedStep) -> Arrays:
     for term in step.objective.terms:
         shape = sample_shape(term.target.shape, case.batch_size)
         classes = term.output.shape[-1] if term.output.shape else 1
-        batch[term.target.name] = sample_targets(term.loss.loss, rng, shape, classes or 1).astype(term.target.dtype)
+        batch[term.target.name] = sample_targets(term.loss.loss, rng, shape, classes or case.batch_size).astype(
+            term.target.dtype
+        )
     return batch
 
 
