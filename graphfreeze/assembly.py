@@ -20,6 +20,7 @@ from graphfreeze.artifact.manifest import (
     GraphEntry,
     LossEntry,
     Manifest,
+    PartEntry,
     SlicesEntry,
     StateEntry,
     StateRole,
@@ -106,6 +107,7 @@ def assemble(step: TracedStep, *, opset: int, seed: int, native_noise: bool = Fa
                 _permutation(v.name, filters, v.variable.shape.rank),
                 parameter=v.parameter,
                 trained_slices=_slices(of) if of is not None and whole else None,
+                parts=tuple(PartEntry(*part) for part in v.parts) or None,
             )
         )
         state[v.name] = v.variable.numpy()

@@ -16,6 +16,7 @@ __all__ = [
     "GraphEntry",
     "LossEntry",
     "Manifest",
+    "PartEntry",
     "SlicesEntry",
     "StateEntry",
     "StateRole",
@@ -89,6 +90,19 @@ class SlicesEntry:
 
 
 @dataclass(frozen=True)
+class PartEntry:
+    """What a parameter has of a flat tensor.
+
+    Attributes:
+        parameter: The parameter.
+        elements: How many elements: as many as are stored of it.
+    """
+
+    parameter: str
+    elements: int
+
+
+@dataclass(frozen=True)
 class StateEntry:
     """One tensor that lives from step to step.
 
@@ -107,6 +121,8 @@ class StateEntry:
         form: The form of the masked read, where elements are frozen.
         trained_slices: Where not None: what is stored, of a parameter or of an optimizer state of it, are only these
             slices, in their order; the others are frozen as a whole. The plan says which.
+        parts: Where not None: an optimizer state of several parameters, one behind the other in a flat tensor. The
+            elements of each are in the order of its stored tensor.
     """
 
     name: str
@@ -122,6 +138,7 @@ class StateEntry:
     frozen_elements: int | None = None
     form: str | None = None
     trained_slices: SlicesEntry | None = None
+    parts: tuple[PartEntry, ...] | None = None
 
     @property
     def stored_shape(self) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from graphfreeze.artifact.manifest import (
     GraphEntry,
     LossEntry,
     Manifest,
+    PartEntry,
     SlicesEntry,
     StateEntry,
     StateRole,
@@ -36,6 +37,7 @@ _OPTIONAL_STATE_KEYS = (
     "frozen_elements",
     "form",
     "trained_slices",
+    "parts",
 )
 
 
@@ -156,6 +158,7 @@ def _state_entry(fields: _Object) -> StateEntry:
         frozen_elements=fields.integer("frozen_elements") if "frozen_elements" in fields else None,
         form=fields.text("form") if "form" in fields else None,
         trained_slices=_slices(fields.object("trained_slices")) if "trained_slices" in fields else None,
+        parts=tuple(_part(part) for part in fields.objects("parts")) if "parts" in fields else None,
     )
     needed = ("object_path", "trainable", "elements", "frozen_elements") if entry.role == "parameter" else ()
     for key in needed:
@@ -166,6 +169,17 @@ def _state_entry(fields: _Object) -> StateEntry:
     slices = entry.trained_slices
     if slices is not None and not (0 <= slices.axis < len(entry.shape) and 0 < slices.count < entry.shape[slices.axis]):
         fields.wrong("trained_slices", f"some slices along an axis of {list(entry.shape)}", asdict(slices))
+    parts = entry.parts
+    if parts is not None and entry.shape != (sum(part.elements for part in parts),):
+        fields.wrong(
+            "parts", f"parts that together have the shape {list(entry.shape)}", [asdict(part) for part in parts]
+        )
+    fields.finish()
+    return entry
+
+
+def _part(fields: _Object) -> PartEntry:
+    entry = PartEntry(parameter=fields.text("parameter"), elements=fields.integer("elements"))
     fields.finish()
     return entry
 

@@ -59,25 +59,41 @@ def check_single_steps(step: TracedStep, batch: Batch, out: Path) -> dict[str, A
     variables = {p.name: p.resource for p in step.parameters if not p.is_constant}
     variables |= {v.name: v.variable for v in (*step.optimizer_variables, *update.variables)}
     kept = {p.name: p.slices for p in step.parameters if p.slices is not None}
+    entries = {entry.name: entry for entry in artifact.manifest.state}
+    parts = {entry.name: _variables_of_parts(entry, step) for entry in artifact.manifest.state}
 
     def stored(value: Any, entry: StateEntry) -> npt.NDArray[Any]:
         of = kept.get(entry.parameter or entry.name) if entry.trained_slices is not None else None
         return to_stored(np.asarray(value) if of is None else of.cut(np.asarray(value)), entry)
 
-    entries = {entry.name: entry for entry in artifact.manifest.state}
+    def in_parts(entry: StateEntry) -> list[npt.NDArray[Any]]:
+        """What TensorFlow's variables hold now, as stored: of each variable that the entry is a state of."""
+        if entry.parts is None:
+            return [stored(variables[entry.name].numpy(), entry)]
+        return [
+            stored(variables[name].numpy(), entries[part.parameter]).ravel()
+            for name, part in zip(parts[entry.name], entry.parts, strict=True)
+        ]
+
     worst: dict[str, dict[str, Any]] = {}
     with restored(step):
         for number in range(1, _STEPS + 1):
             _, gradients = run_gradients(step, batch)
-            before = {name: stored(variables[name].numpy(), entry) for name, entry in entries.items()}
-            feeds = before | {f"gradient/{name}": stored(value, entries[name]) for name, value in gradients.items()}
+            before = {name: in_parts(entry) for name, entry in entries.items()}
+            state = {name: values[0] if len(values) == 1 else np.concatenate(values) for name, values in before.items()}
+            feeds = state | {f"gradient/{name}": stored(value, entries[name]) for name, value in gradients.items()}
             outputs = run(feeds)
             update.function(*(tf.constant(gradients[p.name]) for p in step.trained))
             for output, ours in outputs.items():
-                name = output.removeprefix("new/")
-                record = _compare(name, number, before[name], stored(variables[name].numpy(), entries[name]), ours)
-                if name not in worst or record["excess"] > worst[name]["excess"]:
-                    worst[name] = record
+                entry = entries[output.removeprefix("new/")]
+                ends = np.cumsum([part.elements for part in entry.parts or ()])[:-1]
+                pieces = [ours] if entry.parts is None else np.split(ours, ends)
+                for name, old, new, own in zip(
+                    parts[entry.name], before[entry.name], in_parts(entry), pieces, strict=True
+                ):
+                    record = _compare(name, number, old, new, own)
+                    if name not in worst or record["excess"] > worst[name]["excess"]:
+                        worst[name] = record
     records = [worst[name] for name in sorted(worst)]
     failed = [record for record in records if record["excess"] > 1]
     check = {
@@ -96,9 +112,17 @@ def check_single_steps(step: TracedStep, batch: Batch, out: Path) -> dict[str, A
     return check
 
 
+def _variables_of_parts(entry: StateEntry, step: TracedStep) -> list[str]:
+    """The variables of Keras' optimizer that a state stands for: that of each parameter where it is flat."""
+    if entry.parts is None:
+        return [entry.name]
+    slot = entry.name.rpartition("/")[2]
+    return [f"{step.optimizer.name}/{part.parameter}/{slot}" for part in entry.parts]
+
+
 def _full_size_update(step: TracedStep) -> Update:
-    """TensorFlow's step on the whole variables, also where the artifact keeps only some slices of them."""
-    if all(p.slices is None for p in step.parameters):
+    """TensorFlow's step on whole variables, each by itself, whatever the artifact keeps of them and how."""
+    if all(p.slices is None for p in step.parameters) and not any(v.parts for v in step.optimizer_variables):
         return Update(step.functions["apply_gradients"], step.optimizer_variables)
     masks = {p.name: None if p.frozen is None else p.frozen.mask for p in step.trained}
     return trace_update(

@@ -69,11 +69,13 @@ class OptimizerVariable:
         name: Its name in the artifact: `adam/dense/kernel/momentum`, `adam/iteration`, `learning_rate`.
         parameter: The name of the parameter whose slot it is, or None.
         variable: The `tf.Variable`.
+        parts: Where it is the slot of several parameters, one behind the other: name and number of elements of each.
     """
 
     name: str
     parameter: str | None
     variable: Any
+    parts: tuple[tuple[str, int], ...] = ()
 
 
 def parse_optimizer(text: str) -> Configured:

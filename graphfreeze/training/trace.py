@@ -20,6 +20,7 @@ from graphfreeze.selection.variable import Variable
 from graphfreeze.training.arguments import Configured
 from graphfreeze.training.compose import compose
 from graphfreeze.training.endpoint import Endpoint, TensorEntry, choose_endpoint, choose_forward_endpoint
+from graphfreeze.training.flat import drop_inputs_and_outputs
 from graphfreeze.training.functionalise import functionalise
 from graphfreeze.training.graph import NamedGraph
 from graphfreeze.training.loss_scale import LossScale, with_loss_scale
@@ -297,11 +298,14 @@ class _Tracer:
         }
         for graph in (gradients, forward):
             keep_trained_slices(graph, sliced)
-        update = trace_update(optimizer, [Target(p.name, p.state, p.mask) for p in self.trained])
+        update = trace_update(optimizer, [Target(p.name, p.state, p.mask) for p in self.trained], flat=True)
         self.functions["apply_gradients"] = update.function
         slots = {id(p.state.handle): _slot(p.name, p.state) for p in self.parameters}
         slots |= {id(v.variable.handle): _slot(v.name, v.variable) for v in update.variables}
+        flat = [variable.target for variable in update.flat]
+        slots |= {id(target.variable.handle): _slot(target.name, target.variable) for target in flat}
         apply_gradients = functionalise(update.function, names, [], slots)
+        drop_inputs_and_outputs(apply_gradients, [target.name for target in flat])
         graphs = {
             "train_step": compose(gradients, apply_gradients),
             "gradients": gradients,

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from graphfreeze.training.arguments import Configured
+from graphfreeze.training.flat import FlatVariable, Target, make_flat
 from graphfreeze.training.optimizers import OptimizerVariable, build_optimizer
 
 __all__ = ["Target", "Update", "trace_update"]
-
-
-@dataclass(frozen=True)
-class Target:
-    """A variable that the optimizer updates.
-
-    Attributes:
-        name: Its name in the artifact.
-        variable: The `tf.Variable`.
-        mask: Which elements train, broadcastable to the variable; None where all do.
-    """
-
-    name: str
-    variable: Any
-    mask: npt.NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True)
@@ -38,30 +22,47 @@ class Update:
     Attributes:
         function: The `ConcreteFunction`: takes a gradient for each target, in their order.
         variables: The optimizer's variables.
+        flat: What holds several targets during the update.
     """
 
     function: Any
     variables: tuple[OptimizerVariable, ...]
+    flat: tuple[FlatVariable, ...] = ()
 
 
-def trace_update(optimizer: Configured, targets: Sequence[Target]) -> Update:
+def trace_update(optimizer: Configured, targets: Sequence[Target], *, flat: bool = False) -> Update:
     """Make the optimizer and trace one step of it.
+
+    Args:
+        optimizer: Its name and arguments.
+        targets: What it updates.
+        flat: Whether small targets are updated as one, where that gives the same numbers.
 
     Raises:
         UsageError: The optimizer's arguments do not fit.
     """
-    made, variables = build_optimizer(optimizer, [(target.name, target.variable) for target in targets])
+    joined = make_flat(optimizer, targets) if flat else []
+    members = {member.name for variable in joined for member in variable.members}
+    alone = [target for target in targets if target.name not in members]
+    updated = [*(variable.target for variable in joined), *alone]
+    made, variables = build_optimizer(optimizer, [(target.name, target.variable) for target in updated])
 
     def apply_gradients(*gradients: Any) -> list[Any]:
         """After the step every frozen element is written back: its storage keeps its bits too.
 
         The bits come from before the step, where the state holds the frozen values: no constant is needed for them.
         """
-        masked = [target for target in targets if target.mask is not None]
+        of = dict(zip((target.name for target in targets), gradients, strict=True))
+        for variable in joined:
+            variable.take_values()
+            of[variable.target.name] = variable.join([of[member.name] for member in variable.members])
+        masked = [target for target in updated if target.mask is not None]
         before = [target.variable.read_value() for target in masked]
-        made.apply(list(gradients))
+        made.apply([of[target.name] for target in updated])
         for target, value in zip(masked, before, strict=True):
             target.variable.assign(tf.where(tf.constant(target.mask), target.variable, value))
+        for variable in joined:
+            variable.give_values()
         return []
 
     specs = [
@@ -69,4 +70,13 @@ def trace_update(optimizer: Configured, targets: Sequence[Target]) -> Update:
         for index, target in enumerate(targets)
     ]
     traced = tf.function(apply_gradients, autograph=False).get_concrete_function(*specs)
-    return Update(traced, tuple(variables))
+    by_name = {variable.target.name: variable for variable in joined}
+    return Update(traced, tuple(_with_parts(v, by_name.get(v.parameter or "")) for v in variables), tuple(joined))
+
+
+def _with_parts(variable: OptimizerVariable, of: FlatVariable | None) -> OptimizerVariable:
+    """The variable with what its parts belong to, where it is the state of a flat variable."""
+    if of is None:
+        return variable
+    whole = variable.variable.shape == of.target.variable.shape
+    return replace(variable, parameter=None, parts=of.parts if whole else ())
