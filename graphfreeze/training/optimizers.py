@@ -127,10 +127,18 @@ def build_optimizer(
             parameter, slot = slots[id(variable)]
             name = f"{configured.name}/{parameter}/{slot}"
         else:
-            parameter, slot = None, variable.name
+            parameter, slot = None, _own_name(optimizer, variable)
             name = LEARNING_RATE if slot == LEARNING_RATE else f"{configured.name}/{slot}"
         made.append(OptimizerVariable(name, parameter, variable.value))
     return whole, made
+
+
+def _own_name(optimizer: Any, variable: Any) -> str:
+    """What a variable is to the optimizer. Keras numbers variables without a name through the process."""
+    for attribute, item in vars(optimizer).items():
+        if item is variable and variable.name.rstrip("_0123456789") == "variable":
+            return str(attribute).strip("_")
+    return str(variable.name)
 
 
 def _with_lists(configured: Configured) -> Configured:

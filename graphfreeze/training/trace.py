@@ -28,6 +28,7 @@ from graphfreeze.training.losses import OutputLoss
 from graphfreeze.training.masked_reads import read_state_directly
 from graphfreeze.training.noise import NOISE_SEED, Noise, draw_by_seed
 from graphfreeze.training.optimizers import ELEMENTWISE, LEARNING_RATE, OptimizerVariable
+from graphfreeze.training.row_updates import update_rows
 from graphfreeze.training.slice_variables import Sliced, keep_trained_slices
 from graphfreeze.training.targets import Objective, make_objective
 from graphfreeze.training.update import Target, Update, trace_update
@@ -306,8 +307,10 @@ class _Tracer:
         slots |= {id(target.variable.handle): _slot(target.name, target.variable) for target in flat}
         apply_gradients = functionalise(update.function, names, [], slots)
         drop_inputs_and_outputs(apply_gradients, [target.name for target in flat])
+        train_step = compose(gradients, apply_gradients)
+        update_rows(train_step)
         graphs = {
-            "train_step": compose(gradients, apply_gradients),
+            "train_step": train_step,
             "gradients": gradients,
             "apply_gradients": apply_gradients,
             "forward": forward,
