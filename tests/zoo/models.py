@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -35,8 +35,6 @@ class ZooModel:
         classes: How many scores the model returns.
         optimizers: The optimizers to train with, as on the command line; the first is that of the artifact.
         training_mode: Whether it is the endpoint `train`, with layers in training mode, that trains.
-        checks: What the rewrite checks.
-        tolerance: How far gradients may be off, relative to their norm; a hundred layers amplify rounding.
         prepare: Changes the model before it is exported.
     """
 
@@ -46,8 +44,6 @@ class ZooModel:
     classes: int
     optimizers: tuple[str, ...] = (ADAMW, ADAM, SGD)
     training_mode: bool = False
-    checks: Literal["full", "static"] = "full"
-    tolerance: float = 5e-6
     prepare: Callable[[Any], None] = field(default=lambda model: None)
 
     @property
@@ -128,7 +124,6 @@ ZOO: dict[str, ZooModel] = {
         },
         images(64, 64),
         10,
-        tolerance=1e-4,
         prepare=architectures.fit_statistics,
     ),
     "resnet50": ZooModel(
@@ -140,8 +135,6 @@ ZOO: dict[str, ZooModel] = {
         },
         images(64, 64),
         10,
-        checks="static",
-        tolerance=5e-4,
         prepare=architectures.weaken_branches,
     ),
     "efficientnet_b0": ZooModel(
@@ -156,8 +149,6 @@ ZOO: dict[str, ZooModel] = {
         },
         images(64, 64, scale=255.0),
         10,
-        checks="static",
-        tolerance=1e-4,
         prepare=architectures.fit_statistics,
     ),
     "lstm": ZooModel(

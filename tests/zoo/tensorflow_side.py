@@ -11,9 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from tests.zoo.data import Array
-from tests.zoo.rewriting import Movement, Rewritten, variables_of
+from tests.zoo.movement import FOLLOWED, Gradient, Movement, optimizer_arguments
+from tests.zoo.rewriting import Rewritten, variables_of
 
-__all__ = ["TensorFlowSide", "Trained", "update_sizes"]
+__all__ = ["TensorFlowSide", "Trained"]
 
 _OPTIMIZERS = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}
 
@@ -24,12 +25,10 @@ class Trained:
 
     Attributes:
         values: What each variable holds afterwards, its storage or, where an element is frozen, the frozen value.
-        movement: How that came about.
         losses: The loss of each step.
     """
 
     values: Mapping[str, Array]
-    movement: Movement
     losses: Sequence[float]
 
 
@@ -62,23 +61,37 @@ class TensorFlowSide:
         self.assign(self.initial)
         return float(loss), {name: tf.convert_to_tensor(gradient).numpy() for name, gradient in found.items()}
 
+    def noise(self, inputs: Array, labels: Array, draws: int = 1) -> dict[str, float]:
+        """The largest change of each gradient when parameters and inputs move to the next number, up or down."""
+        _, exact = self.gradients(inputs, labels)
+        found = dict.fromkeys(exact, 0.0)
+        for draw in range(draws):
+            random = np.random.default_rng(draw)
+            self.assign({name: _moved(self.initial[name], random) for name in self.trainable})
+            _, moved = self._gradients(tf.constant(_moved(inputs, random)), tf.constant(labels))
+            for name, gradient in moved.items():
+                found[name] = max(found[name], float(np.abs(tf.convert_to_tensor(gradient) - exact[name]).max()))
+        self.assign(self.initial)
+        return found
+
     def train(self, text: str, batches: Sequence[tuple[Array, Array]]) -> Trained:
         """Train from the initial values, one step for each batch."""
         self.assign(self.initial)
         losses: list[float] = []
-        movement = Movement(self.initial)
+        movement = Movement(text, self.initial, self._frozen)
         optimizer = _make_optimizer(text)
-        for inputs, labels in batches:
+        for step, (inputs, labels) in enumerate(batches):
             loss, found = self._gradients(tf.constant(inputs), tf.constant(labels))
             optimizer.apply(list(found.values()), [self.variables[name] for name in found])
-            gradients = {name: tf.convert_to_tensor(gradient).numpy() for name, gradient in found.items()}
             effective = {
                 name: np.where(self._frozen.get(name, np.False_), self.initial[name], variable.numpy())
                 for name, variable in self.variables.items()
             }
-            movement.note(effective, update_sizes(text, gradients))
+            if step < FOLLOWED:
+                movement.step(effective, {name: _gradient_of(gradient) for name, gradient in found.items()})
             losses.append(float(loss))
-        return Trained(effective, movement, losses)
+        movement.check(effective)
+        return Trained(effective, losses)
 
     def _trace(self, inputs: Any, labels: Any) -> tuple[Any, dict[str, Any]]:
         with tf.GradientTape() as tape:
@@ -87,23 +100,20 @@ class TensorFlowSide:
         return loss, {name: gradient for name, gradient in found.items() if gradient is not None}
 
 
-def update_sizes(text: str, gradients: Mapping[str, Array]) -> dict[str, Array]:
-    """About how far the optimizer of that text moves each element where the gradient has been this for a while."""
-    arguments = _arguments(text)
-    rate = arguments["learning_rate"]
-    if text.startswith("sgd"):
-        norm = np.sqrt(sum(float(np.sum(np.square(gradient))) for gradient in gradients.values()))
-        rate *= min(1.0, arguments["global_clipnorm"] / norm)
-        return {name: rate * np.abs(gradient) for name, gradient in gradients.items()}
-    epsilon = 1e-7
-    return {name: rate * np.abs(gradient) / (np.abs(gradient) + epsilon) for name, gradient in gradients.items()}
-
-
 def _make_optimizer(text: str) -> Any:
     """The Keras optimizer that the command line calls by this text."""
-    return _OPTIMIZERS[text.partition(":")[0]](**_arguments(text))
+    return _OPTIMIZERS[text.partition(":")[0]](**optimizer_arguments(text))
 
 
-def _arguments(text: str) -> dict[str, float]:
-    pairs = (argument.split("=") for argument in text.partition(":")[2].split(","))
-    return {key: float(value) for key, value in pairs}
+def _gradient_of(found: Any) -> Gradient:
+    if isinstance(found, tf.IndexedSlices):
+        return Gradient.of(found.values.numpy(), found.indices.numpy(), int(found.dense_shape[0]))
+    return Gradient.of(found.numpy())
+
+
+def _moved(array: Array, random: np.random.Generator) -> Array:
+    """Each number that is not whole, moved to one of its neighbours."""
+    if array.dtype.kind != "f":
+        return array
+    neighbour = np.nextafter(array, np.where(random.random(array.shape) < 0.5, -np.inf, np.inf).astype(array.dtype))
+    return np.where(array == np.rint(array), array, neighbour)
