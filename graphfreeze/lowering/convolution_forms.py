@@ -24,6 +24,8 @@ FEW_POSITIONS = 16
 """Up to here one matrix product over all taps beats Conv and ConvTranspose."""
 BATCHED_POSITIONS = 100
 """From here on a matrix product per tap and image beats one over all images for the filter's gradient."""
+FEW_CHANNELS = 3
+"""Up to so many inputs one matrix product for all taps of an image beats one per tap, whose matrices are too narrow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,12 @@ class Convolution:
         taps = slice_taps(self.node, x, self.window)
         if self._wants_rows:
             product = self.node.emit("Gemm", self._rows(dy, self.outputs), self._rows(taps[0], self.inputs), transA=1)
-        elif self.groups == 1 and (self.window.positions < BATCHED_POSITIONS or self.inputs <= 3):
+        elif self.groups == 1 and self.window.positions < BATCHED_POSITIONS:
             columns = self._columns(taps)
             rows = self._channels_by_positions(dy, self.outputs)
             product = self.node.emit("Gemm", rows, columns, transB=1)
+        elif self.groups == 1 and self.inputs <= FEW_CHANNELS:
+            product = self._product_per_image(taps, dy)
         else:
             product = self._product_per_tap(taps, dy)
         return self.node.reshape(product, [self.outputs, self.inputs // self.groups, *self.window.kernel])
@@ -140,6 +144,16 @@ class Convolution:
         parts = [first] if count == 1 else node.emit_many("Split", first, outputs=count, axis=0, num_outputs=count)
         values = [node.reshape(part, [self.batch, self.inputs, *window.output]) for part in parts]
         return place_taps(node, values, window, self.batch, self.inputs)
+
+    def _product_per_image(self, taps: Sequence[ir.Value], dy: ir.Value) -> ir.Value:
+        """One product per image, added up over the images: [outputs, inputs * taps]."""
+        node, positions = self.node, self.window.positions
+        parts = [node.reshape(tap, [self.batch, self.inputs, 1, positions]) for tap in taps]
+        stacked = parts[0] if len(parts) == 1 else node.emit("Concat", *parts, axis=2)
+        columns = node.reshape(stacked, [self.batch, self.inputs * len(taps), positions])
+        left = node.reshape(dy, [self.batch, self.outputs, positions])
+        product = node.emit("MatMul", left, node.transpose(columns, [0, 2, 1]))
+        return node.emit("ReduceSum", product, node.int64([0]), keepdims=0)
 
     def _product_per_tap(self, taps: Sequence[ir.Value], dy: ir.Value) -> ir.Value:
         """One product per tap and image, added up over the images: [outputs, inputs/groups, taps]."""

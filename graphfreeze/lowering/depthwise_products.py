@@ -26,12 +26,14 @@ __all__ = ["DepthwiseProducts"]
 
 SMALLEST_MATRIX = 17
 """Below that many elements, a product for each channel takes longer than passes over all of them."""
-LARGEST_MATRIX = 5200
-"""Up to that many elements (9x9 positions to 8x8), the matrices are not too much to make and read."""
+LARGEST_MATRIX = 1300
+"""Up to that many elements (9x9 positions to 4x4) the matrices of all channels stay in the processor's cache."""
 INPUTS_FOR_A_TAP = 9
 """Where a tap stands among more positions than these, too much of the matrix is zero."""
-INPUTS_FOR_A_TAP_OF_FILTER_GRADIENT = 7
-"""The same where the other way is a sum for each tap."""
+LARGEST_DENSE_MATRIX = 4096
+"""Up to that many elements (8x8 positions to 8x8) it pays to make and read the matrices where they are dense."""
+INPUTS_FOR_A_TAP_OF_DENSE_MATRIX = 3
+"""Dense is where a tap stands among at most these many positions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +54,11 @@ class DepthwiseProducts:
 
     @property
     def suits(self) -> bool:
-        """Whether this form is the fastest one for the convolution and for the gradient of its input."""
-        return self._is_dense(INPUTS_FOR_A_TAP)
-
-    @property
-    def suits_filter_gradient(self) -> bool:
-        """Whether this form is the fastest one for the gradient of the filter."""
-        return self._is_dense(INPUTS_FOR_A_TAP_OF_FILTER_GRADIENT)
+        """Whether this form is the fastest one."""
+        elements, inputs, taps = self._elements, prod(self.window.size), len(self.window.taps)
+        if elements <= LARGEST_MATRIX:
+            return elements >= SMALLEST_MATRIX and inputs <= INPUTS_FOR_A_TAP * taps
+        return elements <= LARGEST_DENSE_MATRIX and inputs <= INPUTS_FOR_A_TAP_OF_DENSE_MATRIX * taps
 
     def forward(self, x: ir.Value, w: ir.Value) -> ir.Value:
         """The convolution: [batch, channels, *output]."""
@@ -85,10 +85,6 @@ class DepthwiseProducts:
     @property
     def _elements(self) -> int:
         return prod(self.window.size) * self.window.positions
-
-    def _is_dense(self, inputs_for_a_tap: int) -> bool:
-        is_sized = SMALLEST_MATRIX <= self._elements <= LARGEST_MATRIX
-        return is_sized and prod(self.window.size) <= inputs_for_a_tap * len(self.window.taps)
 
     @property
     def _places(self) -> npt.NDArray[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from tests.lowering.conversion import Argument, check, lower
+from tests.lowering.conversion import Argument, check, gradients, lower
 
 EXPLICIT = ((1, 2), (0, 3), (2, 0))
 INPUTS, OUTPUTS = 4, 6
@@ -185,3 +185,28 @@ def test_a_stored_filter_is_never_transposed() -> None:
     transposes = {tuple(node.attribute[0].ints) for node in proto.graph.node if node.op_type == "Transpose"}
     images, taps = (0, 3, 1, 2), (0, 2, 1)
     assert transposes == {images, taps}
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+def test_a_bias_is_part_of_its_convolution(layout: str) -> None:
+    def function(x: Any, w: Any, b: Any) -> Any:
+        x = x if layout == "NHWC" else tf.transpose(x, [0, 3, 1, 2])
+        y = tf.nn.bias_add(tf.nn.conv2d(x, w, 1, "VALID", data_format=layout), b, data_format=layout)
+        return y if layout == "NHWC" else tf.transpose(y, [0, 2, 3, 1])
+
+    def definition(x: Any, w: Any, b: Any) -> Any:
+        return tf.nn.conv2d(x, w, 1, "VALID") + b
+
+    arguments = {"x": Argument((None, 8, 8, 3)), "w": Argument((3, 3, 3, 4)), "b": Argument((4,))}
+    proto = check(function, arguments, precisions=["float32"], reference=definition)
+    assert [len(node.input) for node in proto.graph.node if node.op_type == "Conv"] == [3]
+    assert not any(node.op_type == "Add" for node in proto.graph.node)
+
+
+def test_a_convolution_is_used_with_and_without_its_bias() -> None:
+    def function(x: Any, w: Any, b: Any) -> list[Any]:
+        y = tf.nn.conv2d(x, w, 1, "SAME")
+        return [y, tf.nn.relu(tf.nn.bias_add(y, b)), tf.nn.bias_add(tf.nn.bias_add(y, b), b)]
+
+    arguments = {"x": Argument((None, 5, 5, 3)), "w": Argument((2, 2, 3, 4)), "b": Argument((4,))}
+    check(gradients(function), arguments)

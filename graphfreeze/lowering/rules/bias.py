@@ -18,6 +18,11 @@ def bias_add(node: Node) -> Tensor:
     """x + bias along the channel axis, for both data formats."""
     x, bias = node.inputs
     output = node.outputs[0]
+    if x.rank > 2 and (layout := stored_layout(x)).axis(_channel_axis(node, x.rank), x.rank) == 1:
+        convolution = node.value(x, layout).producer()
+        if convolution is not None and convolution.op_type == "Conv" and len(convolution.inputs) == 2:
+            output.values[layout] = _biased(node, convolution, node.value(bias))
+            return output
     if _channel_axis(node, x.rank) == x.rank - 1:
         layout = node.lowering.common_layout([x, bias], x.rank)
         values = [node.lowering.broadcastable(tensor, layout, x.rank) for tensor in (x, bias)]
@@ -26,6 +31,12 @@ def bias_add(node: Node) -> Tensor:
         values = [node.value(x), node.reshape(node.value(bias), [1, bias.dim(0), *[1] * (x.rank - 2)])]
     output.values[layout] = node.emit("Add", *values)
     return output
+
+
+def _biased(node: Node, convolution: ir.Node, bias: ir.Value) -> ir.Value:
+    """The convolution with a bias, which saves a pass over the result. What nothing else needs of it is pruned."""
+    attributes = {name: attribute.value for name, attribute in convolution.attributes.items()}
+    return node.emit("Conv", *convolution.inputs, bias, **attributes)
 
 
 @rule("BiasAddGrad", inputs=(UNUSED,))

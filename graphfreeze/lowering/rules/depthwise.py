@@ -40,7 +40,7 @@ def filter_gradient(node: Node, x: ir.Value, dy: ir.Value) -> ir.Value:
     grouped = _convolution(node, node.inputs[0], node.outputs[0], node.inputs[2])
     window, channels = grouped.window, grouped.inputs
     multiplier = grouped.outputs // channels
-    if (products := _products(grouped)) and products.suits_filter_gradient:
+    if (products := _products(grouped)) and products.suits:
         return node.reshape(products.filter_gradient(x, dy), [multiplier, channels, *window.kernel])
     if (taps := _taps(grouped)) and taps.suits_filter_gradient:
         return node.reshape(taps.filter_gradient(x, dy), [multiplier, channels, *window.kernel])

@@ -17,9 +17,10 @@ from graphfreeze.lowering.convolution_geometry import (
     place_taps,
     slice_taps,
     surround,
+    times,
 )
 from graphfreeze.lowering.rule import IMAGES, UNUSED, CannotLower, Node, rule
-from graphfreeze.lowering.tensor import Layout, Tensor
+from graphfreeze.lowering.tensor import Dim, Layout, Tensor
 
 FEW_TAPS = 4
 """Up to here max pooling's gradient visits all taps at once, beyond it axis by axis."""
@@ -72,15 +73,19 @@ def _to_first_of_four(node: Node, window: Window, x: ir.Value, y: ir.Value, dy: 
     """The same for neighbouring windows of 2x2, without taking them apart.
 
     Each largest element gets a number, larger where it comes earlier; the first one's is the largest in its window.
+    Channels count as images here: onnxruntime would else reorder them in blocks, to and fro, for the one MaxPool.
     """
+    batch, channels, _ = image_dims(node, node.inputs[0])
     covered = [2 * count for count in window.output]
-    x = crop(node, x, window.size, (0, 0), covered)
+    alone: list[Dim | int] = [times(batch, channels), 1]
+    x = node.reshape(crop(node, x, window.size, (0, 0), covered), [*alone, *covered])
+    y, dy = (node.reshape(value, [*alone, *window.output]) for value in (y, dy))
     numbers = np.tile(np.array([[4, 3], [2, 1]], node.dtype), window.output)[None, None]
     ranks = node.emit("Mul", node.cast(node.emit("Equal", x, _doubled(node, y)), node.dtype), numbers)
     highest = node.emit("MaxPool", ranks, kernel_shape=[2, 2], strides=[2, 2])
     is_first = node.emit("Equal", ranks, _doubled(node, highest))
     gradient = node.emit("Mul", _doubled(node, dy), node.cast(is_first, node.dtype))
-    batch, channels, _ = image_dims(node, node.inputs[0])
+    gradient = node.reshape(gradient, [batch, channels, *covered])
     beyond = [size - count for size, count in zip(window.size, covered, strict=True)]
     return surround(node, gradient, batch, channels, covered, (0, 0), beyond)
 
