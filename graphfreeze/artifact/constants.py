@@ -16,6 +16,9 @@ CONSTANTS_FILE = "constants.bin"
 THRESHOLD = 1024
 """Constants of more bytes than this leave the ONNX file."""
 
+_LONGEST_SIZES = 1 << 16
+"""Up to so many bytes a vector of int64 stays in the ONNX file: sizes are read when shapes are inferred at loading."""
+
 _ALIGNMENT = 64
 # For a file that is mapped, ONNX asks for a multiple of the page size; Windows allocates in steps of 64 KiB.
 _LARGE = 1 << 20
@@ -34,7 +37,7 @@ def externalised(models: Sequence[ir.Model], directory: Path) -> Iterator[None]:
         for model in models
         for graph in model.graphs()
         for value in graph.initializers.values()
-        if (tensor := value.const_value) is not None and tensor.nbytes > THRESHOLD
+        if (tensor := value.const_value) is not None and _is_large(tensor)
     ]
     try:
         if large:
@@ -58,6 +61,11 @@ def externalised(models: Sequence[ir.Model], directory: Path) -> Iterator[None]:
     finally:
         for value, tensor in large:
             value.const_value = tensor
+
+
+def _is_large(tensor: ir.TensorProtocol) -> bool:
+    may_be_sizes = tensor.dtype == ir.DataType.INT64 and len(tensor.shape) == 1
+    return tensor.nbytes > (_LONGEST_SIZES if may_be_sizes else THRESHOLD)
 
 
 def _append(file: IO[bytes], content: bytes) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -108,6 +109,19 @@ def test_constants_are_aligned_and_shared_by_content_and_the_model_is_left_alone
 def test_no_large_constant_no_file(tmp_path: Path) -> None:
     with externalised([_constants_model(np.zeros(256, np.float32))], tmp_path):
         assert list(tmp_path.iterdir()) == []
+
+
+def test_the_sizes_of_many_parts_can_be_read_when_a_session_infers_shapes(tmp_path: Path) -> None:
+    sizes = np.ones(200, np.int64)
+    whole = helper.make_tensor_value_info("x", TensorProto.FLOAT, [200])
+    parts = [helper.make_tensor_value_info(f"part_{index}", TensorProto.FLOAT, [1]) for index in range(200)]
+    split = helper.make_node("Split", ["x", "sizes"], [part.name for part in parts])
+    graph = helper.make_graph([split], "g", [whole], parts, [numpy_helper.from_array(sizes, "sizes")])
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
+    with externalised([model], tmp_path):
+        ir.save(model, tmp_path / "split.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "split.onnx", providers=["CPUExecutionProvider"])
+    assert [part.item() for part in session.run(None, {"x": np.arange(200, dtype=np.float32)})] == [*range(200)]
 
 
 @pytest.mark.parametrize(
