@@ -74,6 +74,7 @@ class Tensor:
         narrow: Set where it is a broadcast of a tensor of the same rank: that tensor.
         alternatives: Of what either branch of an If keeps for its gradient: the predicate, and what each keeps.
         scaled: Set where it is an image multiplied by a number per channel: both, the channels second.
+        product: Set where it is a stack of products, each of a transposed matrix and another: both stacks.
         parts: Of complex numbers whose value is not known: the real and the imaginary parts.
     """
 
@@ -87,6 +88,7 @@ class Tensor:
     tensor_list: TensorList | None = None
     narrow: Tensor | None = None
     scaled: tuple[ir.Value, ir.Value] | None = None
+    product: tuple[Tensor, Tensor] | None = None
     parts: tuple[Tensor, Tensor] | None = None
     alternatives: tuple[ir.Value, Tensor, Tensor] | None = None
 

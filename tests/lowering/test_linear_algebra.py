@@ -88,3 +88,23 @@ def test_a_product_over_the_batch_needs_no_known_size() -> None:
         lambda x: tf.tensordot(x, np.ones((4, 3, 2), "float64").astype(x.dtype.name), [[2, 1], [0, 1]]),
         {"x": Argument((None, 3, 4))},
     )
+
+
+@pytest.mark.parametrize("batch", [(None,), (None, 3), (2,)])
+def test_the_gradient_of_a_kernel_is_one_product(batch: tuple[int | None, ...]) -> None:
+    """Not a product for each example, and then their sum."""
+    operands = {"x": Argument((*batch, 5, 4)), "kernel": Argument((4, 2))}
+    proto = check(gradients(tf.matmul), operands)
+    made = [node.op_type for node in proto.graph.node]
+    assert (made.count("MatMul"), made.count("Gemm"), made.count("ReduceSum")) == (2, 1, 0)
+
+
+def test_sums_of_other_products() -> None:
+    def function(x: Any, y: Any, z: Any) -> list[Any]:
+        product = tf.matmul(x, y, transpose_a=True)
+        sums = [tf.reduce_sum(product, axis) for axis in ([0], [1], [0, 1], [0, 1, 2], [0, 1, 2, 3], [2])]
+        kept = tf.reduce_sum(product, [0, 1], keepdims=True)
+        broadcast = tf.reduce_sum(tf.matmul(x, z, transpose_a=True), [0, 1])
+        return [*sums, kept, broadcast, tf.reduce_sum(tf.matmul(x, y, transpose_a=True, transpose_b=True), [0, 1])]
+
+    check(function, {"x": Argument((None, 2, 3, 3)), "y": Argument((None, 2, 3, 3)), "z": Argument((2, 3, 4))})

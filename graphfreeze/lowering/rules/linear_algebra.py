@@ -29,8 +29,12 @@ def batch_mat_mul(node: Node, a: ir.Value, b: ir.Value) -> ir.Value:
     def adjoint(value: ir.Value, rank: int) -> ir.Value:
         return node.transpose(value, [*range(rank - 2), rank - 1, rank - 2])
 
-    a = adjoint(a, node.inputs[0].rank) if node.attribute("adj_x") else a
-    b = adjoint(b, node.inputs[1].rank) if node.attribute("adj_y") else b
+    first, second = node.inputs
+    adjoints = bool(node.attribute("adj_x")), bool(node.attribute("adj_y"))
+    if adjoints == (True, False) and first.dims[:-2] == second.dims[:-2] and node.dtype.kind == "f":
+        node.outputs[0].product = (first, second)
+    a = adjoint(a, node.inputs[0].rank) if adjoints[0] else a
+    b = adjoint(b, node.inputs[1].rank) if adjoints[1] else b
     return node.emit("MatMul", a, b)
 
 

@@ -25,6 +25,9 @@ def _reduce(node: Node, operator: str, through: np.dtype[np.generic] | None) -> 
     axes = node.axes(known, source.rank)
     if not axes:
         return source
+    if operator == "ReduceSum" and axes == list(range(source.rank - 2)) and output.rank == 2 and source.product:
+        output.values[PLAIN] = _sum_of_products(node, *source.product)
+        return output
     layout = stored_layout(source)
     value = node.value(source, layout)
     keep = bool(node.attribute("keep_dims", False))
@@ -38,6 +41,13 @@ def _reduce(node: Node, operator: str, through: np.dtype[np.generic] | None) -> 
     remaining = [axis for axis in range(source.rank) if axis not in axes]
     order = [remaining.index(axis) for axis in layout.permutation(source.rank) if axis in remaining]
     return place(node, output, value, order)
+
+
+def _sum_of_products(node: Node, first: Tensor, second: Tensor) -> ir.Value:
+    """The sum of all products of a stack is one product of the stacks' rows: the gradient of a kernel, mostly."""
+    rows = tuple(int(np.prod(shape[:-1], dtype=np.int64)) for shape in first.shapes)
+    flat = (node.reshape(node.value(tensor), [rows, tensor.dim(-1)]) for tensor in (first, second))
+    return node.emit("Gemm", *flat, transA=1)
 
 
 def _numeric(operator: str, formula: str) -> Callable[[Node], Tensor]:
