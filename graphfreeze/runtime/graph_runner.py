@@ -105,20 +105,25 @@ class GraphRunner:
             binding.bind_ortvalue_input(name, value)
         for name in self.entry.outputs:
             binding.bind_output(name, self.device.kind, 0)
-        run_binding(session, binding, self._path.name)
+        run_binding(session, binding, self._path.name, self.device)
         return {name: download(value) for name, value in zip(self.entry.outputs, binding.get_outputs(), strict=True)}
 
 
-def run_binding(session: onnxruntime.InferenceSession, binding: onnxruntime.IOBinding, graph: str) -> None:
-    """Run a session with its bound tensors, and wait for the device.
+def run_binding(
+    session: onnxruntime.InferenceSession, binding: onnxruntime.IOBinding, graph: str, device: Device
+) -> None:
+    """Run a session with its bound tensors, and wait for the device. The CPU has nothing to wait for.
 
     Raises:
         DataError: onnxruntime stopped.
     """
     try:
-        binding.synchronize_inputs()
-        session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
+        if device.kind == "cpu":
+            session.run_with_iobinding(binding)
+        else:
+            binding.synchronize_inputs()
+            session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
     except Exception as error:  # onnxruntime raises bare exceptions of many kinds
         raise DataError(
             f"onnxruntime stopped in {graph}: {first_line(error)}. Check that labels and indices are in range; "

@@ -22,6 +22,9 @@ __all__ = ["StepBindings"]
 _KEPT_SHAPES = 8
 
 
+_Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+
+
 @dataclass(frozen=True)
 class _Bound:
     """The bindings for one batch shape: `bindings[turn]` reads state copy `turn` and writes the other.
@@ -56,7 +59,8 @@ class StepBindings:
             for output in session.get_outputs()
             if not output.name.startswith("new/")
         }
-        self._bound: dict[tuple[tuple[int, ...], ...], _Bound] = {}
+        self._bound: dict[_Shapes, _Bound] = {}
+        self._recent: tuple[_Shapes, _Bound] | None = None
 
     def step(self, batch: Mapping[str, npt.NDArray[Any]]) -> dict[str, float]:
         """Train on one batch, whose arrays have the graph's dtypes, and return `loss` and each `loss/OUTPUT`.
@@ -67,16 +71,19 @@ class StepBindings:
         bound = self._bindings_for(batch)
         for name, write in bound.batch.items():
             write(batch[name])
-        run_binding(self._session, bound.bindings[self._state.turn], self._graph.file)
+        run_binding(self._session, bound.bindings[self._state.turn], self._graph.file, self._device)
         self._state.advance()
         return {name: read() for name, read in bound.losses.items()}
 
     def _bindings_for(self, batch: Mapping[str, npt.NDArray[Any]]) -> _Bound:
-        key = tuple(batch[name].shape for name in sorted(batch))
+        key = tuple([(name, array.shape) for name, array in batch.items()])
+        if self._recent is not None and self._recent[0] == key:
+            return self._recent[1]
         bound = self._bound.pop(key, None) or self._bind(batch)
         if len(self._bound) >= _KEPT_SHAPES:
             del self._bound[next(iter(self._bound))]
         self._bound[key] = bound
+        self._recent = key, bound
         return bound
 
     def _bind(self, batch: Mapping[str, npt.NDArray[Any]]) -> _Bound:

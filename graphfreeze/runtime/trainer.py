@@ -259,9 +259,10 @@ class Trainer:
     def _train_on(self, batch: Mapping[str, npt.NDArray[Any]]) -> float:
         losses = self._bindings.step(batch)
         self.steps += 1
-        self.output_losses = {
-            name.removeprefix("loss/"): value for name, value in losses.items() if name.startswith("loss/")
-        }
+        if len(losses) > 1:
+            self.output_losses = {
+                name.removeprefix("loss/"): value for name, value in losses.items() if name.startswith("loss/")
+            }
         return losses["loss"]
 
     def _as_batch(self, batch: Mapping[str, npt.ArrayLike]) -> dict[str, npt.NDArray[Any]]:
