@@ -7,14 +7,14 @@ from collections.abc import Mapping
 __all__ = ["REASONS"]
 
 _UPDATE = (
-    "Adam is twelve operators for each large parameter, each of which reads and writes whole tensors; TensorFlow's are as "
-    "many and work in place, onnxruntime-training has one kernel for all."
+    "Adam is twelve operators for each large parameter, each of which reads and writes whole tensors; TensorFlow's are "
+    "as many and work in place, onnxruntime-training has one kernel for all."
 )
 
 REASONS: Mapping[str, str] = {
     "small": (
-        "About seventy nodes of 0.25 microseconds each: 11 update all parameters at once, 10 join and part them, 9 make "
-        "the rate of the step, and 20 count the batch and average the loss. To pass 17 tensors and call Python take a "
+        "About seventy nodes of 0.25 microseconds each: 11 update all parameters at once, 10 join and part them, 9 "
+        "make the rate of the step, and 20 count the batch and average the loss. To pass 17 tensors and call Python take a "
         "third of the step. LiteRT and onnxruntime-training have one kernel for the loss and one for Adam."
     ),
     "mlp": _UPDATE,
