@@ -14,8 +14,8 @@ _UPDATE = (
 REASONS: Mapping[str, str] = {
     "small": (
         "About seventy nodes of 0.25 microseconds each: 11 update all parameters at once, 10 join and part them, 9 "
-        "make the rate of the step, and 20 count the batch and average the loss. To pass 17 tensors and call Python take a "
-        "third of the step. LiteRT and onnxruntime-training have one kernel for the loss and one for Adam."
+        "make the rate of the step, and 20 count the batch and average the loss. To pass 17 tensors and call Python "
+        "take a third of the step. LiteRT and onnxruntime-training have one kernel for the loss and one for Adam."
     ),
     "mlp": _UPDATE,
     "cnn": (
