@@ -7,6 +7,7 @@ import onnx_ir as ir
 from graphfreeze.lowering.convolution_forms import Convolution
 from graphfreeze.lowering.convolution_geometry import image_dims, operation_window, slice_taps
 from graphfreeze.lowering.depthwise_products import DepthwiseProducts
+from graphfreeze.lowering.depthwise_rows import DepthwiseRows
 from graphfreeze.lowering.depthwise_taps import DepthwiseTaps
 from graphfreeze.lowering.rule import FILTER, IMAGES, UNUSED, CannotLower, Node, rule
 from graphfreeze.lowering.tensor import Tensor
@@ -42,6 +43,8 @@ def filter_gradient(node: Node, x: ir.Value, dy: ir.Value) -> ir.Value:
     multiplier = grouped.outputs // channels
     if (products := _products(grouped)) and products.suits:
         return node.reshape(products.filter_gradient(x, dy), [multiplier, channels, *window.kernel])
+    if (rows := _rows(grouped)) and rows.suits_filter_gradient:
+        return node.reshape(rows.filter_gradient(x, dy), [multiplier, channels, *window.kernel])
     if (taps := _taps(grouped)) and taps.suits_filter_gradient:
         return node.reshape(taps.filter_gradient(x, dy), [multiplier, channels, *window.kernel])
     over = node.int64([0, *range(3, 3 + len(window.output))])
@@ -61,6 +64,13 @@ def _convolution(node: Node, x: Tensor, w: Tensor, y: Tensor) -> Convolution:
     *kernel, channels, multiplier = shape
     window = operation_window(node, x, y, kernel)
     return Convolution(node, window, image_dims(node, x)[0], channels, channels * multiplier, channels)
+
+
+def _rows(grouped: Convolution) -> DepthwiseRows | None:
+    """The form with a matrix for each channel and row, which there is for one filter a channel."""
+    if grouped.outputs != grouped.inputs:
+        return None
+    return DepthwiseRows(grouped.node, grouped.window, grouped.batch, grouped.inputs)
 
 
 def _products(grouped: Convolution) -> DepthwiseProducts | None:
