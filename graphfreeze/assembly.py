@@ -25,6 +25,7 @@ from graphfreeze.artifact.manifest import (
     StateEntry,
     StateRole,
 )
+from graphfreeze.artifact.tensors import Pending
 from graphfreeze.lowering.filters import convolution_filters
 from graphfreeze.lowering.model import Lowerer, filter_permutation
 from graphfreeze.lowering.sizes import BATCH, LENGTH
@@ -43,12 +44,12 @@ class Assembly:
     Attributes:
         manifest: All of the manifest but the hashes.
         graphs: The ONNX models.
-        state: The initial state, as stored.
+        state: The initial state, as stored, each tensor made when it is written.
     """
 
     manifest: Manifest
     graphs: Mapping[str, ir.Model]
-    state: Mapping[str, npt.NDArray[Any]]
+    state: Mapping[str, Pending]
 
     def stored(self, name: str, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """A value in TensorFlow's layout, or its gradient, in the layout that the state `name` is stored in."""
@@ -90,7 +91,7 @@ def assemble(step: TracedStep, *, opset: int, seed: int, native_noise: bool = Fa
     used = updated.union(*(entry.inputs for entry in entries.values()))
     states = [_of_parameter(p, filters, updated) for p in step.parameters if not p.is_constant and p.name in used]
     sliced = {p.name: p for p in step.parameters if p.slices is not None}
-    state = {p.name: p.state.numpy() for p in step.parameters if not p.is_constant and p.name in used}
+    variables = {p.name: p.state for p in step.parameters if not p.is_constant and p.name in used}
     for v in step.optimizer_variables:
         if v.name not in used:
             continue
@@ -110,7 +111,7 @@ def assemble(step: TracedStep, *, opset: int, seed: int, native_noise: bool = Fa
                 parts=tuple(PartEntry(*part) for part in v.parts) or None,
             )
         )
-        state[v.name] = v.variable.numpy()
+        variables[v.name] = v.variable
     manifest = Manifest(
         graphfreeze=__version__,
         versions={library: metadata.version(library) for library in _LIBRARIES},
@@ -137,7 +138,14 @@ def assemble(step: TracedStep, *, opset: int, seed: int, native_noise: bool = Fa
         graphs=entries,
     )
     made = Assembly(manifest, graphs, {})
-    return Assembly(manifest, graphs, {name: made.stored(name, np.asarray(value)) for name, value in state.items()})
+    return Assembly(manifest, graphs, {name: _pending(made, name, variable) for name, variable in variables.items()})
+
+
+def _pending(assembly: Assembly, name: str, variable: Any) -> Pending:
+    entry = assembly.manifest.find_state(name)
+    assert entry is not None
+    dtype = np.dtype(variable.dtype.as_numpy_dtype)
+    return Pending(dtype, entry.stored_shape, lambda: assembly.stored(name, np.asarray(variable.numpy())))
 
 
 def _batch_entry(entry: TensorEntry, role: BatchRole) -> BatchEntry:

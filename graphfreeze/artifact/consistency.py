@@ -72,7 +72,7 @@ def check_graphs(manifest: Manifest, signatures: Mapping[str, tuple[tuple[str, .
     return problems
 
 
-def check_state(manifest: Manifest, state: Mapping[str, npt.NDArray[Any]]) -> list[str]:
+def check_state(manifest: Manifest, state: Mapping[str, _Tensor]) -> list[str]:
     """Check names, shapes and dtypes of a state against the manifest."""
     if problems := _same_names("state", [entry.name for entry in manifest.state], state):
         return problems

@@ -6,21 +6,29 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from graphfreeze.artifact.layout import contiguous
 from graphfreeze.errors import ArtifactReadError
+from graphfreeze.selection import tensor_stream
+from graphfreeze.selection.tensor_stream import Pending
 
-__all__ = ["TensorFile", "write_tensors"]
+__all__ = ["Pending", "TensorFile", "write_tensors"]
 
 
-def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write the tensors to a safetensors file; the order of the mapping does not matter."""
-    # safetensors writes the bytes of a transposed view in the wrong order, without a word.
-    save_file({name: contiguous(np.asarray(tensors[name])) for name in sorted(tensors)}, path)
+def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any] | Pending]) -> None:
+    """Write the tensors to a safetensors file; the order of the mapping does not matter.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    tensor_stream.write_tensors(path, {name: _pending(tensor) for name, tensor in tensors.items()})
+
+
+def _pending(tensor: npt.NDArray[Any] | Pending) -> Pending:
+    if isinstance(tensor, Pending):
+        return tensor
+    return Pending(tensor.dtype.newbyteorder("="), tensor.shape, lambda: tensor)
 
 
 class TensorFile(Mapping[str, npt.NDArray[Any]]):

@@ -16,7 +16,7 @@ from graphfreeze.artifact.consistency import check_graphs, check_reference, chec
 from graphfreeze.artifact.constants import CONSTANTS_FILE, externalised
 from graphfreeze.artifact.manifest import GRAPH_NAMES, Manifest
 from graphfreeze.artifact.manifest_json import to_json
-from graphfreeze.artifact.tensors import write_tensors
+from graphfreeze.artifact.tensors import Pending, write_tensors
 from graphfreeze.errors import OutputError
 
 __all__ = ["MANIFEST_FILE", "REFERENCE_FILE", "STATE_FILE", "sha256_of_file", "write_artifact"]
@@ -30,7 +30,7 @@ def write_artifact(
     directory: str | Path,
     manifest: Manifest,
     graphs: Mapping[str, ir.Model | onnx.ModelProto],
-    state: Mapping[str, npt.NDArray[Any]],
+    state: Mapping[str, npt.NDArray[Any] | Pending],
     reference: Mapping[str, npt.NDArray[Any]],
 ) -> Manifest:
     """Write the files of an artifact into a directory, which is made where it is missing.
@@ -41,7 +41,7 @@ def write_artifact(
         directory: Where to write (`OUT/training`).
         manifest: All of the manifest but `files`, which is filled in.
         graphs: The ONNX models by name, the keys of `manifest.graphs`.
-        state: The initial state by name, in the stored layout.
+        state: The initial state by name, in the stored layout; large ones may be made when they are written.
         reference: `batch/NAME`, `loss`, `gradient/NAME`, `noise/NAME`, `noise/loss`, in the stored layout.
 
     Returns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,7 +67,7 @@ def compute_reference(step: TracedStep, batch: Mapping[str, npt.NDArray[Any]], s
     loss_noise = dict.fromkeys(losses, 0.0)
     moves: dict[str, list[_Move]] = {name: [] for name in gradients}
     for units in _UNITS_IF_COARSE if coarse else _UNITS:
-        with restored(step):
+        with restored(step, [p.resource for p in step.trained]):
             for p in step.trained:
                 p.resource.assign(_moved(p.resource.numpy(), rng, units, read.get(p.name)))
             inputs = {e.name: _moved(batch[e.name], rng, units, read.get(e.name)) for e in step.endpoint.inputs}
@@ -76,7 +76,7 @@ def compute_reference(step: TracedStep, batch: Mapping[str, npt.NDArray[Any]], s
             loss_noise[name] = max(loss_noise[name], abs(float(moved_losses[name]) - float(loss)))
         for name, gradient in gradients.items():
             change = scale_of(moved[name].astype(np.float64) - gradient.astype(np.float64))
-            moves[name].append(_Move(change, abs(slope(moved[name], gradient) - 1)))
+            moves[name].append(_Move(change, abs(slope(moved[name], gradient) - 1) if name in coarse else 0.0))
     noise = {name: max(move.change for move in found) for name, found in moves.items()}
     known = {name: _coarse(roundoff, scale_of(gradients[name]), moves[name]) for name, roundoff in coarse.items()}
     return Reference(losses, gradients, loss_noise, noise, known)
@@ -86,7 +86,8 @@ def run_gradients(
     step: TracedStep, batch: Mapping[str, npt.NDArray[Any]]
 ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
     """The losses by name and the gradients by parameter, the variables restored."""
-    with restored(step):
+    written = {name.removeprefix("new/") for name in step.graphs["gradients"].outputs}
+    with restored(step, [variable for name, variable in _variables(step).items() if name in written]):
         results = call_gradients(step, batch)
     arrays = [np.asarray(result.numpy()) for result in results]
     names = ["loss", *step.objective.named]
@@ -102,8 +103,7 @@ def call_gradients(step: TracedStep, batch: Mapping[str, npt.NDArray[Any]]) -> l
     if step.noise is None:
         return list(step.functions["gradients"](*(tf.constant(batch[entry.name]) for entry in step.batch)))
     named = step.noise.gradients
-    variables = {p.name: p.resource for p in step.parameters}
-    variables |= {v.name: v.variable for v in step.optimizer_variables}
+    variables = _variables(step)
     values = [tf.constant(batch[n]) if n in batch else variables[n].read_value() for n in named.inputs]
     results = dict(zip(named.outputs, Interpreter(named.graph)(values), strict=True))
     for name, value in results.items():
@@ -113,16 +113,22 @@ def call_gradients(step: TracedStep, batch: Mapping[str, npt.NDArray[Any]]) -> l
 
 
 @contextmanager
-def restored(step: TracedStep) -> Iterator[None]:
-    """Put every variable of the step back at the end: seeds, statistics and optimizer state move in any run."""
-    variables = [v for p in step.parameters for v in ([p.resource] if p.state is p.resource else [p.resource, p.state])]
-    variables += [v.variable for v in step.optimizer_variables]
+def restored(step: TracedStep, variables: Sequence[Any] | None = None) -> Iterator[None]:
+    """Put variables back at the end, by default all: seeds, statistics and optimizer state move in a run."""
+    if variables is None:
+        variables = [*{id(v): v for p in step.parameters for v in (p.resource, p.state)}.values()]
+        variables += [v.variable for v in step.optimizer_variables]
     before = [variable.numpy() for variable in variables]
     try:
         yield
     finally:
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
+
+
+def _variables(step: TracedStep) -> dict[str, Any]:
+    """What the graphs of gradients call the variables."""
+    return {p.name: p.resource for p in step.parameters} | {v.name: v.variable for v in step.optimizer_variables}
 
 
 @dataclass(frozen=True)

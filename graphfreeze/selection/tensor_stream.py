@@ -11,16 +11,19 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from graphfreeze.selection.variable import numpy_dtype
+
 __all__ = ["DTYPES", "Pending", "write_tensors"]
 
 _NAMES = {
     "bool": "BOOL",
+    "bfloat16": "BF16",
     "float16": "F16",
     "float32": "F32",
     "float64": "F64",
     **{f"{kind}{bits}": f"{kind[0].upper()}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
 }
-DTYPES = {name: np.dtype(dtype) for dtype, name in _NAMES.items()}
+DTYPES = {name: numpy_dtype(dtype) for dtype, name in _NAMES.items()}
 """The dtypes that such a file can hold, by its own names for them."""
 
 _ALIGNMENT = 8
