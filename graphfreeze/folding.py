@@ -54,9 +54,10 @@ def fold(
     from graphfreeze.passes.fold import fold as fold_saved_model
     from graphfreeze.savedmodel.files import parse_saved_model
     from graphfreeze.savedmodel.model import SavedModel
+    from graphfreeze.savedmodel.own_values import read_unchanged
 
     directory = Path(out)
-    plan = load_plan(directory / "plan")
+    plan = load_plan(directory / "plan", lambda variable, checksum: read_unchanged(model, variable, checksum))
     source = Path(state) if state is not None else directory / "training" / "trained.safetensors"
     original = directory / "plan" / "original_saved_model.pb"
     if not original.is_file():

@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from graphfreeze.passes.storage import StoredConstant, StoredVariable, extended_objects
+from graphfreeze.passes.storage import Storage, StoredConstant, StoredVariable, extended_objects, stored_paths
 from graphfreeze.savedmodel.checkpoint import OBJECT_GRAPH_KEY
 from graphfreeze.savedmodel.checkpoint_index import CheckpointIndex, read_index, shard_file
 from graphfreeze.savedmodel.checkpoint_index_writer import write_index
 from graphfreeze.savedmodel.files import VARIABLES_PREFIX
 from graphfreeze.savedmodel.model import SavedModel
+from graphfreeze.savedmodel.own_values import own_entry
+from graphfreeze.selection.dtypes import dtype_kind
 from graphfreeze.selection.masks import frozen_pieces, same_bytes
 from graphfreeze.selection.plan import FreezePlan
 from graphfreeze.selection.variable import numpy_dtype
 
-__all__ = ["Copy", "extend_checkpoint"]
+__all__ = ["Copy", "extend_checkpoint", "values_in_checkpoint"]
 
 Copy = Callable[[str, str], object]
 """Copies or links a file: from where, and to where."""
@@ -82,14 +84,33 @@ def extend_checkpoint(
     write_index(index, target)
 
 
+def values_in_checkpoint(model: SavedModel, plan: FreezePlan, storage: Storage) -> dict[str, int]:
+    """The variables whose frozen values the checkpoint of the rewritten model holds without a copy.
+
+    Returns:
+        Object path -> the checksum of the variable's value.
+
+    Raises:
+        ModelReadError: The original's checkpoint is corrupt.
+    """
+    paths = stored_paths(plan, storage) if model.has_objects else frozenset()
+    found = {}
+    for frozen in plan.variables:
+        path = frozen.variable.object_path
+        if path in paths and frozen.at_current and frozen.form == "select":
+            entry = own_entry(model, read_index(model.checkpoint.prefix), frozen.variable)
+            if entry is not None and dtype_kind(frozen.variable.dtype) != "complex":
+                found[path] = entry.crc32c
+    return found
+
+
 def _own_entry(model: SavedModel, index: CheckpointIndex, constant: StoredConstant, frozen: Any) -> Any | None:
     """The index entry of the variable itself, where its bytes can stand for its frozen values."""
     if constant.role != "frozen" or frozen.form != "select":
         return None
-    node = model.node_id(frozen.variable)
-    entry = index.entries.get(model.key_of_node[node].encode())
-    if entry is None or len(entry.slices) or entry.size != frozen.variable.nbytes or not entry.size:
-        return None
+    entry = own_entry(model, index, frozen.variable)
+    if entry is None or frozen.checksum == entry.crc32c:
+        return entry
     # Mapped, so that of a large variable only what is frozen is read.
     shard = shard_file(model.checkpoint.prefix, entry.shard_id, index.header.num_shards)
     whole = np.memmap(shard, numpy_dtype(constant.dtype), "r", entry.offset, constant.shape)

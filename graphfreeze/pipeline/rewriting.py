@@ -11,18 +11,20 @@ from typing import Any, Literal
 from graphfreeze import __version__
 from graphfreeze.errors import UnsupportedError
 from graphfreeze.output import atomic_directory
+from graphfreeze.pipeline.background import Background
 from graphfreeze.pipeline.options import StrPath, merge_options, split_tags
 from graphfreeze.pipeline.report import SCHEMA_VERSION, Report, describe_plan, in_report
 from graphfreeze.pipeline.saved_model import (
     check_behaviour_of,
     check_keep_options,
     copies_ahead,
+    keep_plan,
     prove_result,
     try_in_keras_2,
     write_saved_model,
 )
 from graphfreeze.pipeline.training import check_request, write_training
-from graphfreeze.selection import Selection, load_plan, resolve_plan, save_plan
+from graphfreeze.selection import Selection, resolve_plan
 from graphfreeze.selection.compose import EffectiveValues, compose_plans
 from graphfreeze.selection.forms import RequestedForm
 from graphfreeze.tensorflow_loader import load_tensorflow
@@ -168,12 +170,10 @@ def rewrite(
     }
     if dry_run:
         return report
-    with atomic_directory(Path(out), overwrite=overwrite, inputs=[Path(model)]) as directory:
-        (directory / "plan").mkdir()
+    output = atomic_directory(Path(out), overwrite=overwrite, inputs=[Path(model)])
+    with output as directory, Background() as background:
         with copies_ahead(source, directory, options) as copies:
-            save_plan(plan, directory / "plan")
-            # From here on, what is large is read from there, one variable at a time.
-            plan = load_plan(directory / "plan")
+            plan = keep_plan(source, plan, directory / "plan", options, background)
             stages.start("rewriting the reads")
             report["checks"] = []
             write_saved_model(source, plan, directory, options, report, copies)
@@ -181,6 +181,7 @@ def rewrite(
             stages.start("proving the result")
             with in_report(report, "proof"):
                 report["checks"].append(prove_result(Path(model), directory / "saved_model", plan))
+        background.finish()
         if keeps:
             report["checks"].append(try_in_keras_2(source, plan, directory, options))
         if not options.no_onnx:

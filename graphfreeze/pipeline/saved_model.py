@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphfreeze.errors import UnsupportedError, UsageError
+from graphfreeze.pipeline.background import Background
 from graphfreeze.pipeline.options import Batch, Options
 from graphfreeze.pipeline.report import Report, in_report
-from graphfreeze.selection import FreezePlan
+from graphfreeze.selection import FreezePlan, load_plan, save_plan
 
 if TYPE_CHECKING:
     from graphfreeze.passes.copying import CopiesAhead
+    from graphfreeze.passes.storage import Storage
     from graphfreeze.savedmodel.model import SavedModel
 
 __all__ = [
@@ -21,6 +24,7 @@ __all__ = [
     "check_behaviour_of",
     "check_keep_options",
     "copies_ahead",
+    "keep_plan",
     "prove_result",
     "try_in_keras_2",
     "write_saved_model",
@@ -28,6 +32,30 @@ __all__ = [
 
 RESTORED_BY_FOLD = ("saved_model.pb", "keras_metadata.pb")
 _TRACED_CONSTANTS = 3 << 29
+
+
+def keep_plan(
+    source: SavedModel, plan: FreezePlan, directory: Path, options: Options, background: Background
+) -> FreezePlan:
+    """Write the plan, and read it again: from then on, what is large is read from there, one variable at a time.
+
+    Values that stay in the checkpoint are not needed here, but their checksums must be right: that is found out in the
+    background.
+
+    Raises:
+        ModelReadError: A frozen value cannot be read, or its checksum is wrong.
+    """
+    from graphfreeze.passes.extend_checkpoint import values_in_checkpoint
+    from graphfreeze.savedmodel.own_values import read_unchanged
+
+    checksums = values_in_checkpoint(source, plan, _storage(options))
+    for frozen in plan.variables:
+        if frozen.variable.object_path in checksums:
+            # TensorFlow compares the checksum when it reads.
+            background.start(partial(source.read, frozen.variable))
+    directory.mkdir()
+    save_plan(plan, directory, checksums)
+    return load_plan(directory, partial(read_unchanged, source))
 
 
 def copies_ahead(source: SavedModel, directory: Path, options: Options) -> CopiesAhead:
@@ -45,13 +73,10 @@ def write_saved_model(
 ) -> None:
     """Write the rewritten SavedModel and what fold needs, and report each read and update that was masked."""
     from graphfreeze.passes.several_graphs import freeze
-    from graphfreeze.passes.storage import Storage
     from graphfreeze.passes.write import write
     from graphfreeze.savedmodel.earlier import original_file
 
-    # A training step is traced with masks and values as constants: what the plan freezes is part of its graphs.
-    storage = Storage() if options.no_onnx else Storage(total=_TRACED_CONSTANTS)
-    rewritten = freeze(source, plan, keras2=options.keras2, storage=storage)
+    rewritten = freeze(source, plan, keras2=options.keras2, storage=_storage(options))
     if rewritten.stored and not options.no_onnx:
         raise UnsupportedError(
             f"the masks and frozen values take more than {_TRACED_CONSTANTS} bytes, which the graph of a training step "
@@ -180,6 +205,14 @@ def try_in_keras_2(source: SavedModel, plan: FreezePlan, directory: Path, option
 
     with original_directory(source) as original:
         return check_kept(original, directory / "saved_model", source.variables, plan, seed=options.seed)
+
+
+def _storage(options: Options) -> Storage:
+    """When masks and frozen values go into the checkpoint."""
+    from graphfreeze.passes.storage import Storage
+
+    # A training step is traced with masks and values as constants: what the plan freezes is part of its graphs.
+    return Storage() if options.no_onnx else Storage(total=_TRACED_CONSTANTS)
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from graphfreeze.errors import VerificationError
@@ -24,9 +25,15 @@ def verify(original: StrPath, out: StrPath) -> Report:
     load_tensorflow()
     from graphfreeze.savedmodel.earlier import original_file
     from graphfreeze.savedmodel.files import TEXT_GRAPH, read_saved_model
+    from graphfreeze.savedmodel.model import SavedModel
+    from graphfreeze.savedmodel.own_values import read_unchanged
+
+    @cache
+    def model() -> SavedModel:
+        return SavedModel.load(original, plan.tags)
 
     directory = Path(out)
-    plan = load_plan(directory / "plan")
+    plan = load_plan(directory / "plan", lambda variable, checksum: read_unchanged(model(), variable, checksum))
     for name in RESTORED_BY_FOLD:
         kept, source = directory / "plan" / f"original_{name}", original_file(Path(original), name)
         content = _content(source)

@@ -22,6 +22,7 @@ __all__ = [
     "decode",
     "differing_elements",
     "numpy_size",
+    "place_of",
 ]
 
 Array = npt.NDArray[Any]
@@ -61,10 +62,10 @@ def decode(tensor: tensor_pb2.TensorProto) -> Array | None:
     if min(shape, default=0) < 0:
         return None
     size = int(np.prod(shape, dtype=np.int64))
-    if len(tensor.string_val) == 3 and tensor.string_val[0] == STORED_MARK:
-        path, offset = tensor.string_val[1].decode(), int(tensor.string_val[2])
+    place = place_of(tensor)
+    if place is not None:
         # Mapped, so that of a large value only what is looked at is read.
-        return np.memmap(path, dtype, "r", offset, shape) if size else np.zeros(shape, dtype)
+        return np.memmap(place[0], dtype, "r", place[1], shape) if size else np.zeros(shape, dtype)
     content = tensor.tensor_content  # each access copies
     if content:
         if len(content) != size * dtype.itemsize:
@@ -83,6 +84,13 @@ def decode(tensor: tensor_pb2.TensorProto) -> Array | None:
     # The last listed value stands for all that follow; none at all means zeros.
     last = values[-1:] if len(values) else np.zeros(1, dtype)
     return np.concatenate([values, np.repeat(last, size - len(values))]).reshape(shape)
+
+
+def place_of(tensor: tensor_pb2.TensorProto) -> tuple[str, int] | None:
+    """The file and the offset in it where the bytes of a tensor of the checkpoint lie, or None where it is none."""
+    if len(tensor.string_val) != 3 or tensor.string_val[0] != STORED_MARK:
+        return None
+    return tensor.string_val[1].decode(), int(tensor.string_val[2])
 
 
 def numpy_size(dtype: int, shape: list[int]) -> int:

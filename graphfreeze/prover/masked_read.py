@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from tensorflow.core.framework import node_def_pb2, types_pb2
 
-from graphfreeze.prover.constants import Array, broadcasts, check_mask, check_value, decode
+from graphfreeze.prover.constants import Array, broadcasts, check_mask, check_value, decode, place_of
 from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import GraphView, Tensor, entered_by, integer_attr
 from graphfreeze.prover.targets import Target
@@ -206,11 +206,20 @@ class MaskedReads:
             if array.ndim > free:
                 self._fail(f"expected the {role} gathered with the read's indices, found it ungathered", const, raw)
         key = (const.name, role, raw.target.node_id)
-        if key not in self._checked:
+        if key not in self._checked and not (role == "value" and self._is_own_value(const, array, raw)):
             check = check_mask if role == "mask" else check_value
             check(raw.target, array, self._view.name, const.name)
             self._checked.add(key)
         return operand
+
+    def _is_own_value(self, const: node_def_pb2.NodeDef, array: Array, raw: RawRead) -> bool:
+        """Whether a constant is the variable's own stored value, at which the plan says that it is frozen.
+
+        That is proven by where the bytes lie: the shards are those of the original, byte for byte.
+        """
+        place = place_of(const.attr["value"].tensor)
+        whole = raw.target.frozen.form == "select" and array.shape == raw.target.shape
+        return whole and place is not None and place == raw.target.own_bytes
 
     def _peel(self, text: str, raw: RawRead, dtype: int) -> _Operand:
         gather: node_def_pb2.NodeDef | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tensorflow.core.protobuf import saved_model_pb2
@@ -17,6 +18,7 @@ from graphfreeze.prover.graphs import graph_pairs
 from graphfreeze.prover.handles import Binding
 from graphfreeze.prover.keras2 import compare_keras_2
 from graphfreeze.prover.lockstep import Lockstep, library_of
+from graphfreeze.prover.own_bytes import own_bytes
 from graphfreeze.prover.pair import PairEvidence
 from graphfreeze.prover.scope import find_scope, take_back_clones
 from graphfreeze.prover.stored import take_out_stored
@@ -65,7 +67,8 @@ def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
         frozen_before = check_contains(plan, earlier.plan)
         before = earlier.original
     metadata = (layers, rewritten / KERAS_METADATA)
-    graphs = [_prove_graphs(*pair, metadata) for pair in graph_pairs(before, after, plan)]
+    own = own_bytes(plan, original, rewritten)
+    graphs = [_prove_graphs(*pair, metadata, own) for pair in graph_pairs(before, after, plan)]
     targets, keras_2, walk, proven = graphs[0]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -88,7 +91,11 @@ def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
 
 
 def _prove_graphs(
-    before: saved_model_pb2.SavedModel, after: saved_model_pb2.SavedModel, plan: FreezePlan, layers: tuple[Path, Path]
+    before: saved_model_pb2.SavedModel,
+    after: saved_model_pb2.SavedModel,
+    plan: FreezePlan,
+    layers: tuple[Path, Path],
+    own: Mapping[str, tuple[str, int]] = MappingProxyType({}),
 ) -> tuple[dict[int, Target], dict[str, Any] | None, Lockstep, dict[tuple[str, str, Binding], PairEvidence]]:
     """Prove that one graph is the other one with a plan. Of the second, bound clones are taken back."""
     old, new = before.meta_graphs[0], after.meta_graphs[0]
@@ -97,7 +104,7 @@ def _prove_graphs(
         scope = find_scope(old, library_of(old), plan.only_in)
         clones = take_back_clones(old.object_graph_def, new.object_graph_def, scope)
     compare_envelopes(before, after)
-    targets = find_targets(old, plan)
+    targets = find_targets(old, plan, own)
     for target in targets.values():
         check_form(target)
     keras_2 = compare_keras_2(layers, old.object_graph_def, new.object_graph_def, targets)

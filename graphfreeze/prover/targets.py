@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from tensorflow.core.framework import types_pb2
-from tensorflow.core.protobuf import meta_graph_pb2, saved_object_graph_pb2
+from tensorflow.core.protobuf import meta_graph_pb2, saved_object_graph_pb2, trackable_object_graph_pb2
 
 from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.session_graph import SessionGraph, SessionVariable
 from graphfreeze.selection.plan import FreezePlan, FrozenVariable
 from graphfreeze.selection.variable import Variable
 
-__all__ = ["NUMPY_NAMES", "Target", "find_targets", "variable_targets"]
+__all__ = ["NUMPY_NAMES", "Target", "find_targets", "objects_at", "variable_targets"]
 
 NUMPY_NAMES: dict[int, str] = {
     types_pb2.DT_HALF: "float16",
@@ -44,12 +44,15 @@ class Target:
         frozen: What the plan says of it.
         dtype: Its DataType.
         slot_of: The targeted variable whose optimizer slot this is; None for a targeted variable itself.
+        own_bytes: Where the rewritten model's checkpoint has the value that the variable is frozen at: the file, and
+            the offset in it. None where the plan holds the frozen values.
     """
 
     node_id: int
     frozen: FrozenVariable
     dtype: int
     slot_of: Target | None = None
+    own_bytes: tuple[str, int] | None = None
 
     @property
     def name(self) -> str:
@@ -62,7 +65,9 @@ class Target:
         return self.frozen.variable.shape
 
 
-def _resolve(graph: saved_object_graph_pb2.SavedObjectGraph, path: str) -> set[int]:
+def objects_at(
+    graph: saved_object_graph_pb2.SavedObjectGraph | trackable_object_graph_pb2.TrackableObjectGraph, path: str
+) -> set[int]:
     """All nodes that the path leads to from the root.
 
     Child names may themselves contain `/`. An optimizer's slot variable is `OPTIMIZER/SLOT/VARIABLE`.
@@ -83,7 +88,7 @@ def _resolve(graph: saved_object_graph_pb2.SavedObjectGraph, path: str) -> set[i
                 work.append((child.node_id, rest[len(child.local_name) + 1 :]))
         for slot in graph.nodes[node_id].slot_variables:
             name, _, variable = rest.partition("/")
-            if name == slot.slot_name and slot.original_variable_node_id in _resolve(graph, variable):
+            if name == slot.slot_name and slot.original_variable_node_id in objects_at(graph, variable):
                 found.add(slot.slot_variable_node_id)
     return found
 
@@ -114,8 +119,15 @@ def _session_variables(meta: meta_graph_pb2.MetaGraphDef) -> dict[int, SessionVa
     return {} if meta.object_graph_def.nodes else SessionGraph(meta).variables
 
 
-def find_targets(meta: meta_graph_pb2.MetaGraphDef, plan: FreezePlan) -> dict[int, Target]:
+def find_targets(
+    meta: meta_graph_pb2.MetaGraphDef, plan: FreezePlan, own: Mapping[str, tuple[str, int]]
+) -> dict[int, Target]:
     """Find each variable of the plan in the object graph, or among the nodes of a graph without objects.
+
+    Args:
+        meta: The original's meta graph.
+        plan: What is frozen.
+        own: By object path, where values lie that variables are frozen at.
 
     Returns:
         The targets by object node; without objects, by the position of the variable's node.
@@ -129,7 +141,7 @@ def find_targets(meta: meta_graph_pb2.MetaGraphDef, plan: FreezePlan) -> dict[in
     targets: dict[int, Target] = {}
     for frozen in plan.variables:
         variable = frozen.variable
-        found = {n for n in _resolve(graph, variable.object_path) if graph.nodes[n].WhichOneof("kind") == "variable"}
+        found = {n for n in objects_at(graph, variable.object_path) if graph.nodes[n].WhichOneof("kind") == "variable"}
         if len(found) != 1:
             refuse(
                 f"expected one variable at object path {variable.object_path!r}, found {len(found)}",
@@ -147,7 +159,7 @@ def find_targets(meta: meta_graph_pb2.MetaGraphDef, plan: FreezePlan) -> dict[in
             )
         if node_id in targets:
             refuse("expected each variable once in the plan, found it twice", variable=variable.name)
-        targets[node_id] = Target(node_id, frozen, saved.dtype)
+        targets[node_id] = Target(node_id, frozen, saved.dtype, own_bytes=own.get(variable.object_path))
     return targets
 
 

@@ -53,6 +53,16 @@ class FrozenVariable:
         return self.value.shape
 
     @property
+    def at_current(self) -> bool:
+        """Whether it is known that the frozen values are the variable's own, as the model stores it."""
+        return False
+
+    @property
+    def checksum(self) -> int | None:
+        """The CRC-32C of the variable's stored value, where the plan keeps no other copy of the frozen values."""
+        return None
+
+    @property
     def elements(self) -> int:
         """How many elements the variable has."""
         return int(np.prod(self.variable.shape, dtype=np.int64))
@@ -95,6 +105,8 @@ class LazyFrozenVariable(FrozenVariable):
         read_mask: Makes the mask.
         read_value: Makes the values.
         read_frozen: Makes the values of the frozen elements alone, in consecutive pieces.
+        at_current: Whether they are the variable's own.
+        checksum: The checksum of the variable's stored value, where the frozen values are read from there.
     """
 
     def __init__(
@@ -107,16 +119,23 @@ class LazyFrozenVariable(FrozenVariable):
         read_mask: Callable[[], npt.NDArray[np.bool_]],
         read_value: Callable[[], npt.NDArray[Any]],
         read_frozen: Callable[[], Iterator[npt.NDArray[Any]]],
+        *,
+        at_current: bool = False,
+        checksum: int | None = None,
     ) -> None:
         # The class is frozen, as what it stands for.
         for name, given in (("variable", variable), ("form", form), ("selectors", selectors)):
             object.__setattr__(self, name, given)
         object.__setattr__(self, "_frozen_elements", frozen_elements)
         object.__setattr__(self, "_mask_shape", mask_shape)
+        object.__setattr__(self, "_at_current", at_current)
+        object.__setattr__(self, "_checksum", checksum)
         object.__setattr__(self, "_readers", (read_mask, read_value, read_frozen))
 
     _frozen_elements: int
     _mask_shape: tuple[int, ...]
+    _at_current: bool
+    _checksum: int | None
     _readers: tuple[
         Callable[[], npt.NDArray[np.bool_]], Callable[[], npt.NDArray[Any]], Callable[[], Iterator[npt.NDArray[Any]]]
     ]
@@ -140,6 +159,16 @@ class LazyFrozenVariable(FrozenVariable):
     def frozen_pieces(self) -> Iterator[npt.NDArray[Any]]:
         """The same in consecutive pieces, one in memory at a time."""
         return self._readers[2]()
+
+    @property
+    def at_current(self) -> bool:
+        """Whether it is known that the frozen values are the variable's own, as the model stores it."""
+        return self._at_current
+
+    @property
+    def checksum(self) -> int | None:
+        """The CRC-32C of the variable's stored value, where the plan keeps no other copy of the frozen values."""
+        return self._checksum
 
     @property
     def mask_shape(self) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
 """The freeze plan on disk: `plan.json` says what is frozen, `masks.safetensors` holds the masks and frozen values.
 
 safetensors keeps `mask/OBJECT_PATH` (bool, in the smallest broadcastable shape) and `value/OBJECT_PATH`: the values of
-the frozen elements alone, in row-major order. numpy has no
+the frozen elements alone, in row-major order. Those of a large variable can be left out where the SavedModel's
+checkpoint holds them: `plan.json` then has the checksum of the variable's value there. numpy has no
 bfloat16 of its own and not every safetensors holds complex numbers, so a bfloat16 value is stored as uint16 with the
 same bits, and a complex one as floats with a last axis of 2: real part, imaginary part. `plan.json` has the dtype.
 """
@@ -9,7 +10,7 @@ same bits, and a complex one as floats with a last axis of 2: real part, imagina
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from graphfreeze.errors import ArtifactReadError
 from graphfreeze.selection.dtypes import dtype_kind
-from graphfreeze.selection.masks import broadcast_count
+from graphfreeze.selection.masks import broadcast_count, frozen_pieces
 from graphfreeze.selection.plan import FreezePlan, FrozenVariable, LazyFrozenVariable
 from graphfreeze.selection.tensor_stream import DTYPES, Pending, write_tensors
 from graphfreeze.selection.variable import Variable, numpy_dtype
@@ -29,6 +30,8 @@ from graphfreeze.selection.variable import Variable, numpy_dtype
 __all__ = ["SCHEMA_VERSION", "load_plan", "save_plan"]
 
 SCHEMA_VERSION = 1
+
+StoredValues = Callable[[Variable, int], npt.NDArray[Any]]
 
 _PLAN_FILE = "plan.json"
 _MASKS_FILE = "masks.safetensors"
@@ -39,23 +42,30 @@ _KEPT_BYTES = 1 << 18
 _PIECE = 1 << 21
 
 
-def save_plan(plan: FreezePlan, directory: Path) -> None:
+def save_plan(plan: FreezePlan, directory: Path, checksums: Mapping[str, int] | None = None) -> None:
     """Write the plan into the directory, which exists. The same plan gives the same bytes.
+
+    Args:
+        plan: The plan.
+        directory: Where to.
+        checksums: Object path -> the CRC-32C of a variable's value, where its frozen values stay in the checkpoint.
 
     Raises:
         OSError: The files cannot be written.
     """
+    checksums = checksums or {}
     tensors: dict[str, Pending] = {}
     for frozen in plan.variables:
         path = frozen.variable.object_path
         tensors[_mask_key(path)] = Pending(np.dtype(np.bool_), frozen.mask_shape, partial(getattr, frozen, "mask"))
         dtype, pair = _storage(frozen.variable)
-        tensors[_value_key(path)] = Pending(dtype, (frozen.frozen_elements, *pair), partial(_kept_values, frozen))
+        if path not in checksums:
+            tensors[_value_key(path)] = Pending(dtype, (frozen.frozen_elements, *pair), partial(_kept_values, frozen))
     write_tensors(directory / _MASKS_FILE, tensors)
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "only_in": list(plan.only_in),
-        "variables": [_describe(frozen) for frozen in plan.variables],
+        "variables": [_describe(frozen, checksums) for frozen in plan.variables],
     }
     if plan.tags is not None:
         document["tags"] = list(plan.tags)
@@ -63,8 +73,13 @@ def save_plan(plan: FreezePlan, directory: Path) -> None:
     (directory / _PLAN_FILE).write_bytes(text.encode())
 
 
-def load_plan(directory: Path) -> FreezePlan:
+def load_plan(directory: Path, stored: StoredValues | None = None) -> FreezePlan:
     """Read the plan that `save_plan` wrote.
+
+    Args:
+        directory: Where it is.
+        stored: Reads what a variable holds in the SavedModel's checkpoint, given the checksum that it must have. Asked
+            only for frozen values that the plan leaves there, when they are needed.
 
     Raises:
         ArtifactReadError: A file is missing, corrupt, of another version, or the two disagree.
@@ -73,13 +88,14 @@ def load_plan(directory: Path) -> FreezePlan:
     tensors = _Tensors(directory / _MASKS_FILE)
     try:
         plan = FreezePlan(
-            tuple(_restore(entry, tensors, directory) for entry in document["variables"]),
+            tuple(_restore(entry, tensors, directory, stored) for entry in document["variables"]),
             tuple(document["only_in"]),
             tuple(document["tags"]) if "tags" in document else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactReadError(f"{directory / _PLAN_FILE} is not a freeze plan: {error!r}; rewrite again") from None
-    expected = {key(frozen.variable.object_path) for frozen in plan.variables for key in (_mask_key, _value_key)}
+    expected = {_mask_key(frozen.variable.object_path) for frozen in plan.variables}
+    expected |= {_value_key(frozen.variable.object_path) for frozen in plan.variables if frozen.checksum is None}
     if expected != tensors.names:
         raise ArtifactReadError(
             f"{directory}: {_PLAN_FILE} and {_MASKS_FILE} disagree on {sorted(expected ^ tensors.names)}; rewrite again"
@@ -92,9 +108,10 @@ def _kept_values(frozen: FrozenVariable) -> Iterator[npt.NDArray[Any]]:
     return (_to_storage(piece) for piece in frozen.frozen_pieces())
 
 
-def _describe(frozen: FrozenVariable) -> dict[str, Any]:
+def _describe(frozen: FrozenVariable, checksums: Mapping[str, int]) -> dict[str, Any]:
     variable = frozen.variable
-    return {
+    kept = {"checkpoint_crc32c": checksums[variable.object_path]} if variable.object_path in checksums else {}
+    return kept | {
         "name": variable.name,
         "object_path": variable.object_path,
         "shape": list(variable.shape),
@@ -107,7 +124,9 @@ def _describe(frozen: FrozenVariable) -> dict[str, Any]:
     }
 
 
-def _restore(entry: Mapping[str, Any], tensors: _Tensors, directory: Path) -> FrozenVariable:
+def _restore(
+    entry: Mapping[str, Any], tensors: _Tensors, directory: Path, stored: StoredValues | None
+) -> FrozenVariable:
     variable = Variable(
         name=entry["name"],
         object_path=entry["object_path"],
@@ -118,7 +137,10 @@ def _restore(entry: Mapping[str, Any], tensors: _Tensors, directory: Path) -> Fr
     mask = tensors[_mask_key(variable.object_path)]
     dtype, pair = _storage(variable)
     key = _value_key(variable.object_path)
-    shape, found = tensors.describe(key)
+    checksum = entry.get("checkpoint_crc32c")
+    if checksum is not None and (not isinstance(checksum, int) or pair):
+        raise ValueError(f"checkpoint_crc32c {checksum!r} of {variable.name!r}")
+    shape, found = tensors.describe(key) if checksum is None else ((int(entry["frozen_elements"]),), dtype)
     if found != dtype:
         raise ValueError(f"the value of {variable.name!r} is stored as {found}, expected {dtype}")
     if entry["form"] not in ("blend", "select"):
@@ -134,9 +156,16 @@ def _restore(entry: Mapping[str, Any], tensors: _Tensors, directory: Path) -> Fr
         )
 
     def read_frozen() -> npt.NDArray[Any]:
-        return _from_storage(tensors[key], variable)
+        return _from_storage(tensors[key], variable) if checksum is None else np.concatenate(list(read_pieces()))
 
     def read_pieces() -> Iterator[npt.NDArray[Any]]:
+        if checksum is not None:
+            if stored is None:
+                raise ArtifactReadError(
+                    f"{directory / _PLAN_FILE} leaves the frozen values of {variable.name!r} in the checkpoint of the "
+                    "SavedModel, which is not at hand: give the whole output of the rewrite"
+                )
+            return frozen_pieces(stored(variable, checksum), frozen.mask)
         return (_from_storage(piece, variable) for piece in tensors.pieces(key, shape[0]))
 
     def read_value() -> npt.NDArray[Any]:
@@ -156,8 +185,10 @@ def _restore(entry: Mapping[str, Any], tensors: _Tensors, directory: Path) -> Fr
         partial(tensors.__getitem__, _mask_key(variable.object_path)) if mask.nbytes > _KEPT_BYTES else lambda: mask,
         read_value,
         read_pieces,
+        at_current=checksum is not None,
+        checksum=checksum,
     )
-    if frozen.elements * numpy_dtype(variable.dtype).itemsize <= _KEPT_BYTES:
+    if checksum is None and frozen.elements * numpy_dtype(variable.dtype).itemsize <= _KEPT_BYTES:
         frozen = FrozenVariable(variable, mask, frozen.value, frozen.form, frozen.selectors)
     if (frozen.elements, frozen.frozen_elements) != (entry["elements"], entry["frozen_elements"]):
         raise ArtifactReadError(

@@ -146,6 +146,11 @@ class _Resolution:
             self._fix(step, selected)
 
     @property
+    def at_current(self) -> bool:
+        """Whether what is frozen is frozen at its current value."""
+        return self._fixed is None
+
+    @property
     def values(self) -> npt.NDArray[Any]:
         """The frozen values, and anything at trainable elements."""
         return self.current if self._fixed is None else self._fixed
@@ -219,6 +224,7 @@ def _resolve_variable(
         lambda: smallest_broadcastable(_apply(variable, steps, source).mask) if kept is None else kept,
         lambda: _apply(variable, steps, source).frozen_values(),
         read_frozen,
+        at_current=resolution.at_current,
     )
 
 
