@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,24 +63,42 @@ def megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def rewrite(model: Path, out: Path, selector: str, link: bool) -> dict[str, float]:
-    """Rewrite in this process; returns seconds and megabytes."""
+def timed(work: Callable[[], object]) -> dict[str, float]:
+    """Do something once everything is imported; returns seconds, processor seconds and megabytes."""
     begin = time.perf_counter()
     import tensorflow as tf
 
-    import graphfreeze
     from graphfreeze import passes, prover
 
     assert tf and passes and prover
-    started, before = time.perf_counter(), megabytes()
-    selection = graphfreeze.Selection("freeze", selector)
-    graphfreeze.rewrite(model, out, [selection], onnx=False, checks="static", link=link)
+    started, processor, before = time.perf_counter(), processor_seconds(), megabytes()
+    work()
     return {
         "start-up": started - begin,
         "seconds": time.perf_counter() - started,
+        "processor": processor_seconds() - processor,
         "start-up MB": before,
         "MB": megabytes(),
     }
+
+
+def processor_seconds() -> float:
+    """What this process and those that it has waited for have used."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
+def copy(source: Path, target: Path) -> None:
+    """What is measured beside a rewrite."""
+    subprocess.run(["cp", "-r", str(source), str(target)], check=True)
+
+
+def rewrite(model: Path, out: Path, selector: str, link: bool) -> None:
+    """What is measured."""
+    import graphfreeze
+
+    selection = graphfreeze.Selection("freeze", selector)
+    graphfreeze.rewrite(model, out, [selection], onnx=False, checks="static", link=link)
 
 
 def in_process(*arguments: str) -> dict[str, float]:
@@ -88,37 +108,21 @@ def in_process(*arguments: str) -> dict[str, float]:
     return found
 
 
-def copy(source: Path, target: Path) -> float:
-    """The seconds that `cp -r` takes."""
-    begin = time.perf_counter()
-    subprocess.run(["cp", "-r", str(source), str(target)], check=True)
-    seconds = time.perf_counter() - begin
-    shutil.rmtree(target)
-    return seconds
-
-
 def main() -> None:
     """Make the model, measure, and write docs/benchmarks.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variables", type=int, default=8, help="how many variables the model has")
     parser.add_argument("--rows", type=int, default=8192, help="the rows of each, of 64 KiB")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is done")
     parser.add_argument("--directory", type=Path, help="where there is room for three copies of the model")
     parser.add_argument("--dry-run", action="store_true", help="leave docs/benchmarks.md as it is")
     parser.add_argument("--step", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
-        if options.step[0] == "make":
-            make_model(Path(options.step[1]), int(options.step[2]), int(options.step[3]))
-            print("{}")
-        else:
-            print(
-                json.dumps(
-                    rewrite(Path(options.step[1]), Path(options.step[2]), options.step[3], bool(options.step[4:]))
-                )
-            )
+        step(*options.step)
         return
     with tempfile.TemporaryDirectory(dir=options.directory) as name:
-        rows = measure(Path(name), options.variables, options.rows)
+        rows = measure(Path(name), options.variables, options.rows, options.rounds)
     if options.dry_run:
         return
     results = read_results(_DOCS / "benchmarks.json")
@@ -126,30 +130,54 @@ def main() -> None:
     size = megabytes_of(options.rows)
     results.size_note = (
         f"{options.variables} variables of {size:.0f} MB, half of them read by products and half by gathers, rewritten "
-        f"with `--no-onnx --checks static`. {datetime.now(UTC):%Y-%m-%d}, load {load():.1f}, files in the page cache; "
-        "`cp -r` is the fastest of three. Start-up, importing TensorFlow, is told apart."
+        f"with `--no-onnx --checks static`. {datetime.now(UTC):%Y-%m-%d}, load {load():.1f}, files in the page cache. "
+        f"Everything is done {options.rounds} times in turn, `cp -r` too, and each time by a process that has started "
+        "up (imported TensorFlow) before: seconds and processor seconds are the least of each, without start-up."
     )
     write_results(_DOCS / "benchmarks.json", results)
     page = document(read_results(_DOCS / "benchmarks.json"))
     (_DOCS / "benchmarks.md").write_text(page, encoding="utf-8")
 
 
-def measure(directory: Path, variables: int, rows: int) -> list[SizeRow]:
+def step(kind: str, model: str, *rest: str) -> None:
+    """Do one thing in this process, and print the result."""
+    result: dict[str, float] = {}
+    if kind == "make":
+        make_model(Path(model), int(rest[0]), int(rest[1]))
+    elif kind == "copy":
+        result = timed(lambda: copy(Path(model), Path(rest[0])))
+    else:
+        result = timed(lambda: rewrite(Path(model), Path(rest[0]), rest[1], bool(rest[2:])))
+    print(json.dumps(result))
+
+
+def measure(directory: Path, variables: int, rows: int, rounds: int) -> list[SizeRow]:
     """Make the model, copy and rewrite it."""
     model, out = directory / "model", directory / "out"
     in_process("--step", "make", str(model), str(variables), str(rows))
-    copied = min(copy(model, directory / "copy") for _ in range(3))
-    found = [SizeRow("`cp -r`", copied, 1.0)]
+    ways = {"`cp -r`": ["copy", str(model), str(out)]}
     for label, selector in SELECTORS.items():
         for link in (False, True):
-            shutil.rmtree(out, ignore_errors=True)
-            step = in_process("--step", "rewrite", str(model), str(out), selector, *(["link"] if link else []))
-            beyond = step["MB"] - step["start-up MB"] - megabytes_of(rows)
             name = f"rewrite, {label} frozen{', `--link`' if link else ''}"
-            row = SizeRow(name, step["seconds"], step["seconds"] / copied, step["start-up"], beyond)
-            found.append(row)
-            print(f"{row.label}: {row.seconds:.1f} s, {row.ratio:.2f} of cp -r, {beyond:.0f} MB beyond", flush=True)
-    return found
+            ways[name] = ["rewrite", str(model), str(out), selector, *(["link"] if link else [])]
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, arguments in ways.items():
+            found[name].append(in_process("--step", *arguments))
+            shutil.rmtree(out)
+            print(name, found[name][-1], flush=True)
+    copied = min(once["seconds"] for once in found["`cp -r`"])
+    table = []
+    for name, times in found.items():
+        seconds, processor, start_up = (
+            min(once[key] for once in times) for key in ("seconds", "processor", "start-up")
+        )
+        beyond = max(once["MB"] - once["start-up MB"] for once in times) - megabytes_of(rows)
+        row = SizeRow(name, seconds, seconds / copied, processor=processor)
+        if name.startswith("rewrite"):
+            row = replace(row, start_up=start_up, megabytes=beyond)
+        table.append(row)
+    return table
 
 
 def megabytes_of(rows: int) -> float:

@@ -50,7 +50,7 @@ def keep_plan(
 
     checksums = values_in_checkpoint(source, plan, _storage(options))
     for frozen in plan.variables:
-        if frozen.variable.object_path in checksums:
+        if frozen.variable.object_path in checksums and not source.was_read(frozen.variable):
             # TensorFlow compares the checksum when it reads.
             background.start(partial(source.read, frozen.variable))
     directory.mkdir()

@@ -71,6 +71,7 @@ class SavedModel:
             check_variable_files(self.directory)
         self.checkpoint = Checkpoint(self.directory)
         self._bodies: dict[str, Body] = {}
+        self._read_paths: set[str] = set()
         if not self.has_objects and any(variable.stored for variable in self.graph_variables.values()):
             check_variable_files(self.directory)
 
@@ -205,7 +206,12 @@ class SavedModel:
         if place is not None and place.part:
             return self.checkpoint.read_part(key, place.part, variable.dtype)
         value: npt.NDArray[Any] = np.asarray(self.checkpoint.read(key))
+        self._read_paths.add(variable.object_path)
         return value
+
+    def was_read(self, variable: Variable) -> bool:
+        """Whether the value of a variable was read before, and with that its checksum compared."""
+        return variable.object_path in self._read_paths
 
     def _stored_shape(self, node: int) -> tuple[int, ...]:
         if node not in self.key_of_node:

@@ -22,6 +22,8 @@ def smallest_broadcastable(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]
     for axis in range(mask.ndim):
         if mask.shape[axis] == 1:
             continue
+        if not np.array_equal(mask.take([0], axis), mask.take([-1], axis)):
+            continue
         # A bool array does not vary along an axis where "all" equals "any".
         lowest = np.logical_and.reduce(mask, axis=axis, keepdims=True)
         if np.array_equal(lowest, np.logical_or.reduce(mask, axis=axis, keepdims=True)):

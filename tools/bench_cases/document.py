@@ -157,12 +157,13 @@ def _size(results: Results) -> list[str]:
             row.label,
             f"{row.seconds:.1f}",
             f"{row.ratio:.2f}",
+            _or_nothing(row.processor, 1),
             _or_nothing(row.start_up, 1),
             _or_nothing(row.megabytes, 0),
         ]
         for row in results.size
     ]
-    columns = ["", "seconds", "of `cp -r`", "start-up s", "MB beyond start-up and largest variable"]
+    columns = ["", "seconds", "of `cp -r`", "processor s", "start-up s", "MB beyond start-up and largest variable"]
     return ["## A large SavedModel", "", results.size_note, "", *_table(columns, rows), ""]
 
 

@@ -56,10 +56,11 @@ class SizeRow:
 
     Attributes:
         label: What was done.
-        seconds: Without start-up.
+        seconds: Without start-up; the fastest of several.
         ratio: By the seconds of `cp -r`.
         start_up: Seconds.
         megabytes: Beyond start-up and the largest variable.
+        processor: Processor seconds, without start-up; the least of several.
     """
 
     label: str
@@ -67,6 +68,7 @@ class SizeRow:
     ratio: float
     start_up: float | None = None
     megabytes: float | None = None
+    processor: float | None = None
 
 
 @dataclass
