@@ -1,18 +1,20 @@
 """A While that runs for as long as data say becomes a Loop: every variable that changes is a state.
 
 Lists are the exception where the body appends an item at each iteration, as loops do for their gradients, which the
-Loop stacks; or removes one, as those gradients do, which is read from such a stack.
+Loop stacks; or removes one, as those gradients do, which is read from such a stack. Items may be the lists of a loop in
+the loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from graphfreeze.lowering import lists
 from graphfreeze.lowering.carried_list import CarriedList
+from graphfreeze.lowering.kept_lists import keep_list
 from graphfreeze.lowering.loop_body import LoopBody, Results
 from graphfreeze.lowering.rule import CannotLower, Node
 from graphfreeze.lowering.tensor import Tensor
@@ -54,7 +56,7 @@ class _Attempt:
         self.missing = missing
         self.lists: dict[int, CarriedList] = {}
         self.variables: dict[int, ListVariable] = {}
-        self.grown: dict[int, tuple[Tensor, int | None]] = {}
+        self.grown: dict[int, Callable[[Results], TensorList]] = {}
         self.emptied: set[int] = set()
 
     def run(self) -> list[Tensor] | None:
@@ -84,7 +86,7 @@ class _Attempt:
             body.abandon()
             raise
         made = body.finish_loop(condition, goes_on)
-        finals = dict(zip(starts, made.states, strict=True))
+        finals = dict(zip(starts, made.states, strict=False))  # behind them are the lists of loops in the loop
         return [
             self._final_list(index, made)
             if index in self.grown or index in self.emptied
@@ -174,34 +176,26 @@ class _Attempt:
             if change.kind is ChangeKind.POP and variable.initial.length is None:
                 self.emptied.add(index)
             elif change.kind is ChangeKind.PUSH and change.item is not None and variable.initial.length == 0:
-                self.grown[index] = (change.item, self._collect(body, change.item))
+                self.grown[index] = self._collect(body, change.item, variable.initial)
             else:
                 raise MustCarry(variable, lists.item_shape(made))
 
-    def _collect(self, body: LoopBody, item: Tensor) -> int | None:
-        """Let the Loop stack the item; None where it is the same at every iteration."""
+    def _collect(self, body: LoopBody, item: Tensor, outer: TensorList) -> Callable[[Results], TensorList]:
+        """Let the Loop stack the item, where it is not the same at every iteration; makes the list of what it gives."""
         if item.tensor_list is not None:
-            raise CannotLower(
-                "a loop in a loop, for whose gradient lists of lists are kept, runs as often as data say; a loop that "
-                "is in no other, or whose number of iterations is known, has a gradient"
-            )
+            return keep_list(self.lowering, body, item.tensor_list, outer)
         if item.known is not None or self.lowering.builder.depth_of(self.lowering.value(item)) < body.depth:
-            return None
-        return body.collect(self.lowering.value(item), item)
+            return lambda made: TensorList(item.dtype, None, item.shapes, outer.declared, item=item)
+        which = body.collect(self.lowering.value(item), item)
+        return lambda made: TensorList(item.dtype, None, item.shapes, outer.declared, rows=made.stacks[which])
 
     def _final_list(self, index: int, made: Results) -> Tensor:
-        tensor = self.node.inputs[index]
         initial = self.variables[index].initial
         if index in self.emptied:
             final = TensorList(initial.dtype, 0, initial.shape, initial.declared)
         else:
-            item, which = self.grown[index]
-            final = TensorList(item.dtype, None, item.shapes, initial.declared)
-            if which is None:
-                final.item = item
-            else:
-                final.rows = made.stacks[which]
-        return Tensor(np.dtype(object), tensor.shapes, tensor_list=final)
+            final = self.grown[index](made)
+        return Tensor(np.dtype(object), self.node.inputs[index].shapes, tensor_list=final)
 
     def _final(self, index: int, value: ir.Value | None, start: Tensor | None) -> Tensor:
         tensor = self.node.inputs[index]

@@ -117,6 +117,8 @@ def get_item(lowering: Lowering, of: TensorList, index: Tensor, declared: Tensor
     if current.variable is not None:
         current.variable.reads.append(index)
         return get_item(lowering, current.variable.initial, index, declared)
+    if current.nested is not None:
+        return as_tensor(lowering, current.nested(index))
     if current.item is not None:
         return current.item
     if current.rows is not None and current.shape is not None:
@@ -221,7 +223,7 @@ def stack(lowering: Lowering, of: TensorList, declared: Tensor | None = None) ->
         MustCarry: It is a list that a loop is changing.
     """
     done = settled(lowering, of)
-    if done.inner is not None:
+    if done.inner is not None or done.nested is not None:
         raise CannotLower("a list of lists is used otherwise than item by item from its end")
     if done.stack is not None:
         return done.stack

@@ -29,6 +29,22 @@ class Results:
     stacks: list[ir.Value]
 
 
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """Rows of which there are more after each iteration."""
+
+    dtype: np.dtype[Any]
+    dims: list[Dim]
+
+    @classmethod
+    def of(cls, item: Tensor) -> _Pool:
+        return cls(item.dtype, [_OPEN, *item.dims])
+
+
+_OPEN: Dim = ()
+"""A dimension that changes from iteration to iteration."""
+
+
 class LoopBody:
     """Collects the states of a loop. It is open, in the builder, from its making until `finish` or `abandon`.
 
@@ -45,7 +61,7 @@ class LoopBody:
         self.depth = self.builder.depth
         self._initial: list[ir.Value] = []
         self._before: list[ir.Value] = []
-        self._next: list[tuple[ir.Value, Tensor]] = []
+        self._next: list[tuple[ir.Value, Tensor | _Pool]] = []
         self._collected: list[tuple[ir.Value, bool, Tensor]] = []
         self._outputs: list[ir.Value] = []
 
@@ -65,6 +81,31 @@ class LoopBody:
         self._initial.append(initial)
         self._before.append(value)
         return self.lowering.tensor(value, like.dtype, like.dims)
+
+    def append(self, rows: ir.Value, item: Tensor) -> tuple[int, int, int]:
+        """Put these rows behind those of the iterations before, after the next states of all other states are set.
+
+        Returns:
+            Which of the states all the rows are, and which of the collected stacks say where those of an iteration
+            start and end.
+        """
+        pool = _Pool.of(item)
+        empty = self.builder.constant(np.zeros((0, *(dim[0] for dim in item.dims)), item.dtype))
+        if any(len(set(dim)) > 1 for dim in item.dims):
+            sizes = self.lowering.shape([0, *item.dims])
+            empty = self.builder.emit("Expand", np.zeros((1,) * (item.rank + 1), item.dtype), sizes)
+        before = self._input("pool", pool.dtype, pool.dims)
+        self.builder.add_input(before, self.depth)
+        self._initial.append(empty)
+        self._before.append(before)
+        after = self.builder.emit("Concat", before, rows, axis=0)
+        self._next.append((after, pool))
+        number = Tensor(np.dtype(np.int64), ((),) * len(self.lowering.samples))
+        ends = []
+        for value in (before, after):
+            size = self.builder.emit("Shape", value, start=0, end=1)
+            ends.append(self.collect(self.builder.emit("Reshape", size, self.builder.int64([])), number))
+        return len(self._next) - 1, ends[0], ends[1]
 
     def set_next(self, value: ir.Value, like: Tensor) -> int:
         """What the next state holds after the iteration, in the order of the states; returns which one it is."""

@@ -20,10 +20,14 @@ from graphfreeze.training.graph import Operation
 if TYPE_CHECKING:
     from graphfreeze.lowering.engine import Lowering
 
-__all__ = ["Later", "Stacking"]
+__all__ = ["Later", "RaggedListsError", "Stacking"]
 
 Later = Callable[[Results], Tensor]
 """Makes a tensor from what the Scan gives."""
+
+
+class RaggedListsError(Exception):
+    """The items that a loop collects are lists of lengths that data decide: it must be lowered as a Loop."""
 
 
 class Stacking:
@@ -182,6 +186,8 @@ class Stacking:
         if item.tensor_list is None:
             return None, item
         inner = lists.settled(self.lowering, item.tensor_list)
+        if inner.length is None:
+            raise RaggedListsError
         settled = lists.as_tensor(self.lowering, inner)
         if self.is_same_everywhere(settled):
             return None, settled

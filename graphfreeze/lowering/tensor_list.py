@@ -6,6 +6,7 @@ loop that writes item after item becomes one scan output, and what nobody reads 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -81,6 +82,8 @@ class TensorList:
         variable: Set where it is the argument of a loop's body.
         inner: Where the items are lists (a loop in a loop): what those have in common. `stack` stacks their stacks.
         rows: All items along a new first axis, where only run time knows how many there are. `length` is None then.
+        nested: Where the items are lists that a loop kept which data end: makes the one at an index. `rows` only tells
+            how many there are.
     """
 
     dtype: np.dtype[Any]
@@ -93,11 +96,12 @@ class TensorList:
     variable: ListVariable | None = None
     inner: TensorList | None = None
     rows: ir.Value | None = None
+    nested: Callable[[Tensor], TensorList] | None = None
 
     @property
     def is_unset(self) -> bool:
         """Whether no item was ever written."""
-        parts = (self.stack, self.item, self.change, self.variable, self.rows)
+        parts = (self.stack, self.item, self.change, self.variable, self.rows, self.nested)
         return all(part is None for part in parts)
 
     @property

@@ -211,15 +211,6 @@ def _never(x: Any) -> Any:
     return tf.while_loop(lambda i, a: tf.reduce_sum(tf.abs(a)) < -1.0, lambda i, a: (i + 1, tf.sin(a) * x), (0, x))[1]
 
 
-def _loop_of_known_length_inside(x: Any) -> Any:
-    def body(i: Any, a: Any) -> Any:
-        return i + 1, tf.while_loop(lambda j, b: j < 3, lambda j, b: (j + 1, tf.sin(b) * 0.8 + x * 0.1), (0, a))[1]
-
-    return tf.while_loop(lambda i, a: tf.reduce_sum(tf.abs(a)) > 0.1 * tf.norm(x), body, (0, x), maximum_iterations=3)[
-        1
-    ]
-
-
 @pytest.mark.parametrize(
     "function",
     [
@@ -234,11 +225,6 @@ def _loop_of_known_length_inside(x: Any) -> Any:
 )
 def test_gradients_of_loops_that_data_end(function: Callable[..., Any]) -> None:
     check(gradients(function), X, tolerance={"float32": 1e-5, "float64": 1e-12})
-
-
-def test_the_gradient_of_a_loop_in_a_loop_that_data_end_is_refused_by_name() -> None:
-    with pytest.raises(UnsupportedOperationError, match=r"While .*a loop in a loop, .*: while"):
-        check(gradients(_loop_of_known_length_inside), X)
 
 
 def test_branches_of_different_shapes_are_refused_by_name() -> None:

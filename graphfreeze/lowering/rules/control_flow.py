@@ -12,6 +12,7 @@ from graphfreeze.lowering.conditional_loop import lower_conditional
 from graphfreeze.lowering.counted_loop import lower_counted
 from graphfreeze.lowering.loop_variables import counters, invariants, trip_count
 from graphfreeze.lowering.rule import CannotLower, Node, special
+from graphfreeze.lowering.stacking import RaggedListsError
 from graphfreeze.lowering.tensor import Tensor
 from graphfreeze.training.graph import Edge, Graph, Operation
 
@@ -28,7 +29,13 @@ def _while(node: Node) -> list[Tensor]:
         return list(node.inputs)
     if trips == 1:
         return node.lowering.run(node.operation.bodies["body"], node.inputs)
-    return lower_counted(node, trips, unchanged, steps)
+    lists = [tensor.tensor_list for tensor in node.inputs if tensor.tensor_list is not None]
+    if any(one.length is None for one in lists):
+        return lower_conditional(node, unchanged)
+    try:
+        return lower_counted(node, trips, unchanged, steps)
+    except RaggedListsError:
+        return lower_conditional(node, unchanged)
 
 
 @special("If", "StatelessIf")
