@@ -108,6 +108,23 @@ def _until_small(m: Any, x: Any) -> Any:
     )[1]
 
 
+def _until_small_within(m: Any, x: Any) -> Any:
+    """A loop that data end, in another one. TensorFlow has no gradient for variables that are read in there."""
+    kernel = tf.identity(m.kernel)
+
+    def inner(h: Any) -> Any:
+        until_small = (
+            lambda j, g: (j < 9) & (tf.reduce_sum(tf.abs(g)) > 2.0),
+            lambda j, g: (j + 1, tf.tanh(g @ kernel)),
+        )
+        return tf.while_loop(*until_small, [0, h])[1]
+
+    def going_on(i: Any, h: Any) -> Any:
+        return (i < 4) & (tf.reduce_sum(tf.abs(h)) > 1.0)
+
+    return tf.while_loop(going_on, lambda i, h: (i + 1, inner(h) + 0.3 * x), [0, x])[1]
+
+
 def _counted(m: Any, x: Any) -> Any:
     """A loop of known length."""
     return tf.while_loop(lambda i, h: i < 4, lambda i, h: (i + 1, tf.tanh(h @ m.kernel) + m.bias[i]), [0, x])[1]
@@ -159,6 +176,7 @@ def _dynamic_partition(m: Any, x: Any) -> Any:
 
 _CALLS: dict[str, Call] = {
     "loop that data end": _until_small,
+    "loop that data end in another": _until_small_within,
     "loop of known length": _counted,
     "tf.scan": _scan,
     "tf.map_fn": _map,
