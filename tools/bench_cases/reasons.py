@@ -19,20 +19,18 @@ REASONS: Mapping[str, str] = {
     ),
     "mlp": _UPDATE,
     "cnn": (
-        "Convolutions take as long as TensorFlow's. The gradients of max pooling and Relu are many operators that each "
-        "pass over the images (Slice, Equal, Where, Concat), where TensorFlow has one kernel, and the gradient of a "
-        "filter is a product per tap of slices that have to be copied first."
+        "Half of the step is the second convolution in three directions, each at the speed of a matrix product. The "
+        "gradient of max pooling is ten operators that each pass over the images (Resize, Equal, Cast, Mul, MaxPool), "
+        "where TensorFlow has one kernel; slices for the gradient of the filter have to be copied; and Conv, MaxPool "
+        "and Resize of onnxruntime take longer than TensorFlow's oneDNN."
     ),
     "resnet50": _UPDATE + " Of the rest, products over the taps (Gemm, MatMul) take most.",
     "mobilenetv2": (
-        "Depthwise convolutions, their gradients and batch normalisation, which Keras traces as single operators: none "
-        "is arithmetic enough to hide the passes over memory. The gradient of a depthwise filter has no ONNX operator "
-        "and is a product and a sum for each tap."
+        "Depthwise convolutions of 16x16 positions and more, which onnxruntime's Conv takes channel by channel, and "
+        "batch normalisation, whose statistics and gradient read each image ten times: neither is arithmetic enough to "
+        "hide the passes over memory."
     ),
-    "efficientnetb0": (
-        "As MobileNetV2, with filters of 5x5 too, of which each gradient is 25 products and sums, and with swish, "
-        "whose gradient is several passes."
-    ),
+    "efficientnetb0": "As MobileNetV2, and swish, whose gradient is several passes, and the random bits of dropout.",
     "transformer": (
         "Products of matrices take half of the step. LayerNormalization and its gradient are traced as single "
         "operators. Adam moves every row of the table of 5000 tokens, though its gradient has 512. " + _UPDATE
