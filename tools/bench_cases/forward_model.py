@@ -34,10 +34,10 @@ def write_forward_model(out: Path, directory: Path, batch_size: int) -> None:
     for field, kept in ((graph.input, inputs), (graph.output, outputs[:1])):
         del field[:]
         field.extend(kept)
-    _expand_normalizations(model)
     # What was derived with an open batch size would stay open.
     del graph.value_info[:]
     graph.initializer.extend(numpy_helper.from_array(artifact.state[name], name) for name in weights)
+    _expand_normalizations(model)
     trainable = [name for name in weights if state[name].role == "parameter" and state[name].trainable]
     onnx.save(model, directory / "forward.onnx")
     (directory / "trainable.json").write_text(json.dumps(trainable), encoding="utf-8")
