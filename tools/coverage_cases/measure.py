@@ -37,7 +37,7 @@ from graphfreeze.validation.composition import check_composition
 from graphfreeze.validation.tolerance import Comparison, compare, scale_of
 from tools.coverage_cases.case import Case
 
-__all__ = ["Measurement", "Workspace"]
+__all__ = ["Measurement", "Workspace", "draw_batch"]
 
 OPSET = 18
 SEED = 0
@@ -126,7 +126,7 @@ class Workspace:
         assembly = assemble(step, opset=OPSET, seed=SEED)
         found.seconds = time.perf_counter() - start
         found.nodes = sum(1 for _ in assembly.graphs["train_step"].graph.all_nodes())
-        batch = _batch(case, step)
+        batch = draw_batch(case, step)
         reference = compute_reference(step, batch, SEED)
         with tempfile.TemporaryDirectory(dir=self.directory) as name:
             training = Path(name) / "training"
@@ -152,7 +152,8 @@ class Workspace:
         return self._exported[case.make]
 
 
-def _batch(case: Case, step: TracedStep) -> Arrays:
+def draw_batch(case: Case, step: TracedStep) -> Arrays:
+    """Inputs as the case draws them, and targets that fit its loss."""
     rng = np.random.default_rng(SEED)
     batch = random_inputs(step.endpoint.inputs, index_limits(step.graphs["gradients"]), rng, case.batch_size)
     for name in sorted(case.inputs.keys() & batch.keys()):

@@ -1,0 +1,1 @@
+"""Gradients of onnxruntime-training beside those of artifacts; see `tools/oracle`."""
