@@ -25,7 +25,7 @@ HASHES = tuple(field.name for field in fingerprint_pb2.FingerprintDef.DESCRIPTOR
 OWN_FOLDER = "assets.extra/graphfreeze/"
 BLOCK = 1 << 20
 STRETCH = 1 << 26
-THREADS = 2
+THREADS = min(8, os.cpu_count() or 1)
 INDEX = "variables/variables.index"
 SHARD = re.compile(r"variables/variables\.data-(\d{5})-of-\d{5}")
 
