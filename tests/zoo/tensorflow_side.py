@@ -61,14 +61,14 @@ class TensorFlowSide:
         self.assign(self.initial)
         return float(loss), {name: tf.convert_to_tensor(gradient).numpy() for name, gradient in found.items()}
 
-    def noise(self, inputs: Array, labels: Array, draws: int = 1) -> dict[str, float]:
-        """The largest change of each gradient when parameters and inputs move to the next number, up or down."""
+    def noise(self, inputs: Array, labels: Array, units: int = 1, draws: int = 1) -> dict[str, float]:
+        """The largest change of each gradient when parameters and inputs move by so many units in the last place."""
         _, exact = self.gradients(inputs, labels)
         found = dict.fromkeys(exact, 0.0)
         for draw in range(draws):
             random = np.random.default_rng(draw)
-            self.assign({name: _moved(self.initial[name], random) for name in self.trainable})
-            _, moved = self._gradients(tf.constant(_moved(inputs, random)), tf.constant(labels))
+            self.assign({name: _moved(self.initial[name], units, random) for name in self.trainable})
+            _, moved = self._gradients(tf.constant(_moved(inputs, units, random)), tf.constant(labels))
             for name, gradient in moved.items():
                 found[name] = max(found[name], float(np.abs(tf.convert_to_tensor(gradient) - exact[name]).max()))
         self.assign(self.initial)
@@ -111,9 +111,9 @@ def _gradient_of(found: Any) -> Gradient:
     return Gradient.of(found.numpy())
 
 
-def _moved(array: Array, random: np.random.Generator) -> Array:
-    """Each number that is not whole, moved to one of its neighbours."""
+def _moved(array: Array, units: int, random: np.random.Generator) -> Array:
+    """Each number that is not whole, moved by up to so many units in the last place."""
     if array.dtype.kind != "f":
         return array
-    neighbour = np.nextafter(array, np.where(random.random(array.shape) < 0.5, -np.inf, np.inf).astype(array.dtype))
-    return np.where(array == np.rint(array), array, neighbour)
+    moved = array + np.spacing(array) * random.integers(-units, units + 1, array.shape).astype(array.dtype)
+    return np.where(array == np.rint(array), array, moved)
