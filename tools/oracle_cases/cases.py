@@ -12,6 +12,7 @@ from tools.coverage_cases.activations import activation_cases
 from tools.coverage_cases.case import Case
 from tools.coverage_cases.composite_layers import composite_layer_cases
 from tools.coverage_cases.layers import layer_cases
+from tools.oracle_cases.prepare import MODELS_GROUP
 
 __all__ = ["CROSS_ENTROPY", "oracle_cases"]
 
@@ -27,4 +28,4 @@ def oracle_cases() -> list[Case]:
 def _model(model: Model) -> Case:
     make: Callable[[], Any] = partial(build, model)
     inputs = {"x": lambda rng, shape: draw_batch(model)["x"]}
-    return Case("models", model.name, make, CROSS_ENTROPY, inputs=inputs, batch_size=model.batch_size)
+    return Case(MODELS_GROUP, model.name, make, CROSS_ENTROPY, inputs=inputs, batch_size=model.batch_size)

@@ -77,15 +77,13 @@ def _compare(cases: Sequence[Case], python: Path) -> list[Finding]:
 
 
 def _derive(directories: Sequence[Path], python: Path) -> None:
-    """Let it derive the gradients in its own process; where that dies, the case is to blame at which it did."""
-    left = list(directories)
-    while left:
-        command = [str(python), "-m", "tools.oracle_cases.peer", *map(str, left)]
+    """Let it derive the gradients, each in a process of its own: behind others in one, it has been wrong."""
+    for directory in directories:
+        command = [str(python), "-m", "tools.oracle_cases.peer", str(directory)]
         try:
             subprocess.run(command, cwd=_ROOT, capture_output=True, check=False, timeout=_LIMIT)
             reason = "its process dies"
         except subprocess.TimeoutExpired:
             reason = f"it takes more than {_LIMIT:.0f} s"
-        left = [d for d in left if not (d / "oracle.npz").is_file() and not (d / "refusal.txt").is_file()]
-        if left:
-            (left.pop(0) / "refusal.txt").write_text(reason, encoding="utf-8")
+        if not any((directory / name).is_file() for name in ("oracle.npz", "refusal.txt")):
+            (directory / "refusal.txt").write_text(reason, encoding="utf-8")

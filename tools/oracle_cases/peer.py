@@ -1,7 +1,7 @@
 """Derives gradients with onnxruntime-training: the side that runs in its environment.
 
-`python -m tools.oracle_cases.peer DIRECTORY...` reads what `prepare.py` wrote, and writes to each directory
-`oracle.npz` (`loss`, and the gradient of each initializer by its name) or `refusal.txt`.
+`python -m tools.oracle_cases.peer DIRECTORY` reads what `prepare.py` wrote, and writes there `oracle.npz` (`loss`, and
+the gradient of each initializer by its name) or `refusal.txt`.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ _LOSSES = {"mse": artifacts.LossType.MSELoss, "cross_entropy": artifacts.LossTyp
 
 
 def main() -> None:
-    """Work through the directories; what fails in Python is a refusal."""
+    """Derive; what fails in Python is a refusal."""
     onnxruntime.set_default_logger_severity(4)
     # Transformers of graphs print what they like.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    for name in sys.argv[1:]:
-        directory = Path(name)
-        try:
-            np.savez(directory / "oracle.npz", **derive(directory))
-        except Exception as error:  # it fails as it likes; how, is a finding
-            (directory / "refusal.txt").write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
+    directory = Path(sys.argv[1])
+    try:
+        np.savez(directory / "oracle.npz", **derive(directory))
+    except Exception as error:  # it fails as it likes; how, is a finding
+        (directory / "refusal.txt").write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
 
 
 def derive(directory: Path) -> dict[str, Any]:
