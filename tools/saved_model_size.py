@@ -125,13 +125,17 @@ def main() -> None:
         rows = measure(Path(name), options.variables, options.rows, options.rounds)
     if options.dry_run:
         return
+    record(rows, options.variables, megabytes_of(options.rows), options.rounds)
+
+
+def record(rows: list[SizeRow], variables: int, size: float, rounds: int) -> None:
+    """Write the rows into docs/benchmarks.json and docs/benchmarks.md."""
     results = read_results(_DOCS / "benchmarks.json")
     results.size = rows
-    size = megabytes_of(options.rows)
     results.size_note = (
-        f"{options.variables} variables of {size:.0f} MB, half of them read by products and half by gathers, rewritten "
+        f"{variables} variables of {size:.0f} MB, half of them read by products and half by gathers, rewritten "
         f"with `--no-onnx --checks static`. {datetime.now(UTC):%Y-%m-%d}, load {load():.1f}, files in the page cache. "
-        f"Everything is done {options.rounds} times in turn, `cp -r` too, and each time by a process that has started "
+        f"Everything is done {rounds} times in turn, `cp -r` too, and each time by a process that has started "
         "up (imported TensorFlow) before: seconds and processor seconds are the least of each, without start-up."
     )
     write_results(_DOCS / "benchmarks.json", results)
@@ -166,13 +170,18 @@ def measure(directory: Path, variables: int, rows: int, rounds: int) -> list[Siz
             found[name].append(in_process("--step", *arguments))
             shutil.rmtree(out)
             print(name, found[name][-1], flush=True)
+    return summarise(found, megabytes_of(rows))
+
+
+def summarise(found: dict[str, list[dict[str, float]]], largest: float) -> list[SizeRow]:
+    """The least that each took, beside `cp -r`."""
     copied = min(once["seconds"] for once in found["`cp -r`"])
     table = []
     for name, times in found.items():
         seconds, processor, start_up = (
             min(once[key] for once in times) for key in ("seconds", "processor", "start-up")
         )
-        beyond = max(once["MB"] - once["start-up MB"] for once in times) - megabytes_of(rows)
+        beyond = max(once["MB"] - once["start-up MB"] for once in times) - largest
         row = SizeRow(name, seconds, seconds / copied, processor=processor)
         if name.startswith("rewrite"):
             row = replace(row, start_up=start_up, megabytes=beyond)
