@@ -30,6 +30,7 @@ As found on 2026-11-20: where it differs, the gradients here are right. Its own 
 is wrong. In ResNet50 and MobileNetV2, in training mode on 8 images, batch normalization amplifies rounding: both sides
 are about as far from float64 as from each other.
 """
+_LONGEST = 160
 _HEADER = (
     "| case | tensors | zero | loss | gradient | TensorFlow | outcome |",
     "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
@@ -65,7 +66,8 @@ def write_document(page: Path, order: Sequence[str], lines: Mapping[str, str], f
 def _line(found: Finding) -> str:
     detail = " ".join(found.detail.replace("|", "\\|").split())
     if found.outcome == "no oracle":
-        return f"| `{found.name}` | {detail[:300]} |"
+        # Its errors begin with where in its sources they are raised, and end with the reason.
+        return f"| `{found.name}` | {detail if len(detail) <= _LONGEST else '... ' + detail[-_LONGEST:]} |"
     numbers = [found.loss_error, found.gradient_error, found.tensorflow_error]
     cells = [f"`{found.name}`", str(found.tensors), str(found.zeros), *(_error(number) for number in numbers)]
     return f"| {' | '.join([*cells, found.outcome + (f': {detail}' if detail else '')])} |"

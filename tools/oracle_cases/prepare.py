@@ -21,7 +21,7 @@ from graphfreeze.errors import UnsupportedError
 from graphfreeze.pipeline.training import stored_reference
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection.plan import FreezePlan
-from graphfreeze.training.endpoint import ADDED_LOSSES, TRAINING_ENDPOINT
+from graphfreeze.training.endpoint import ADDED_LOSSES, MASK_PREFIX, TRAINING_ENDPOINT
 from graphfreeze.training.keras_endpoints import write_endpoints
 from graphfreeze.training.losses import parse_losses
 from graphfreeze.training.optimizers import parse_optimizer
@@ -58,6 +58,8 @@ def prepare(case: Case, directory: Path) -> None:
     )
     if any(entry.name == ADDED_LOSSES for entry in step.endpoint.outputs):
         raise UnsupportedError("the model adds losses of its own, which its forward graph does not")
+    if any(entry.name.startswith(MASK_PREFIX) for entry in step.endpoint.outputs):
+        raise UnsupportedError("the output has a mask, which the oracle's loss does not know")
     assembly = assemble(step, opset=18, seed=_SEED)
     batch = draw_batch(case, step)
     reference = stored_reference(assembly, compute_reference(step, batch, _SEED), batch)
