@@ -215,6 +215,15 @@ def test_a_full_disk_is_an_output_error(tmp_path: Path, write: Callable[[Path], 
     assert contents(tmp_path) == before
 
 
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """SIGHUP ends processes, although `nohup` may have started the tests: what is ignored then stays ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup")
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
@@ -249,6 +258,7 @@ class RaisesNothing:
         signal.raise_signal(self.number)
 
 
+@pytest.mark.usefixtures("hangup")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("number", "raised"),
