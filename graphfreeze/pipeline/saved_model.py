@@ -46,13 +46,12 @@ def keep_plan(
         ModelReadError: A frozen value cannot be read, or its checksum is wrong.
     """
     from graphfreeze.passes.extend_checkpoint import values_in_checkpoint
-    from graphfreeze.savedmodel.own_values import read_unchanged
+    from graphfreeze.savedmodel.own_values import check_stored, read_unchanged
 
     checksums = values_in_checkpoint(source, plan, _storage(options))
     for frozen in plan.variables:
         if frozen.variable.object_path in checksums and not source.was_read(frozen.variable):
-            # TensorFlow compares the checksum when it reads.
-            background.start(partial(source.read, frozen.variable))
+            background.start(partial(check_stored, source, frozen.variable))
     directory.mkdir()
     save_plan(plan, directory, checksums)
     return load_plan(directory, partial(read_unchanged, source))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from graphfreeze.savedmodel.checkpoint_index import CheckpointIndex
+from graphfreeze.savedmodel.checksums import checksum
 
 __all__ = ["write_index"]
 
@@ -38,7 +39,7 @@ def _serialise(table: Mapping[bytes, bytes]) -> bytes:
 
     def append(block: bytes) -> bytes:
         handle = _varint(len(content)) + _varint(len(block))
-        content.extend(block + b"\0" + struct.pack("<I", _masked_crc32c(block + b"\0")))
+        content.extend(block + b"\0" + struct.pack("<I", checksum(block + b"\0")))
         return handle
 
     group: list[tuple[bytes, bytes]] = []
@@ -72,25 +73,3 @@ def _varint(number: int) -> bytes:
         number >>= 7
     out.append(number)
     return bytes(out)
-
-
-def _crc_table() -> tuple[int, ...]:
-    table = []
-    for byte in range(256):
-        value = byte
-        for _ in range(8):
-            value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
-        table.append(value)
-    return tuple(table)
-
-
-_CRC = _crc_table()
-
-
-def _masked_crc32c(content: bytes) -> int:
-    """The CRC-32C of some bytes, masked as LevelDB does it, so that checksums of checksums stay good ones."""
-    crc = 0xFFFFFFFF
-    for byte in content:
-        crc = _CRC[(crc ^ byte) & 0xFF] ^ (crc >> 8)
-    crc ^= 0xFFFFFFFF
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF

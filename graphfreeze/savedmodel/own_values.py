@@ -7,12 +7,13 @@ from typing import Any
 import numpy.typing as npt
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
-from graphfreeze.errors import ArtifactReadError
-from graphfreeze.savedmodel.checkpoint_index import CheckpointIndex, read_index
+from graphfreeze.errors import ArtifactReadError, ModelReadError
+from graphfreeze.savedmodel.checkpoint_index import CheckpointIndex, read_index, shard_file
+from graphfreeze.savedmodel.checksums import checksum_in_file
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection.variable import Variable
 
-__all__ = ["own_entry", "read_unchanged"]
+__all__ = ["check_stored", "own_entry", "read_unchanged"]
 
 
 def own_entry(
@@ -50,3 +51,24 @@ def read_unchanged(model: SavedModel, variable: Variable, checksum: int) -> npt.
             "somebody saved over the checkpoint. Give the model as it was; a trained state goes into a place of its own"
         )
     return model.read(variable)
+
+
+def check_stored(model: SavedModel, variable: Variable) -> None:
+    """Compare the checksum of a value that lies in the checkpoint in one piece, without reading it as a tensor.
+
+    Raises:
+        ModelReadError: The value cannot be read, or is corrupt.
+    """
+    index = read_index(model.checkpoint.prefix)
+    entry = own_entry(model, index, variable)
+    assert entry is not None
+    shard = shard_file(model.checkpoint.prefix, entry.shard_id, index.header.num_shards)
+    try:
+        found = checksum_in_file(shard, entry.offset, entry.size)
+    except OSError as error:
+        raise ModelReadError(f"{shard} cannot be read: {error.strerror}.") from error
+    if found != entry.crc32c:
+        raise ModelReadError(
+            f"{shard} is corrupt: the value of {variable.name} has the checksum {found:#010x}, expected "
+            f"{entry.crc32c:#010x}. Export the model again."
+        )
