@@ -152,15 +152,15 @@ def _conversion(results: Results) -> list[str]:
 
 
 _SIZE = """
-The target is 1.5 of `cp -r`, and less than 1 GB beyond start-up and the largest variable. The memory is that of one
-value that TensorFlow reads. The time is missed on two cores that other work shares (round by round, it was 1.2 to 3.3
-of the `cp -r` before it): a rewrite passes over the bytes three times, as `cp -r` does once. By processor time, of `cp
--r`: the copy of the shards 1.0, made in the kernel by a thread of its own; reading every targeted variable with
-TensorFlow, so that a wrong checksum is found, 1.3, beside everything else; the proof that the copy is the original
-byte for byte, which reads both, 0.7, in as many threads as there are cores; everything else 0.1. The first two use one
-core each at the same time and the third both, but two passes at once slow each other. With `--link` the checksums are
-what is left. Nothing is read to select by indices, and what a variable is frozen at is stored once, in the variable
-itself; a predicate reads and evaluates each variable twice more, and stores a mask of one byte for each number.
+The target is 1.5 of `cp -r`, and less than 1 GB beyond start-up and the largest variable. No value is in memory as a
+whole, hence less than nothing beyond the largest. The time is missed on two cores (beside the `cp -r` of the same
+round it was 1.2 to 2.4): a rewrite passes over the bytes three times, as `cp -r` does once. By processor time, of `cp
+-r`: the copy of the shards 1.0, made in the kernel by a thread of its own; the checksums of the targeted variables
+0.6, beside the copy; and when both are done, the proof that the copy is the original byte for byte, which reads both,
+0.9, in as many threads as there are cores; everything else 0.1. Passes at the same time slow each other, since all
+wait for memory. With `--link` the checksums are what is left. Nothing is read to select by indices, and what a
+variable is frozen at is stored once, in the variable itself; a predicate reads and evaluates each variable twice more,
+and stores a mask of one byte for each number.
 """.strip().replace("\n", " ")
 
 
