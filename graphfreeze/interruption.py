@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -19,12 +20,13 @@ class Interruption:
     """Within this context SIGINT, SIGTERM and SIGHUP raise, where nobody else handles them.
 
     The signal is remembered too: an exception raised while a destructor or a callback from C runs is dropped, or
-    turned into another one, and then the work would go on as if nothing had happened.
+    turned into another one, and then the work would go on as if nothing had happened. Nor is it shown as ignored.
     """
 
     def __init__(self) -> None:
         self._received: BaseException | None = None
         self._replaced: dict[signal.Signals, Any] = {}
+        self._show_unraisable = sys.unraisablehook
 
     def __enter__(self) -> Self:
         for number in _SIGNALS if _in_main_thread() else ():
@@ -32,11 +34,15 @@ class Interruption:
             if handler in _DEFAULTS:
                 self._replaced[number] = handler
                 signal.signal(number, self._receive)
+        if self._replaced:
+            self._show_unraisable, sys.unraisablehook = sys.unraisablehook, self._unraisable
         return self
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._replaced.items():
             signal.signal(number, handler)
+        if self._replaced:
+            sys.unraisablehook = self._show_unraisable
 
     def raise_if_received(self) -> None:
         """Raise KeyboardInterrupt (SIGINT) or SystemExit if a signal has come."""
@@ -46,6 +52,10 @@ class Interruption:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._received = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
         raise self._received
+
+    def _unraisable(self, dropped: Any) -> None:
+        if self._received is None or dropped.exc_value is not self._received:
+            self._show_unraisable(dropped)
 
 
 @contextlib.contextmanager
