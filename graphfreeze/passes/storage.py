@@ -40,7 +40,7 @@ class Storage:
         each: With more than `total`, the variables of more bytes than this go into the checkpoint.
     """
 
-    total: int = 1 << 28
+    total: int = 1 << 27
     each: int = 1 << 20
 
 

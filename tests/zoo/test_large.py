@@ -69,6 +69,6 @@ def test_every_kernel(model: Path, selector: str, tmp_path: Path) -> None:
     assert len(kernels) == 245
     assert all(v["reads"] for v in kernels)
     assert [check["name"] for check in report["checks"]] == ["proof"]
-    # 1.4 times the model where the mask is small; 2.4 times where it is as large as the kernel, and the graph as large
-    # as the model. The bound catches a further copy. Time is printed, not asserted: machines are noisy.
-    assert found["peak"] - found["before"] < 3 * size
+    # 0.9 times the model where the mask is small; 1.5 times where it is as large as the kernel. The bound catches a
+    # further copy. Time is printed, not asserted: machines are noisy.
+    assert found["peak"] - found["before"] < 2 * size
