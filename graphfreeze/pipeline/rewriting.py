@@ -126,6 +126,7 @@ def rewrite(
     options, selections = merge_options(given, selections, spec)
     load_tensorflow()
     stages = _Stages(progress, 3 if options.no_onnx else 6)
+    from graphfreeze.prover import CopiesBeingWritten
     from graphfreeze.savedmodel.earlier import find_earlier_rewrite
     from graphfreeze.savedmodel.keras_metadata import is_keras_2
     from graphfreeze.savedmodel.model import SavedModel
@@ -171,8 +172,8 @@ def rewrite(
     if dry_run:
         return report
     output = atomic_directory(Path(out), overwrite=overwrite, inputs=[Path(model)])
-    with output as directory, Background() as background:
-        with copies_ahead(source, directory, options) as copies:
+    with output as directory, Background() as background, CopiesBeingWritten() as compared:
+        with copies_ahead(source, directory, options, None if options.checks == "none" else compared) as copies:
             plan = keep_plan(source, plan, directory / "plan", options, background)
             stages.start("rewriting the reads")
             report["checks"] = []
@@ -180,7 +181,7 @@ def rewrite(
         if options.checks != "none":
             stages.start("proving the result")
             with in_report(report, "proof"):
-                report["checks"].append(prove_result(Path(model), directory / "saved_model", plan))
+                report["checks"].append(prove_result(Path(model), directory / "saved_model", plan, compared))
         background.finish()
         if keeps:
             report["checks"].append(try_in_keras_2(source, plan, directory, options))

@@ -17,6 +17,7 @@ from graphfreeze.selection import FreezePlan, load_plan, save_plan
 if TYPE_CHECKING:
     from graphfreeze.passes.copying import CopiesAhead
     from graphfreeze.passes.storage import Storage
+    from graphfreeze.prover import CopiesBeingWritten
     from graphfreeze.savedmodel.model import SavedModel
 
 __all__ = [
@@ -57,14 +58,16 @@ def keep_plan(
     return load_plan(directory, partial(read_unchanged, source))
 
 
-def copies_ahead(source: SavedModel, directory: Path, options: Options) -> CopiesAhead:
-    """Begin to copy the checkpoint of a model that is to be written into the directory."""
+def copies_ahead(
+    source: SavedModel, directory: Path, options: Options, compared: CopiesBeingWritten | None
+) -> CopiesAhead:
+    """Begin to copy the checkpoint of a model that is to be written into the directory, and to compare the copies."""
     from graphfreeze.passes.copying import CopiesAhead
     from graphfreeze.savedmodel.files import VARIABLES_PREFIX
 
     prefix = source.directory / VARIABLES_PREFIX
     shards = () if options.link else sorted(prefix.parent.glob(f"{prefix.name}.data-*"))
-    return CopiesAhead(shards, directory / ".copies")
+    return CopiesAhead(shards, directory / ".copies", None if compared is None else compared.written)
 
 
 def write_saved_model(
@@ -120,15 +123,17 @@ def write_saved_model(
     shutil.copytree(directory / "plan", own_copy, dirs_exist_ok=True, copy_function=_link_or_copy)
 
 
-def prove_result(original: Path, rewritten: Path, plan: FreezePlan) -> Report:
-    """Prove a rewritten SavedModel from the files.
+def prove_result(
+    original: Path, rewritten: Path, plan: FreezePlan, compared: CopiesBeingWritten | None = None
+) -> Report:
+    """Prove a rewritten SavedModel from the files, some of which may have been compared when they were written.
 
     Raises:
         VerificationError: The proof fails.
     """
     from graphfreeze.prover import prove
 
-    evidence = prove(original, rewritten, plan)
+    evidence = prove(original, rewritten, plan, copies=compared)
     return {
         "name": "proof",
         "passed": True,

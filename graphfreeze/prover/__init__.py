@@ -6,6 +6,7 @@ rewriting the original and comparing, it walks both models in lock-step and has 
 
 from __future__ import annotations
 
+from graphfreeze.prover.file_bytes import CopiesBeingWritten
 from graphfreeze.prover.prove import prove
 
-__all__ = ["prove"]
+__all__ = ["CopiesBeingWritten", "prove"]

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from google.protobuf import text_format
 from tensorflow.core.protobuf import fingerprint_pb2, saved_model_pb2
 
 from graphfreeze.errors import ModelReadError
 from graphfreeze.prover.failure import refuse
+from graphfreeze.prover.file_bytes import first_difference
 from graphfreeze.prover.messages import differing_fields
 
-__all__ = ["KERAS_METADATA", "compare_files", "read_saved_model"]
+__all__ = ["KERAS_METADATA", "FirstDifference", "compare_files", "read_saved_model"]
+
+FirstDifference = Callable[[Path, Path], int | None]
+"""The offset of the first byte in which two files differ, or None."""
 
 GRAPH = "saved_model.pb"
 TEXT = "saved_model.pbtxt"
@@ -23,9 +25,6 @@ FINGERPRINT = "fingerprint.pb"
 KERAS_METADATA = "keras_metadata.pb"
 HASHES = tuple(field.name for field in fingerprint_pb2.FingerprintDef.DESCRIPTOR.fields if field.name != "version")
 OWN_FOLDER = "assets.extra/graphfreeze/"
-BLOCK = 1 << 20
-STRETCH = 1 << 26
-THREADS = min(8, os.cpu_count() or 1)
 INDEX = "variables/variables.index"
 SHARD = re.compile(r"variables/variables\.data-(\d{5})-of-\d{5}")
 
@@ -64,39 +63,6 @@ def _relative_files(directory: Path) -> dict[str, Path]:
     return {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if path.is_file()}
 
 
-def _first_difference(left: Path, right: Path) -> int | None:
-    """The offset of the first differing byte, or None. Hard links need no reading."""
-    if left.samefile(right):
-        return None
-    size = left.stat().st_size
-    if size != right.stat().st_size:
-        return min(size, right.stat().st_size)
-    with left.open("rb", buffering=0) as a, right.open("rb", buffering=0) as b, ThreadPoolExecutor(THREADS) as pool:
-        differences = pool.map(
-            lambda start: _difference_between(a.fileno(), b.fileno(), start, min(start + STRETCH, size)),
-            range(0, size, STRETCH),
-        )
-        try:
-            return next((offset for offset in differences if offset is not None), None)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _difference_between(left: int, right: int, start: int, end: int) -> int | None:
-    """The offset of the first differing byte of a stretch of two open files, or None."""
-    # Reading into the same memory again and again spares the system from handing out cleared pages.
-    blocks = np.empty((2, min(BLOCK, end - start)), np.uint8)
-    for offset in range(start, end, BLOCK):
-        size = min(BLOCK, end - offset)
-        a, b = blocks[0, :size], blocks[1, :size]
-        read = min(os.preadv(left, [a.data], offset), os.preadv(right, [b.data], offset))
-        if not np.array_equal(a[:read], b[:read]):
-            return offset + int(np.flatnonzero(a[:read] != b[:read])[0])
-        if read < size:
-            return offset + read
-    return None
-
-
 def _compare_fingerprint(original: Path, rewritten: Path, stored: bool) -> None:
     """`fingerprint.pb` is derived from the rest; what it says of the checkpoint and signatures must not change."""
     prints = []
@@ -129,12 +95,18 @@ def _align_shards(before: dict[str, Path], after: dict[str, Path]) -> tuple[dict
     return others(before) | old, others(after) | {name: path for name, path in new.items() if name in old}
 
 
-def compare_files(original: Path, rewritten: Path, *, stored: bool = False) -> dict[str, int]:
+def compare_files(
+    original: Path,
+    rewritten: Path,
+    *,
+    stored: bool = False,
+    difference: FirstDifference = first_difference,
+) -> dict[str, int]:
     """Compare everything but the graph byte for byte: checkpoint shards, checkpoint index, assets.
 
     `fingerprint.pb` may be regenerated, new or absent. Files of the product's own live in `assets.extra/graphfreeze/`.
     What `keras_metadata.pb` says is not compared here. With `stored`, the checkpoint holds masks and values too: its
-    index and further shards are compared elsewhere.
+    index and further shards are compared elsewhere. `difference` compares two files.
 
     Returns:
         Evidence: how many files and bytes are identical.
@@ -159,7 +131,7 @@ def compare_files(original: Path, rewritten: Path, *, stored: bool = False) -> d
     identical = [name for name in before if name not in free and not name.startswith(OWN_FOLDER)]
     size = 0
     for name in identical:
-        offset = _first_difference(before[name], after[name])
+        offset = difference(before[name], after[name])
         if offset is not None:
             refuse(
                 f"expected {name} to be byte-identical to the original's, found a difference at byte {offset}",

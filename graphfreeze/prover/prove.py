@@ -13,6 +13,7 @@ from graphfreeze.prover.composition import check_contains, read_earlier
 from graphfreeze.prover.constants import check_form
 from graphfreeze.prover.envelope import compare_envelopes
 from graphfreeze.prover.failure import refuse
+from graphfreeze.prover.file_bytes import CopiesBeingWritten, first_difference
 from graphfreeze.prover.files import KERAS_METADATA, OWN_FOLDER, compare_files, read_saved_model
 from graphfreeze.prover.graphs import graph_pairs
 from graphfreeze.prover.handles import Binding
@@ -30,7 +31,9 @@ __all__ = ["prove"]
 SCHEMA_VERSION = 1
 
 
-def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
+def prove(
+    original: Path, rewritten: Path, plan: FreezePlan, *, copies: CopiesBeingWritten | None = None
+) -> dict[str, Any]:
     """Prove that every read and update of the plan's variables is masked as planned, and that nothing else changed.
 
     Nothing of either model is executed or loaded into TensorFlow: only its files are read. An original that is itself
@@ -41,6 +44,7 @@ def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
         original: The directory of the original SavedModel.
         rewritten: The directory of the rewritten SavedModel.
         plan: What was to be frozen.
+        copies: What has compared files of both while they were copied. All others are read here.
 
     Returns:
         The evidence, JSON-ready: per variable its form, masked reads and masked updates (`function`,
@@ -57,7 +61,8 @@ def prove(original: Path, rewritten: Path, plan: FreezePlan) -> dict[str, Any]:
         refuse(f"expected {len(before.meta_graphs)} graphs, found {len(after.meta_graphs)}")
     pairs = zip(before.meta_graphs, after.meta_graphs, strict=True)
     stored = sum(take_out_stored(old, new, original, rewritten) for old, new in pairs)
-    files = compare_files(original, rewritten, stored=bool(stored))
+    difference = first_difference if copies is None else copies.first_difference
+    files = compare_files(original, rewritten, stored=bool(stored), difference=difference)
     earlier = read_earlier(original)
     layers = original / KERAS_METADATA
     if earlier is not None:

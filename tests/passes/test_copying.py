@@ -69,6 +69,20 @@ def test_copies_that_are_taken(files: list[Path], tmp_path: Path) -> None:
     assert not (tmp_path / "ahead").exists()
 
 
+def test_how_far_a_copy_is(files: list[Path], tmp_path: Path) -> None:
+    told: list[tuple[str, int]] = []
+
+    def written(source: str, copy: str, end: int) -> None:
+        assert Path(copy).read_bytes() == Path(source).read_bytes()[:end]
+        told.append((Path(source).name, end))
+
+    with CopiesAhead(files[:2], tmp_path / "ahead", written) as copies:
+        for file in files[:2]:
+            copies.take(str(file), str(tmp_path / f"{file.name}.copy"))
+    ends = [*range(1000, len(CONTENT), 1000), len(CONTENT)]
+    assert told == [(name, end) for name in ("a", "b") for end in ends]
+
+
 def test_copies_that_nothing_takes(files: list[Path], tmp_path: Path) -> None:
     with pytest.raises(KeyError), CopiesAhead(files, tmp_path / "ahead"):
         raise KeyError
