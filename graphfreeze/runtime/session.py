@@ -8,12 +8,18 @@ import onnxruntime
 
 from graphfreeze.errors import ArtifactReadError, ValidationError
 from graphfreeze.runtime.device import Device
+from graphfreeze.runtime.tiling import tiled_model
 
 __all__ = ["create_session", "first_line"]
 
 
 def create_session(
-    path: Path, device: Device, *, optimize: bool = True, profile_prefix: Path | None = None
+    path: Path,
+    device: Device,
+    *,
+    optimize: bool = True,
+    profile_prefix: Path | None = None,
+    tiled: bool = False,
 ) -> onnxruntime.InferenceSession:
     """Load an ONNX file for a device.
 
@@ -22,6 +28,7 @@ def create_session(
         device: Where its nodes run.
         optimize: Whether onnxruntime may rearrange the graph.
         profile_prefix: Where given, the session records what ran where, into a file whose name starts so.
+        tiled: Whether large updates may run tile by tile where that is faster. Their outputs then have other shapes.
 
     Raises:
         ArtifactReadError: onnxruntime cannot load the file.
@@ -43,7 +50,11 @@ def create_session(
         options.enable_profiling = True
         options.profile_file_prefix = str(profile_prefix)
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=device.providers)
+        model = tiled_model(path) if tiled and device.kind == "cpu" else None
+        if model is not None:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+        source = str(path) if model is None else model.SerializeToString()
+        session = onnxruntime.InferenceSession(source, options, providers=device.providers)
     except Exception as error:  # onnxruntime raises bare exceptions of many kinds
         raise ArtifactReadError(f"onnxruntime cannot load {path}: {first_line(error)}") from error
     if device.provider not in session.get_providers():

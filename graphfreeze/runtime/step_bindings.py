@@ -59,6 +59,12 @@ class StepBindings:
             for output in session.get_outputs()
             if not output.name.startswith("new/")
         }
+        stored = {f"new/{name}": tensor.shape() for name, tensor in state.current.items()}
+        self._tiled = {
+            output.name: output.shape
+            for output in session.get_outputs()
+            if output.name in stored and output.shape != stored[output.name]
+        }
         self._bound: dict[_Shapes, _Bound] = {}
         self._recent: tuple[_Shapes, _Bound] | None = None
 
@@ -100,10 +106,18 @@ class StepBindings:
             for name in self._graph.inputs:
                 binding.bind_ortvalue_input(name, tensors[name] if name in tensors else old[name])
             for name in self._graph.outputs:
-                binding.bind_ortvalue_output(name, losses[name] if name in losses else new[name.removeprefix("new/")])
+                self._bind_output(binding, name, losses[name] if name in losses else new[name.removeprefix("new/")])
             bindings.append(binding)
         return _Bound(
             {name: writer(tensor) for name, tensor in tensors.items()},
             {name: scalar_reader(tensor) for name, tensor in losses.items()},
             (bindings[0], bindings[1]),
         )
+
+    def _bind_output(self, binding: onnxruntime.IOBinding, name: str, tensor: onnxruntime.OrtValue) -> None:
+        """Let an output be written into a tensor, which may have the same elements in another shape."""
+        shape = self._tiled.get(name)
+        if shape is None:
+            binding.bind_ortvalue_output(name, tensor)
+        else:
+            binding.bind_output(name, "cpu", 0, tensor.element_type(), shape, tensor.data_ptr())

@@ -87,7 +87,7 @@ class Trainer:
         self._entries = {entry.name: entry for entry in self._manifest.state}
         values = self.artifact.state if state is None else read_state(self.artifact, self.frozen, state)
         self._state = DeviceState(self._manifest.state, values, self.device)
-        session = create_session(self.artifact.graph_path("train_step"), self.device)
+        session = create_session(self.artifact.graph_path("train_step"), self.device, tiled=True)
         self._bindings = StepBindings(session, self._manifest.graphs["train_step"], self._state, self.device)
 
     # -- training

@@ -38,7 +38,8 @@ def profile(out: Path, threads: int) -> list[ProfileLine]:
     artifact, device = read_artifact(out), Device("cpu", "measured", threads)
     batch = {entry.name: artifact.reference[f"batch/{entry.name}"] for entry in artifact.manifest.batch}
     with tempfile.TemporaryDirectory() as directory:
-        session = create_session(artifact.graph_path("train_step"), device, profile_prefix=Path(directory) / "p")
+        prefix = Path(directory) / "p"
+        session = create_session(artifact.graph_path("train_step"), device, profile_prefix=prefix, tiled=True)
         state = DeviceState(artifact.manifest.state, artifact.state, device)
         bindings = StepBindings(session, artifact.manifest.graphs["train_step"], state, device)
         for _ in range(_STEPS):
