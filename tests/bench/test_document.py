@@ -5,7 +5,7 @@ from pathlib import Path
 from tools.bench_cases.alternation import Summary
 from tools.bench_cases.catalogue import MODELS
 from tools.bench_cases.document import document
-from tools.bench_cases.results import Measured, ProfileLine, Results, SizeRow, read_results, write_results
+from tools.bench_cases.results import Conversion, Measured, ProfileLine, Results, SizeRow, read_results, write_results
 
 
 def measured(ratio: float, *, processor_ratio: float | None = None) -> Measured:
@@ -21,7 +21,7 @@ def example() -> Results:
     results.note_reason("cnn", "litert", "no built-in operators for\n tf.MaxPoolGrad")
     results.profiles["cnn"] = [ProfileLine("ConvTranspose", 1, 6.35, 0.28, "[32,64,11,11] -> [32,32,13,13]: 6.35 ms")]
     results.profiles["mlp"] = [ProfileLine("Gemm", 6, 1.0, 0.5, "[64,784] -> [64,256]: 0.50 ms")]
-    results.conversion["mlp"], results.parameters["mlp"] = 1.04, 235146
+    results.conversion["mlp"], results.parameters["mlp"] = Conversion(1.04, 60.0, 2.7), 235146
     results.size = [SizeRow("`cp -r`", 12.0, 1.0), SizeRow("rewrite", 15.0, 1.25, 9.5, 698.0, 7.5)]
     results.size_note = "8 variables."
     return results
@@ -32,7 +32,7 @@ def test_ratios_targets_and_times() -> None:
     assert "Machine: processor: Z80, cores: 1." in page
     assert "| MLP 784-256-128-10 | 1 | 2 | 1.25 / 1.25 / 1.25 |" in page
     assert "| mlp | 1 | tensorflow | 2.5 | 1.25 | 1.88 | 5 | 0.5 | 2026-01-31 |" in page
-    assert "| MLP 784-256-128-10 | 235,146 | 1.0 |" in page
+    assert "| MLP 784-256-128-10 | 235,146 | 1.0 | 60 | 2.7 |" in page
     assert "| rewrite | 15.0 | 1.25 | 7.5 | 9.5 | 698 |" in page
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,16 +11,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from tools.bench_cases.alternation import alternate, summarise
 from tools.bench_cases.catalogue import MODELS
 from tools.bench_cases.document import document
 from tools.bench_cases.environments import EnvironmentUnavailableError, default_directory, python_of
 from tools.bench_cases.machine import describe_machine, load
+from tools.bench_cases.own_process import in_process
 from tools.bench_cases.paired import ROOT, Ready, Worker, WorkerFailedError
 from tools.bench_cases.peers import BASE, SIDES, SideEntry
-from tools.bench_cases.results import Measured, ProfileLine, Results, read_results, write_results
+from tools.bench_cases.results import Conversion, Measured, ProfileLine, Results, read_results, write_results
 
 __all__ = ["main"]
 
@@ -43,13 +41,13 @@ class _Run:
         """Prepare a model and measure it on each number of threads."""
         with self._directory(model) as directory:
             if not (directory / "frozen").is_dir():
-                seconds = _in_process("tools.bench_cases.prepare", model, str(directory))
-                self.results.conversion[model] = float(seconds)
+                found = in_process("tools.bench_cases.prepare", model, str(directory))
+                self.results.conversion[model] = Conversion(**found)
             if any(side.name == "litert" for side in sides) and not any(directory.glob("litert.t*")):
-                _in_process("tools.bench_cases.litert_model", model, str(directory))
+                in_process("tools.bench_cases.litert_model", model, str(directory))
             for threads in thread_counts:
                 self._measure_on(model, sides, threads, directory)
-            lines = _in_process("tools.bench_cases.profiling", str(directory / "unfrozen"), "1")
+            lines = in_process("tools.bench_cases.profiling", str(directory / "unfrozen"), "1")
             self.results.profiles[model] = [ProfileLine(**line) for line in lines]
 
     @contextmanager
@@ -153,16 +151,6 @@ def _names(known: Mapping[str, object]) -> Callable[[str], list[str]]:
 
 def _numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
-
-
-def _in_process(module: str, *arguments: str) -> Any:
-    """What a module of these prints as JSON, in a process of its own."""
-    found = subprocess.run(
-        [sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if found.returncode:
-        raise SystemExit(f"{module} {' '.join(arguments)} failed:\n{found.stderr}")
-    return json.loads(found.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 
 from tools.bench_cases.alternation import Summary
 
-__all__ = ["Measured", "ProfileLine", "Results", "SizeRow", "read_results", "write_results"]
+__all__ = ["Conversion", "Measured", "ProfileLine", "Results", "SizeRow", "read_results", "write_results"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,21 @@ class Measured:
     rounds: int
     date: str
     load: float
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What it takes to trace and lower the training step of a model.
+
+    Attributes:
+        seconds: Processor seconds.
+        megabytes: The most memory beyond start-up.
+        state: The size of the state that comes out, parameters and what the optimizer keeps of them, in MB.
+    """
+
+    seconds: float
+    megabytes: float
+    state: float
 
 
 @dataclass(frozen=True)
@@ -80,7 +95,7 @@ class Results:
         versions: The packages.
         steps: The measurements by model, threads (`"1"`) and side.
         reasons: By model and side, why it was not measured.
-        conversion: Processor seconds to trace and lower each model.
+        conversion: By model, what it takes to trace and lower its step.
         parameters: How many trainable numbers each model has.
         profiles: By model, where the time goes.
         size: What was done with a large SavedModel.
@@ -91,7 +106,7 @@ class Results:
     versions: dict[str, str] = field(default_factory=dict)
     steps: dict[str, dict[str, dict[str, Measured]]] = field(default_factory=dict)
     reasons: dict[str, dict[str, str]] = field(default_factory=dict)
-    conversion: dict[str, float] = field(default_factory=dict)
+    conversion: dict[str, Conversion] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)
     profiles: dict[str, list[ProfileLine]] = field(default_factory=dict)
     size: list[SizeRow] = field(default_factory=list)
@@ -123,7 +138,8 @@ def read_results(path: Path) -> Results:
     }
     profiles = {model: [ProfileLine(**line) for line in lines] for model, lines in content.pop("profiles").items()}
     size = [SizeRow(**row) for row in content.pop("size")]
-    return Results(steps=steps, profiles=profiles, size=size, **content)
+    conversion = {model: Conversion(**values) for model, values in content.pop("conversion").items()}
+    return Results(steps=steps, profiles=profiles, size=size, conversion=conversion, **content)
 
 
 def write_results(path: Path, results: Results) -> None:
