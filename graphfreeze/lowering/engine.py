@@ -14,6 +14,7 @@ from graphfreeze.lowering.all_iterations import lower_for_all_iterations
 from graphfreeze.lowering.bounds import bounded
 from graphfreeze.lowering.builder import Builder
 from graphfreeze.lowering.complex_numbers import lower_by_parts
+from graphfreeze.lowering.decided import is_decided
 from graphfreeze.lowering.folding import Folding
 from graphfreeze.lowering.induction import fold_induction
 from graphfreeze.lowering.list_arithmetic import lower_list_arithmetic
@@ -99,7 +100,9 @@ class Lowering:
             if not inputs:
                 outputs = [Tensor(o.dtype, o.shapes * len(self.samples)) for o in outputs]
             if self.folding.can_fold(operation, inputs, outputs) and self.folding.fold(operation, inputs, outputs):
-                return outputs
+                if is_decided(operation, inputs, outputs[0], self.sizes):
+                    return outputs
+                outputs = self.shape_inference.infer(operation, inputs)
             if found is None:
                 return self.missing(operation, missing | {operation}, outputs)
             if missing:

@@ -101,8 +101,8 @@ def resized_rows(lowering: Lowering, rows: Tensor, length: Dim) -> Tensor:
 
 def slice_rows(lowering: Lowering, rows: ir.Value, start: Dim, end: Dim) -> ir.Value:
     """The items from one index up to another."""
-    axis = lowering.builder.int64([0])
-    return lowering.builder.emit("Slice", rows, lowering.shape([start]), lowering.shape([end]), axis)
+    span = lowering.shape([start]), lowering.shape([end])
+    return lowering.builder.emit("Slice", rows, *span, lowering.builder.int64([0]))
 
 
 def unset_rows(lowering: Lowering, like: Tensor, count: Dim) -> ir.Value:

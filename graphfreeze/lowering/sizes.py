@@ -96,10 +96,19 @@ class Sizes:
         """
         if len(set(number)) == 1:
             return number[0]
-        found = self.fit([np.asarray(one) for one in number])
-        if found is None or any(monomial and factor < 0 for monomial, factor in found.items()):
-            return None
-        return sum(int(factor) for monomial, factor in found.items() if not any(n.startswith(PICKED) for n in monomial))
+        bound = self.bound([np.asarray(one) for one in number])
+        return int(bound) if np.isfinite(bound) else None
+
+    def bound(self, arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+        """The least that each element can be, whatever the sizes are; minus infinity where that cannot be told."""
+        found = self.fit(arrays)
+        total = np.full(arrays[0].shape, 0.0 if found is not None else -np.inf)
+        for monomial, factor in (found or {}).items():
+            if monomial:
+                total[factor < 0] = -np.inf
+            if not any(name.startswith(PICKED) for name in monomial):
+                total += factor
+        return total
 
     def reaches(self, number: Dim, other: Dim | int) -> bool:
         """Whether a number is as large as another one, whatever the sizes are."""
