@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from tensorflow.python.framework import tensor_util
 
-from graphfreeze.lowering.rule import CannotLower
+from graphfreeze.lowering.rule import CannotLower, Node
 from graphfreeze.lowering.shapes import numpy_dtype
-from graphfreeze.lowering.sizes import BATCH, Sizes
 from graphfreeze.lowering.tensor import Dim, Tensor
 from graphfreeze.lowering.trips_by_sizes import trips_by_sizes
-from graphfreeze.training.graph import Graph, Operation
+from graphfreeze.training.graph import Graph
 
 __all__ = ["trip_count"]
 
@@ -22,22 +21,20 @@ _LONGEST = 100_000
 _CHUNK = 1024
 
 
-def trip_count(
-    operation: Operation, inputs: Sequence[Tensor], unchanged: set[int], steps: Mapping[int, int], sizes: Sizes
-) -> Dim | None:
+def trip_count(node: Node, unchanged: set[int], steps: dict[int, int]) -> Dim | None:
     """How many iterations the loop makes; None where data decide, or where there may be none for some sizes.
 
     Raises:
         CannotLower: There are more than anyone can mean.
     """
-    cond = operation.bodies["cond"]
+    cond, inputs = node.operation.bodies["cond"], node.inputs
     live = _live_inputs(cond)
-    if not all(index in steps or (index in unchanged and inputs[index].known is not None) for index in live):
-        return None
-    if all(inputs[index].constant is not None for index in live):
-        trips = _fixed(cond, live, inputs, steps)
-        return None if trips is None else (trips,) * len(sizes.samples[BATCH])
-    return trips_by_sizes(cond, {index: (steps.get(index, 0), inputs[index].number) for index in live}, sizes)
+    if all(index in steps or index in unchanged for index in live):
+        if all(inputs[index].constant is not None for index in live):
+            trips = _fixed(cond, live, inputs, steps)
+            return None if trips is None else node.lowering.dim(trips)
+        return trips_by_sizes(node.lowering, cond, inputs, unchanged, steps)
+    return None
 
 
 def _fixed(cond: Graph, live: Sequence[int], inputs: Sequence[Tensor], steps: Mapping[int, int]) -> int | None:

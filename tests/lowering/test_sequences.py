@@ -18,7 +18,6 @@ from graphfreeze.errors import DataError, UnsupportedError, UnsupportedOperation
 from graphfreeze.lowering.model import Lowerer
 from graphfreeze.lowering.sizes import Sizes
 from graphfreeze.training.functionalise import functionalise
-from graphfreeze.training.variable_uses import VariableSlot
 from tests.lowering.conversion import gradients, session
 
 layers = keras.layers
@@ -110,13 +109,6 @@ def test_a_language_model_trains_on_sequences_of_any_length(tmp_path: Path) -> N
 
 def test_what_is_refused_says_what_to_do() -> None:
     sequence = tf.TensorSpec((None, None, 4), name="x")
-    lstm = layers.LSTM(3)
-    lstm.build((None, None, 4))
-    recurrent = tf.function(lambda x: lstm(x), autograph=False).get_concrete_function(sequence)
-    slots = {id(v.value.handle): VariableSlot(v.path, v.value.dtype, tuple(v.shape)) for v in lstm.weights}
-    named = functionalise(recurrent, ["x"], ["y"], slots)
-    with pytest.raises(UnsupportedOperationError, match="export recurrent layers with sequences of a fixed length"):
-        Lowerer().lower(named, "test")
     with pytest.raises(UnsupportedOperationError, match="a size is no polynomial of the batch and the length"):
         check(lambda x: x[:, : tf.shape(x)[1] // 2], sequence)
     with pytest.raises(UnsupportedError, match="export the model with fixed sizes for the other axes"):

@@ -22,9 +22,9 @@ from graphfreeze.training.graph import Edge, Graph, Operation
 @special("While", "StatelessWhile")
 def _while(node: Node) -> list[Tensor]:
     """A loop: a Scan where the number of iterations is known or a size (its body alone for one), else a Loop."""
-    unchanged, sizes = invariants(node.operation), node.lowering.sizes
-    steps = counters(node.operation, node.inputs, sizes)
-    trips = trip_count(node.operation, node.inputs, unchanged, steps, sizes)
+    unchanged = invariants(node.operation)
+    steps = counters(node.operation, node.inputs, node.lowering.sizes)
+    trips = trip_count(node, unchanged, steps)
     if trips is None:
         return lower_conditional(node, unchanged)
     if static(trips) == 0:
