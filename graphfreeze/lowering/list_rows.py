@@ -59,14 +59,14 @@ def _affine(rows: Tensor) -> tuple[int, Dim] | None:
     return (scale, (offset,) * len(rows.shapes)) if affine else None
 
 
-def numbered(lowering: Lowering, at: Induction, count: Dim, dtype: np.dtype[Any]) -> Tensor:
-    """That many numbers of an affine function, from its offset on, as rows."""
-    number, offset = static(count), static(at.offset)
-    if number is not None and offset is not None:
-        return lowering.constant((offset + at.scale * np.arange(number)).astype(dtype))
-    if not at.scale:
-        return repeated(lowering, lowering.number(at.offset, dtype), count)
-    ends = [at.offset, plus(at.offset, count, at.scale), lowering.dim(at.scale)]
+def numbered(lowering: Lowering, first: Dim, step: int, count: Dim, dtype: np.dtype[Any]) -> Tensor:
+    """That many numbers as rows, from the first one on."""
+    number, start = static(count), static(first)
+    if number is not None and start is not None:
+        return lowering.constant((start + step * np.arange(number)).astype(dtype))
+    if not step:
+        return repeated(lowering, lowering.number(first, dtype), count)
+    ends = [first, plus(first, count, step), lowering.dim(step)]
     index = attr_value_pb2.AttrValue(type=tf.as_dtype(dtype).as_datatype_enum)
     made = Edge(lowering.builder.scope, tf.as_dtype(dtype), None)
     operation = Operation("Range", made.name, [], [made], {"Tidx": index})

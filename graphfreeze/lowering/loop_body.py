@@ -174,7 +174,7 @@ class ScanBody(LoopBody):
     def __init__(self, lowering: Lowering, trips: Dim) -> None:
         super().__init__(lowering)
         self.trips = trips
-        numbers = numbered(lowering, Induction(1, lowering.dim(0), self.iteration), trips, np.dtype(np.int64))
+        numbers = numbered(lowering, lowering.dim(0), 1, trips, np.dtype(np.int64))
         self._items: list[tuple[ir.Value, bool, ir.Value]] = [(lowering.value(numbers), False, self.iteration)]
         self._reads: dict[tuple[int, int, Dim], ir.Value] = {}
         self._sources: dict[ir.Value, tuple[Tensor, Induction]] = {}

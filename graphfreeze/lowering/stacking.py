@@ -57,9 +57,10 @@ class Stacking:
             return _no_rows
         trips = self.body.trips
         if item.induction is not None and item.induction.iteration is self.body.iteration:
-            forwards = item.induction
-            backwards = Induction(-forwards.scale, self._at_last(forwards), forwards.iteration)
-            known = numbered(self.lowering, forwards if at.scale > 0 else backwards, trips, item.dtype)
+            first, step = item.induction.offset, item.induction.scale
+            if at.scale < 0:
+                first, step = self._at_last(item.induction), -step
+            known = numbered(self.lowering, first, step, trips, item.dtype)
             return lambda results: known
         if self.is_same_everywhere(item):
             return lambda results: repeated(self.lowering, item, trips)

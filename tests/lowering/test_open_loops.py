@@ -99,6 +99,13 @@ def _read_from_both_ends(x: Any) -> Any:
     )[1]
 
 
+def _indexed(x: Any) -> Any:
+    length = tf.shape(x)[1]
+    return tf.while_loop(
+        lambda i, a: i < length, lambda i, a: (i + 1, tf.tanh(a + x[:, i] * x[:, -1 - i])), (0, x[:, 0])
+    )[1]
+
+
 def _resized(x: Any) -> Any:
     rows = raw.TensorListFromTensor(tensor=_steps(x), element_shape=[-1, 3])
     results = []
@@ -133,8 +140,8 @@ def _data_end_a_loop_in_it(x: Any) -> Any:
 
 SCANS = [
     *(_scanned, _scanned_backwards, _mapped_over_steps, _mapped_over_examples, _mapped_over_positions, _written),
-    *(_written_from_the_end, _counted_down, _equal_items, _counts_written, _read_from_both_ends, _resized),
-    *(_twice_as_often, _in_steps_of_two, _loop_in_a_loop),
+    *(_written_from_the_end, _counted_down, _equal_items, _counts_written, _read_from_both_ends, _indexed),
+    *(_resized, _twice_as_often, _in_steps_of_two, _loop_in_a_loop),
 ]
 
 
