@@ -59,7 +59,7 @@ def _lower(
         slope = _SLOPES.get(operation.type)
         source = None if slope is None else sources[slope]
         return None if slope is None or source is None else _slope(lowering, loop, operation, inputs, slope, source)
-    if any(other.shapes[0][0] != rows.shapes[0][0] or index != at for other, index in found):
+    if any(other.dim(0) != rows.dim(0) or index != at for other, index in found):
         return None
     if operation.type == "MatMul":
         transposed = operation.attributes.get("transpose_a")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from graphfreeze.lowering import lists
+from graphfreeze.lowering.numbers import static
 from graphfreeze.lowering.rule import CannotLower, Node
 from graphfreeze.lowering.tensor import Tensor
 from graphfreeze.lowering.tensor_list import ItemShape, TensorList
@@ -28,6 +29,7 @@ class CarriedList:
         self.initial = initial
         if initial.shape is None:
             initial.shape = shape
+        self.has_one = static(initial.length) == 1
         self.before = self.tensor_of(initial)
 
     def tensor_of(self, current: TensorList) -> Tensor:
@@ -35,14 +37,14 @@ class CarriedList:
         lowering = self.node.lowering
         if current.length != self.initial.length:
             raise CannotLower(_GROWS)
-        if self.initial.length == 1:
+        if self.has_one:
             return lists.get_item(lowering, current, lowering.constant(np.int32(0)))
         return lists.stack(lowering, current)
 
     def list_of(self, tensor: Tensor) -> TensorList:
         """The list when the state is this tensor."""
         first = self.initial
-        if first.length == 1:
-            return TensorList(tensor.dtype, 1, tensor.shapes, first.declared, item=tensor)
+        if self.has_one:
+            return TensorList(tensor.dtype, first.length, tensor.shapes, first.declared, item=tensor)
         shape = tuple(sizes[1:] for sizes in tensor.shapes)
         return TensorList(tensor.dtype, first.length, shape, first.declared, stack=tensor)

@@ -175,7 +175,9 @@ class _Attempt:
                 raise MustCarry(variable, lists.item_shape(made))
             if change.kind is ChangeKind.POP and variable.initial.length is None:
                 self.emptied.add(index)
-            elif change.kind is ChangeKind.PUSH and change.item is not None and variable.initial.length == 0:
+            elif (
+                change.kind is ChangeKind.PUSH and change.item is not None and not any(variable.initial.length or (1,))
+            ):
                 self.grown[index] = self._collect(body, change.item, variable.initial)
             else:
                 raise MustCarry(variable, lists.item_shape(made))
@@ -192,7 +194,7 @@ class _Attempt:
     def _final_list(self, index: int, made: Results) -> Tensor:
         initial = self.variables[index].initial
         if index in self.emptied:
-            final = TensorList(initial.dtype, 0, initial.shape, initial.declared)
+            final = TensorList(initial.dtype, self.lowering.dim(0), initial.shape, initial.declared)
         else:
             final = self.grown[index](made)
         return Tensor(np.dtype(object), self.node.inputs[index].shapes, tensor_list=final)

@@ -16,10 +16,11 @@ import onnx_ir as ir
 from graphfreeze.lowering import lists
 from graphfreeze.lowering.carried_list import CarriedList
 from graphfreeze.lowering.loop_body import Results, ScanBody
+from graphfreeze.lowering.numbers import plus
 from graphfreeze.lowering.postponed import Postponed, find_postponed
 from graphfreeze.lowering.rule import CannotLower, Node
 from graphfreeze.lowering.stacking import ItemProduct, Later, Stacking
-from graphfreeze.lowering.tensor import Induction, Tensor
+from graphfreeze.lowering.tensor import Dim, Induction, Tensor
 from graphfreeze.lowering.tensor_list import ItemShape, ListVariable, MustCarry, TensorList
 from graphfreeze.training.graph import Graph, Operation
 
@@ -45,7 +46,7 @@ class _TryAgain(Exception):  # noqa: N818 - not an error: the findings have grow
     """The attempt showed something that changes how the loop must be lowered."""
 
 
-def lower_counted(node: Node, trips: int, unchanged: set[int], steps: Mapping[int, int]) -> list[Tensor]:
+def lower_counted(node: Node, trips: Dim, unchanged: set[int], steps: Mapping[int, int]) -> list[Tensor]:
     """The variables behind a loop of that many iterations."""
     findings = _Findings()
     for _ in range(3 * len(node.inputs) + 1):
@@ -60,7 +61,7 @@ class _Attempt:
     """One run through the body."""
 
     def __init__(
-        self, node: Node, trips: int, unchanged: set[int], steps: Mapping[int, int], findings: _Findings
+        self, node: Node, trips: Dim, unchanged: set[int], steps: Mapping[int, int], findings: _Findings
     ) -> None:
         self.node = node
         self.lowering = node.lowering
@@ -132,8 +133,8 @@ class _Attempt:
         if self._missing(index):
             return Tensor(tensor.dtype, tensor.shapes, missing=self._missing(index))
         if index in self.steps:
-            start = int(np.asarray(tensor.constant))
-            return Tensor(tensor.dtype, tensor.shapes, induction=Induction(self.steps[index], start, body.iteration))
+            at = Induction(self.steps[index], _start(tensor), body.iteration)
+            return Tensor(tensor.dtype, tensor.shapes, induction=at)
         if index in self.carried:
             self.states.append(index)
             carried = self.carried[index]
@@ -147,7 +148,7 @@ class _Attempt:
     def _list_argument(self, body: ScanBody, index: int, initial: TensorList) -> TensorList:
         variable = self.variables[index] = ListVariable(initial)
         if initial.length is not None:
-            last = Induction(-1, initial.length - 1, body.iteration)
+            last = Induction(-1, plus(initial.length, -1), body.iteration)
             shapes: tuple[tuple[int, ...], ...] = ((),) * len(self.lowering.samples)
             variable.last_index = Tensor(np.dtype(np.int32), shapes, induction=last)
         return TensorList(initial.dtype, initial.length, initial.shape, initial.declared, variable=variable)
@@ -218,8 +219,7 @@ class _Attempt:
         if self._missing(index):
             return lambda results: argument
         if index in self.steps:
-            start = np.asarray(tensor.constant)
-            final = self.lowering.constant((start + self.steps[index] * self.trips).astype(start.dtype))
+            final = self.lowering.number(plus(_start(tensor), self.trips, self.steps[index]), tensor.dtype)
             return lambda results: final
         if index in self.sums:
             return self._total(stacking, self.sums[index])
@@ -261,3 +261,8 @@ class _Attempt:
 
     def _of(self, value: ir.Value, like: Tensor) -> Tensor:
         return self.lowering.tensor(value, like.dtype, like.dims)
+
+
+def _start(counter: Tensor) -> Dim:
+    assert counter.number is not None
+    return counter.number

@@ -14,6 +14,7 @@ from graphfreeze.lowering.all_iterations import lower_for_all_iterations
 from graphfreeze.lowering.bounds import bounded
 from graphfreeze.lowering.builder import Builder
 from graphfreeze.lowering.complex_numbers import lower_by_parts
+from graphfreeze.lowering.decided import is_decided
 from graphfreeze.lowering.folding import Folding
 from graphfreeze.lowering.induction import fold_induction
 from graphfreeze.lowering.list_arithmetic import lower_list_arithmetic
@@ -99,7 +100,9 @@ class Lowering:
             if not inputs:
                 outputs = [Tensor(o.dtype, o.shapes * len(self.samples)) for o in outputs]
             if self.folding.can_fold(operation, inputs, outputs) and self.folding.fold(operation, inputs, outputs):
-                return outputs
+                if is_decided(operation, inputs, outputs[0], self.sizes):
+                    return outputs
+                outputs = self.shape_inference.infer(operation, inputs)
             if found is None:
                 return self.missing(operation, missing | {operation}, outputs)
             if missing:
@@ -154,11 +157,16 @@ class Lowering:
 
     def tensor(self, value: ir.Value, dtype: Any, dims: Sequence[Dim | int], layout: Layout = Layout.PLAIN) -> Tensor:
         """A tensor that an ONNX value holds; `dims` are in TensorFlow's order."""
-        columns = [self._dim(dim) for dim in dims]
+        columns = [self.dim(dim) for dim in dims]
         shapes = tuple(tuple(column[sample] for column in columns) for sample in range(len(self.samples)))
         return Tensor(np.dtype(dtype), shapes, values={layout: value})
 
-    def _dim(self, dim: Dim | int) -> Dim:
+    def number(self, number: Dim | int, dtype: Any) -> Tensor:
+        """A whole number that is known at every sample."""
+        return self.known([np.array(one, dtype) for one in self.dim(number)])
+
+    def dim(self, dim: Dim | int) -> Dim:
+        """A number at every sample."""
         return (int(dim),) * len(self.samples) if isinstance(dim, int | np.integer) else dim
 
     # -- ONNX values of tensors
@@ -182,7 +190,8 @@ class Lowering:
             return self._relayout(self.value(tensor, source), tensor.dims, source, layout)
         if tensor.induction is not None:
             scaled = self.builder.emit("Mul", tensor.induction.iteration, np.int64(tensor.induction.scale))
-            return self.builder.cast(self.builder.emit("Add", scaled, np.int64(tensor.induction.offset)), tensor.dtype)
+            offset = self.value(self.number(tensor.induction.offset, np.int64))
+            return self.builder.cast(self.builder.emit("Add", scaled, offset), tensor.dtype)
         if tensor.known is not None:
             computed = self._polynomial(tensor.known)
             if computed is not None:
@@ -238,13 +247,13 @@ class Lowering:
 
     def shape(self, dims: Sequence[Dim | int]) -> ir.Value:
         """Dimensions as an int64 vector: a constant where they are static."""
-        columns = [self._dim(dim) for dim in dims]
+        columns = [self.dim(dim) for dim in dims]
         vectors = [np.array([c[sample] for c in columns], np.int64) for sample in range(len(self.samples))]
         return self.value(self.known(vectors))
 
     def reshape(self, value: ir.Value, dims: Sequence[Dim | int]) -> ir.Value:
         """Reshape; one dimension that follows the batch is left to ONNX (-1), several are computed."""
-        columns = [self._dim(dim) for dim in dims]
+        columns = [self.dim(dim) for dim in dims]
         following = [axis for axis, dim in enumerate(columns) if len(set(dim)) > 1]
         producer = value.producer()
         if producer is not None and producer.op_type == "Reshape" and producer.inputs[0] is not None:
@@ -284,7 +293,7 @@ class Lowering:
             return self.value(tensor, layout)
         if layout is Layout.PLAIN and (tensor.rank or rank < 2):
             return self.value(tensor)
-        dims = [self._dim(1)] * (rank - tensor.rank) + tensor.dims
+        dims = [self.dim(1)] * (rank - tensor.rank) + tensor.dims
         constant = tensor.constant
         if constant is not None:
             padded = constant.reshape((1,) * (rank - tensor.rank) + constant.shape)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphfreeze.lowering.list_rows import repeated, resized_rows, row_at
+from graphfreeze.lowering.numbers import plus, static
 from graphfreeze.lowering.rule import CannotLower
-from graphfreeze.lowering.tensor import Tensor
+from graphfreeze.lowering.tensor import Dim, Tensor
 from graphfreeze.lowering.tensor_list import Change, ChangeKind, ItemShape, MustCarry, TensorList
 
 if TYPE_CHECKING:
@@ -66,16 +67,21 @@ def item_shape(of: TensorList) -> ItemShape | None:
     return None
 
 
-def same_index(left: Tensor, right: Tensor) -> bool | None:
+def same_index(lowering: Lowering, left: Tensor, right: Tensor) -> bool | None:
     """Whether two indices are equal in every iteration (True), in none (False), or it cannot be told (None)."""
     if left is right:
         return True
-    if left.constant is not None and right.constant is not None:
-        return int(left.constant) == int(right.constant)
+    numbers = left.number, right.number
     one, two = left.induction, right.induction
     if one is not None and two is not None and one.iteration is two.iteration and one.scale == two.scale:
-        return one.offset == two.offset
-    return None
+        numbers = one.offset, two.offset
+    first, second = numbers
+    if first is None or second is None:
+        return None
+    if first == second:
+        return True
+    reaches = lowering.sizes.reaches
+    return False if reaches(first, plus(second, 1)) or reaches(second, plus(first, 1)) else None
 
 
 # -- reading
@@ -89,7 +95,7 @@ def as_tensor(lowering: Lowering, of: TensorList) -> Tensor:
 def with_stack(like: TensorList, rows: Tensor) -> TensorList:
     """A list of these items."""
     shape = tuple(sizes[1:] for sizes in rows.shapes)
-    return TensorList(like.dtype, rows.shapes[0][0], shape, like.declared, stack=rows)
+    return TensorList(like.dtype, rows.dim(0), shape, like.declared, stack=rows)
 
 
 def get_item(lowering: Lowering, of: TensorList, index: Tensor, declared: Tensor | None = None) -> Tensor:
@@ -104,15 +110,16 @@ def get_item(lowering: Lowering, of: TensorList, index: Tensor, declared: Tensor
         change = current.change
         current, before = change.base, current
         if change.kind in (ChangeKind.SET, ChangeKind.ADD) and change.index is not None:
-            same = same_index(index, change.index)
+            same = same_index(lowering, index, change.index)
             if same is True and change.kind is ChangeKind.SET and change.item is not None:
                 return change.item
             if same is False:
                 continue
-        elif change.kind is ChangeKind.RESIZE and index.constant is not None and current.length is not None:
-            if int(index.constant) >= current.length:
+        elif change.kind is ChangeKind.RESIZE and index.number is not None and current.length is not None:
+            if lowering.sizes.reaches(index.number, current.length):
                 return _zeros(lowering, before, declared)
-            continue
+            if lowering.sizes.reaches(current.length, plus(index.number, 1)):
+                continue
         current = settled(lowering, before)
     if current.variable is not None:
         current.variable.reads.append(index)
@@ -135,7 +142,7 @@ def get_item(lowering: Lowering, of: TensorList, index: Tensor, declared: Tensor
 def _zeros(lowering: Lowering, of: TensorList, declared: Tensor | None) -> Tensor:
     shape = item_shape(of)
     if shape is None and declared is not None and declared.known is not None:
-        shape = item_shape(TensorList(of.dtype, 0, declared=declared))
+        shape = item_shape(TensorList(of.dtype, None, declared=declared))
     if shape is None:
         raise CannotLower("the shape of a TensorList's unset items is not determined")
     zero = Tensor(of.dtype, shape)
@@ -160,7 +167,7 @@ def push_back(lowering: Lowering, to: TensorList, item: Tensor) -> TensorList:
         return made
     if to.length is None:
         raise CannotLower("a TensorList of unknown length grows")
-    return set_item(_resized(to, to.length + 1), lowering.constant(np.int32(to.length)), item)
+    return set_item(_resized(to, plus(to.length, 1)), lowering.number(to.length, np.int32), item)
 
 
 def pop_back(lowering: Lowering, of: TensorList, declared: Tensor | None) -> tuple[TensorList, Tensor]:
@@ -174,19 +181,20 @@ def pop_back(lowering: Lowering, of: TensorList, declared: Tensor | None) -> tup
         return made, get_item(lowering, variable.initial, variable.last_index, declared)
     if of.root_variable is not None:
         raise MustCarry(of.root_variable, item_shape(of))
-    if not of.length:
-        raise CannotLower("TensorListPopBack of a list whose length is unknown or zero")
-    last = lowering.constant(np.int32(of.length - 1))
-    return _resized(of, of.length - 1), get_item(lowering, of, last, declared)
+    if of.length is None or not lowering.sizes.reaches(of.length, 1):
+        raise CannotLower("TensorListPopBack of a list whose length is unknown or may be zero")
+    before = plus(of.length, -1)
+    last = lowering.number(before, np.int32)
+    return _resized(of, before), get_item(lowering, of, last, declared)
 
 
-def _resized(of: TensorList, length: int) -> TensorList:
+def _resized(of: TensorList, length: Dim) -> TensorList:
     made = unset_like(of) if of.is_unset else changed(of, ChangeKind.RESIZE)
     made.length = length
     return made
 
 
-def resize(of: TensorList, length: int) -> TensorList:
+def resize(of: TensorList, length: Dim) -> TensorList:
     """The list cut off at a length, or filled up to it with unset items."""
     if of.root_variable is not None:
         raise MustCarry(of.root_variable, item_shape(of))
@@ -246,7 +254,8 @@ def settled(lowering: Lowering, of: TensorList) -> TensorList:
     if made is not None:
         return made
     if change.kind is ChangeKind.RESIZE:
-        rows = resized_rows(lowering, stack(lowering, change.base), of.length or 0)
+        assert of.length is not None
+        rows = resized_rows(lowering, stack(lowering, change.base), of.length)
     else:
         assert change.index is not None and change.item is not None
         before = TensorList(of.dtype, of.length, of.shape) if change.base.is_unset else change.base
@@ -270,9 +279,10 @@ def _from_items(lowering: Lowering, of: TensorList) -> TensorList | None:
                 return None
             items.setdefault(int(change.index.constant), change.item)
         current = change.base
-    if of.length is None or not of.length or any(index not in items for index in range(of.length)):
+    length = None if of.length is None else static(of.length)
+    if not length or any(index not in items for index in range(length)):
         return None
-    chosen = [items[index] for index in range(of.length)]
+    chosen = [items[index] for index in range(length)]
     if all(item is chosen[0] for item in chosen):
         return TensorList(of.dtype, of.length, of.shape, of.declared, item=chosen[0])
     constants = [item.constant for item in chosen if item.constant is not None]
@@ -281,5 +291,5 @@ def _from_items(lowering: Lowering, of: TensorList) -> TensorList | None:
     else:
         values = [lowering.reshape(lowering.value(item), [1, *item.dims]) for item in chosen]
         value = lowering.builder.emit("Concat", *values, axis=0)
-        rows = lowering.tensor(value, of.dtype, [of.length, *chosen[0].dims])
+        rows = lowering.tensor(value, of.dtype, [length, *chosen[0].dims])
     return TensorList(of.dtype, of.length, of.shape, of.declared, stack=rows)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from graphfreeze.lowering.list_rows import numbered, slice_rows
+from graphfreeze.lowering.numbers import plus
 from graphfreeze.lowering.tensor import Dim, Induction, Layout, Tensor
 
 if TYPE_CHECKING:
@@ -169,13 +171,12 @@ class LoopBody:
 class ScanBody(LoopBody):
     """The body of a loop whose number of iterations is known."""
 
-    def __init__(self, lowering: Lowering, trips: int) -> None:
+    def __init__(self, lowering: Lowering, trips: Dim) -> None:
         super().__init__(lowering)
         self.trips = trips
-        self._items: list[tuple[ir.Value, bool, ir.Value]] = [
-            (self.builder.constant(np.arange(trips)), False, self.iteration)
-        ]
-        self._reads: dict[tuple[int, int, int], ir.Value] = {}
+        numbers = numbered(lowering, lowering.dim(0), 1, trips, np.dtype(np.int64))
+        self._items: list[tuple[ir.Value, bool, ir.Value]] = [(lowering.value(numbers), False, self.iteration)]
+        self._reads: dict[tuple[int, int, Dim], ir.Value] = {}
         self._sources: dict[ir.Value, tuple[Tensor, Induction]] = {}
         lowering.loops.append(self)
 
@@ -186,13 +187,13 @@ class ScanBody(LoopBody):
 
     def read(self, rows: Tensor, at: Induction) -> ir.Value | None:
         """The row that the iteration needs, as an item of the Scan; None where that does not walk row by row."""
-        span = self.span(at)
-        if span is None or span[0] < 0 or span[1] > rows.shapes[0][0]:
+        span = self.span(at, rows.dim(0))
+        if span is None:
             return None
         value = self.lowering.value(rows)
         key = (id(value), at.scale, at.offset)
         if key not in self._reads:
-            walked = self._rows(value, span, rows.shapes[0][0])
+            walked = self._rows(value, span, rows.dim(0))
             if self.builder.depth_of(walked) >= self.depth:  # made in a branch that the body may not take
                 return None
             item = self._input("item", rows.dtype, rows.dims[1:])
@@ -213,27 +214,26 @@ class ScanBody(LoopBody):
             return False
         return all(self.builder.depth_of(value) < self.depth for value in tensor.values.values())
 
-    def span(self, at: Induction) -> tuple[int, int] | None:
-        """First and last (exclusive) index that the iterations reach, where they walk one by one."""
+    def span(self, at: Induction, length: Dim) -> tuple[Dim, Dim] | None:
+        """First and last (exclusive) index that the iterations reach, where they walk one by one in rows so long."""
         if at.iteration is not self.iteration or abs(at.scale) != 1:
             return None
-        ends = (at.offset, at.offset + at.scale * (self.trips - 1))
-        return min(ends), max(ends) + 1
+        start = at.offset if at.scale > 0 else plus(plus(at.offset, self.trips, -1), 1)
+        end = plus(start, self.trips)
+        reaches = self.lowering.sizes.reaches
+        return (start, end) if reaches(start, 0) and reaches(length, end) else None
 
-    def _rows(self, value: ir.Value, span: tuple[int, int], length: int) -> ir.Value:
-        if span == (0, length):
-            return value
-        int64 = self.builder.int64
-        return self.builder.emit("Slice", value, int64([span[0]]), int64([span[1]]), int64([0]))
+    def _rows(self, value: ir.Value, span: tuple[Dim, Dim], length: Dim) -> ir.Value:
+        return value if span == (self.lowering.dim(0), length) else slice_rows(self.lowering, value, *span)
 
     def rows_of(self, item: ir.Value, at: Induction) -> ir.Value | None:
         """The rows that items read from a stack make when they are written one by one, if this is such an item."""
         if item not in self._sources:
             return None
         rows, read = self._sources[item]
-        span = self.span(read)
+        span = self.span(read, rows.dim(0))
         assert span is not None
-        value = self._rows(self.lowering.value(rows), span, rows.shapes[0][0])
+        value = self._rows(self.lowering.value(rows), span, rows.dim(0))
         if read.scale == at.scale:
             return value
         int64 = self.builder.int64

@@ -50,7 +50,10 @@ def picked_size(lowering: Lowering, value: ir.Value, axis: int) -> Dim:
     for name, known in lowering.axes.items():
         if known == (value, axis):
             return lowering.sizes.samples[name]
-    name = next(n for n in lowering.sizes.samples if n.startswith(PICKED) and n not in lowering.axes)
+    names = [n for n in lowering.sizes.samples if n.startswith(PICKED) and n not in lowering.axes]
+    if not names:
+        raise CannotLower("how long it is depends on which of two sizes is larger, or on what divides one")
+    name = names[0]
     lowering.axes[name] = (value, axis)
     return lowering.sizes.samples[name]
 

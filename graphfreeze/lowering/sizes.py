@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from graphfreeze.lowering.numbers import plus
 from graphfreeze.lowering.tensor import Dim
 
 __all__ = ["BATCH", "LENGTH", "PICKED", "Monomial", "Sizes"]
@@ -83,6 +84,36 @@ class Sizes:
     def name(self, dim: Dim) -> str | None:
         """The name of the size that a dimension is."""
         return next((name for name, samples in self.samples.items() if samples == dim and len(dim) > 1), None)
+
+    def follows(self, number: Dim) -> bool:
+        """Whether a number is the same at every sample, or a polynomial of the sizes."""
+        return len(set(number)) == 1 or self.fit([np.asarray(one) for one in number]) is not None
+
+    def least(self, number: Dim) -> int | None:
+        """The least that a number can be, whatever the sizes are; None where that cannot be told.
+
+        The batch and its sequences hold something; of what data pick there may be nothing.
+        """
+        if len(set(number)) == 1:
+            return number[0]
+        bound = self.bound([np.asarray(one) for one in number])
+        return int(bound) if np.isfinite(bound) else None
+
+    def bound(self, arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+        """The least that each element can be, whatever the sizes are; minus infinity where that cannot be told."""
+        found = self.fit(arrays)
+        total = np.full(arrays[0].shape, 0.0 if found is not None else -np.inf)
+        for monomial, factor in (found or {}).items():
+            if monomial:
+                total[factor < 0] = -np.inf
+            if not any(name.startswith(PICKED) for name in monomial):
+                total += factor
+        return total
+
+    def reaches(self, number: Dim, other: Dim | int) -> bool:
+        """Whether a number is as large as another one, whatever the sizes are."""
+        least = self.least(plus(number, other, -1))
+        return least is not None and least >= 0
 
     def fit(self, arrays: Sequence[npt.NDArray[Any]]) -> dict[Monomial, npt.NDArray[np.int64]] | None:
         """The integer coefficients, not all of them zero, by which the arrays follow the sizes; None where they do not.

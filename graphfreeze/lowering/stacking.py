@@ -10,8 +10,9 @@ import onnx_ir as ir
 
 from graphfreeze.lowering import lists
 from graphfreeze.lowering.all_iterations import merge_rows, split_rows
-from graphfreeze.lowering.list_rows import repeated, slice_rows, unset_rows
+from graphfreeze.lowering.list_rows import numbered, repeated, slice_rows, unset_rows
 from graphfreeze.lowering.loop_body import Results, ScanBody
+from graphfreeze.lowering.numbers import plus, static
 from graphfreeze.lowering.rule import CannotLower
 from graphfreeze.lowering.tensor import Dim, Induction, Tensor
 from graphfreeze.lowering.tensor_list import ChangeKind, ListVariable, MustCarry, TensorList
@@ -56,13 +57,15 @@ class Stacking:
             return _no_rows
         trips = self.body.trips
         if item.induction is not None and item.induction.iteration is self.body.iteration:
-            numbers = item.induction.offset + item.induction.scale * np.arange(trips)
-            known = self.lowering.constant(numbers[:: at.scale].astype(item.dtype))
+            first, step = item.induction.offset, item.induction.scale
+            if at.scale < 0:
+                first, step = self._at_last(item.induction), -step
+            known = numbered(self.lowering, first, step, trips, item.dtype)
             return lambda results: known
         if self.is_same_everywhere(item):
             return lambda results: repeated(self.lowering, item, trips)
         value = self.lowering.value(item)
-        dims: list[Dim | int] = [trips, *item.dims]
+        dims = [trips, *item.dims]
         source = self.body.rows_of(value, at)
         if source is not None:
             rows = source
@@ -73,21 +76,23 @@ class Stacking:
     def last(self, item: Tensor) -> Later:
         """The item of the last iteration."""
         if item.induction is not None and item.induction.iteration is self.body.iteration:
-            number = item.induction.offset + item.induction.scale * (self.body.trips - 1)
-            known = self.lowering.constant(np.asarray(number, item.dtype))
+            known = self.lowering.number(self._at_last(item.induction), item.dtype)
             return lambda results: known
         if self.is_same_everywhere(item):
             return lambda results: item
         which = self.body.last(self.lowering.value(item), item)
         return lambda results: self.lowering.tensor(results.states[which], item.dtype, item.dims)
 
+    def _at_last(self, of: Induction) -> Dim:
+        return plus(of.offset, plus(self.body.trips, -1), of.scale)
+
     def direction(self, tensors: Sequence[Tensor]) -> Induction:
         """The order in which tensors are stacked at the least cost: that of rows that one of them is an item of."""
         for tensor in tensors:
             source = self.body.source(tensor)
             if source is not None and source[1].scale == -1:
-                return Induction(-1, self.body.trips - 1, self.body.iteration)
-        return Induction(1, 0, self.body.iteration)
+                return Induction(-1, plus(self.body.trips, -1), self.body.iteration)
+        return Induction(1, self.lowering.dim(0), self.body.iteration)
 
     def once(self, operation: Operation, inputs: Sequence[Tensor], stacked: Sequence[int], at: Induction) -> Later:
         """The operation, once for all iterations: some of its inputs stacked along the batch."""
@@ -133,22 +138,24 @@ class Stacking:
         if change is None or change.base is not argument or initial.length is None:
             raise must_carry
         if change.kind is ChangeKind.POP and not variable.reads:
-            length = initial.length - self.body.trips
-            if length < 0:
+            left = plus(initial.length, self.body.trips, -1)
+            if not self.lowering.sizes.reaches(left, 0):
                 raise CannotLower("a list is emptied before the loop ends")
-            return lambda results: lists.resize(initial, length)
+            return lambda results: lists.resize(initial, left)
         item, index, length = change.item, change.index, initial.length
         if change.kind is ChangeKind.PUSH and item is not None:
             at = Induction(1, length, self.body.iteration)
             index = Tensor(np.dtype(np.int32), ((),) * len(self.lowering.samples), induction=at)
-            length += self.body.trips
-        if item is None or index is None or any(lists.same_index(read, index) is not True for read in variable.reads):
+            length = plus(length, self.body.trips)
+        if item is None or index is None:
             raise must_carry
-        if change.kind is ChangeKind.SET and index.constant is not None and not variable.reads:
+        if any(lists.same_index(self.lowering, read, index) is not True for read in variable.reads):
+            raise must_carry
+        if change.kind is ChangeKind.SET and index.number is not None and not variable.reads:
             at_once, last = index, self.last(item)
             return lambda results: lists.set_item(initial, at_once, last(results))
-        span = None if index.induction is None else self.body.span(index.induction)
-        if index.induction is None or span is None or span[0] < 0 or span[1] > length:
+        span = None if index.induction is None else self.body.span(index.induction, length)
+        if index.induction is None or span is None:
             raise must_carry
         adds = change.kind is ChangeKind.ADD and not initial.is_unset
         return self._filled(initial, item, index.induction, (span[0], length), adds, product)
@@ -158,12 +165,12 @@ class Stacking:
         initial: TensorList,
         item: Tensor,
         at: Induction,
-        extent: tuple[int, int],
+        extent: tuple[Dim, Dim],
         adds: bool,
         product: ItemProduct | None,
     ) -> Callable[[Results], TensorList]:
         start, length = extent
-        whole = start == 0 and length == self.body.trips
+        whole = not any(start) and length == self.body.trips
         inner, item = self._without_inner(item)
         if inner is not None and not whole:
             return lambda results: _no_list()
@@ -204,8 +211,7 @@ class ItemProduct:
     def rows(self, stacking: Stacking, at: Induction) -> Later:
         """The items along a new first axis."""
         merged = stacking.once(self.operation, self.inputs, [0], at)
-        trips = (stacking.body.trips,) * len(stacking.lowering.samples)
-        return lambda results: split_rows(stacking.lowering, merged(results), trips)
+        return lambda results: split_rows(stacking.lowering, merged(results), stacking.body.trips)
 
 
 def _no_rows(results: Results) -> Tensor:
@@ -216,31 +222,34 @@ def _no_list() -> TensorList:
     raise CannotLower("a loop fills only a part of a list of lists")
 
 
-def _placed(lowering: Lowering, initial: TensorList, rows: Tensor, start: int, length: int) -> Tensor:
+def _placed(lowering: Lowering, initial: TensorList, rows: Tensor, start: Dim, length: Dim) -> Tensor:
     """The stack of the list, that many items long, with these rows from index `start` on."""
-    count = rows.shapes[0][0]
-    if start == 0 and count == length:
+    end = plus(start, rows.dim(0))
+    after = plus(length, end, -1)
+    if not any(start) and not any(after):
         return rows
     value = lowering.value(rows)
     parts = [value]
     if initial.is_unset:
-        if start:
+        if any(start):
             parts.insert(0, unset_rows(lowering, rows, start))
-        if start + count < length:
-            parts.append(unset_rows(lowering, rows, length - start - count))
+        if any(after):
+            parts.append(unset_rows(lowering, rows, after))
     else:
         parts = [
-            *_kept_rows(lowering, initial, 0, start),
+            *_kept_rows(lowering, initial, lowering.dim(0), start),
             value,
-            *_kept_rows(lowering, initial, start + count, length),
+            *_kept_rows(lowering, initial, end, length),
         ]
     placed = lowering.builder.emit("Concat", *parts, axis=0)
     return lowering.tensor(placed, rows.dtype, [length, *rows.dims[1:]])
 
 
-def _kept_rows(lowering: Lowering, of: TensorList, start: int, end: int) -> list[ir.Value]:
+def _kept_rows(lowering: Lowering, of: TensorList, start: Dim, end: Dim) -> list[ir.Value]:
     """Items of a list as rows: one by one where they are few, since most lists start with one item set by hand."""
-    if end - start <= 2:
-        items = [lists.get_item(lowering, of, lowering.constant(np.int32(index))) for index in range(start, end)]
+    count = static(plus(end, start, -1))
+    if count is not None and count <= 2:
+        indices = [lowering.number(plus(start, index), np.int32) for index in range(count)]
+        items = [lists.get_item(lowering, of, index) for index in indices]
         return [lowering.reshape(lowering.value(item), [1, *item.dims]) for item in items]
     return [slice_rows(lowering, lowering.value(lists.stack(lowering, of)), start, end)]

@@ -47,10 +47,10 @@ class Layout(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Induction:
-    """An integer scalar of a loop's body that is `scale * iteration + offset`."""
+    """An integer scalar of a loop's body that is `scale * iteration + offset`; the offset may follow sizes."""
 
     scale: int
-    offset: int
+    offset: Dim
     iteration: ir.Value
 
 
@@ -126,6 +126,13 @@ class Tensor:
             if other is not first and (other.shape != first.shape or other.tobytes() != first.tobytes()):
                 return None
         return first
+
+    @property
+    def number(self) -> Dim | None:
+        """The value at each sample if it is a known whole number, otherwise None."""
+        if self.known is None or self.dtype.kind != "i" or self.rank:
+            return None
+        return tuple(int(array) for array in self.known)
 
     @property
     def size(self) -> int:

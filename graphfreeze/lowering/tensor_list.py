@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphfreeze.lowering.tensor import Tensor
+from graphfreeze.lowering.tensor import Dim, Tensor
 
 __all__ = ["Change", "ChangeKind", "ItemShape", "ListVariable", "MustCarry", "TensorList"]
 
@@ -73,7 +73,7 @@ class TensorList:
 
     Attributes:
         dtype: The items' dtype.
-        length: How many items it has; None where it changes from iteration to iteration.
+        length: How many items it has, at each sample; None where it changes from iteration to iteration.
         shape: The items' shape at each sample batch size, None as long as it is not determined.
         declared: The element shape that TensorFlow was given, with -1 for what is unknown.
         stack: All items along a new first axis.
@@ -87,7 +87,7 @@ class TensorList:
     """
 
     dtype: np.dtype[Any]
-    length: int | None
+    length: Dim | None
     shape: ItemShape | None = None
     declared: Tensor | None = None
     stack: Tensor | None = None

@@ -16,7 +16,8 @@ from graphfreeze.lowering.model import Lowerer
 from graphfreeze.training.functionalise import functionalise
 from graphfreeze.training.variable_uses import VariableSlot
 
-BATCH_SIZES = (3, 5)
+SIZES = ((3, 5), (5, 1))
+"""The batch and the length of its sequences."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Argument:
     """An input of the function under test.
 
     Attributes:
-        shape: None stands for the batch.
+        shape: None stands for the batch, and on another axis than the first for the length of sequences.
         dtype: A numpy dtype name; "float" follows the precision under test.
         make: Draws the values; by default normal numbers kept 0.05 away from zero, and integers below `high`.
         high: The bound for integers.
@@ -35,8 +36,8 @@ class Argument:
     make: Callable[[np.random.Generator, tuple[int, ...]], Any] | None = None
     high: int = 3
 
-    def draw(self, rng: np.random.Generator, batch: int, dtype: str) -> Any:
-        shape = tuple(batch if size is None else size for size in self.shape)
+    def draw(self, rng: np.random.Generator, batch: int, length: int, dtype: str) -> Any:
+        shape = tuple((length if axis else batch) if n is None else n for axis, n in enumerate(self.shape))
         if self.make is not None:
             return np.asarray(self.make(rng, shape)).astype(dtype)
         if np.dtype(dtype).kind == "f":
@@ -80,11 +81,13 @@ def check(
     seed: int = 0,
     variables: Sequence[Any] = (),
     reference: Callable[..., Any] | None = None,
+    sizes: Sequence[tuple[int, int]] = SIZES,
 ) -> onnx.ModelProto:
-    """Compare onnxruntime with TensorFlow at two batch sizes, per result relative to its largest element.
+    """Compare onnxruntime with TensorFlow at several sizes, per result relative to its largest element.
 
     Variables keep their values in TensorFlow: what the function assigns is compared as `new/NAME` and put back.
     A `reference` gives the expected results where TensorFlow has no kernel for an operation that it can trace.
+    `sizes` are batches and lengths of sequences.
 
     Returns:
         The model of the last precision, for a look at its nodes.
@@ -96,8 +99,9 @@ def check(
         concrete, proto = lower(function, arguments, precision, variables)
         run = session(proto)
         fed = {value.name for value in proto.graph.input}
-        for batch in BATCH_SIZES:
-            feeds = {n: a.draw(rng, batch, precision if a.dtype == "float" else a.dtype) for n, a in arguments.items()}
+        for batch, length in sizes:
+            dtypes = {n: precision if a.dtype == "float" else a.dtype for n, a in arguments.items()}
+            feeds = {n: a.draw(rng, batch, length, dtypes[n]) for n, a in arguments.items()}
             before = {v.name.split(":")[0]: v.numpy() for v in variables}
             got = run.run(None, {n: np.array(x) for n, x in (feeds | before).items() if n in fed})
             results = (reference or concrete)(*map(tf.constant, feeds.values()))
@@ -107,7 +111,7 @@ def check(
             for variable in variables:
                 variable.assign(before[variable.name.split(":")[0]])
             for value, ours, theirs in zip(proto.graph.output, got, expected, strict=True):
-                where = f"{value.name} at batch {batch}, {precision}"
+                where = f"{value.name} at batch {batch}, length {length}, {precision}"
                 assert ours.dtype == theirs.dtype and ours.shape == theirs.shape, (where, ours.dtype, ours.shape)
                 if ours.dtype.kind != "f":
                     np.testing.assert_array_equal(ours, theirs, err_msg=where)

@@ -20,7 +20,7 @@ def run(function: Callable[..., Any], arguments: Mapping[str, Argument]) -> tupl
     """TensorFlow's results, onnxruntime's, and the model. The arguments are float32."""
     concrete, proto = lower(function, arguments)
     rng = np.random.default_rng(0)
-    batch = {name: argument.draw(rng, 5, "float32") for name, argument in arguments.items()}
+    batch = {name: argument.draw(rng, 5, 1, "float32") for name, argument in arguments.items()}
     expected = [tensor.numpy() for tensor in concrete(*map(tf.constant, batch.values()))]
     return expected, session(proto).run(None, batch), proto
 

@@ -188,9 +188,13 @@ def _reads_until_small(x: Any) -> list[Any]:
     return list(tf.while_loop(going_on, lambda i, a: (i + 1, a + rows.read(i)), (0, x[:, 0])))
 
 
-@pytest.mark.parametrize("function", [_until_small, _as_often_as_samples, _writes_until_small, _reads_until_small])
+@pytest.mark.parametrize("function", [_until_small, _writes_until_small, _reads_until_small])
 def test_loops_that_data_end(function: Callable[..., Any]) -> None:
     assert "Loop" in _operators(check(function, X, tolerance={"float64": 1e-12}).graph)
+
+
+def test_a_loop_that_the_batch_ends() -> None:
+    assert {"Loop", "Scan"} & _operators(check(_as_often_as_samples, X, tolerance={"float64": 1e-12}).graph) == {"Scan"}
 
 
 def test_a_loop_in_a_branch() -> None:

@@ -1,4 +1,7 @@
-"""Keras's recurrent layers: outputs, states, and the gradients of input and weights, against TensorFlow."""
+"""Keras's recurrent layers: outputs, states, and the gradients of input and weights, against TensorFlow.
+
+Sequences have a fixed length, or any.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from tests.lowering.conversion import Argument, check
 
 layers = keras.layers
 SEQUENCE = (6, 3)
+SIZES = ((3, 5), (2, 9), (4, 1), (1, 1), (4, 4))
 TOLERANCE = {"float32": 5e-6, "float64": 1e-13}
 
 Make = Callable[[str], Sequence[Any]]
@@ -67,7 +71,8 @@ def _dtype(argument: Argument, dtype: str) -> str:
 
 def _check(make: Make, argument: Argument, dtype: str) -> onnx.ModelProto:
     step, variables = _step(make, argument, dtype)
-    return check(step, {"x": argument}, precisions=[dtype], variables=variables, tolerance=TOLERANCE)
+    sizes = SIZES if None in argument.shape[1:] else SIZES[:2]
+    return check(step, {"x": argument}, precisions=[dtype], variables=variables, tolerance=TOLERANCE, sizes=sizes)
 
 
 def _bodies(proto: onnx.ModelProto) -> list[onnx.GraphProto]:
@@ -121,8 +126,20 @@ def test_double_precision(name: str) -> None:
     _check(CASES[name], Argument((None, *SEQUENCE)), "float64")
 
 
-def test_dropout() -> None:
-    _check(_rnn("LSTM", dropout=0.4, recurrent_dropout=0.3), Argument((None, *SEQUENCE)), "float32")
+@pytest.mark.parametrize("name", sorted(CASES.keys() - {"lstm unrolled"}))
+def test_layers_on_sequences_of_any_length(name: str) -> None:
+    # Keras begins a loop of several cells with states in float32.
+    _check(CASES[name], Argument((None, None, 3)), "float32" if name == "cells" else "float64")
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_masked_sequences_of_any_length(name: str) -> None:
+    _check(MASKED[name], Argument((None, None), "int32", high=5), "float32")
+
+
+@pytest.mark.parametrize("length", [6, None])
+def test_dropout(length: int | None) -> None:
+    _check(_rnn("LSTM", dropout=0.4, recurrent_dropout=0.3), Argument((None, length, 3)), "float32")
 
 
 def test_one_time_step_leaves_no_loop() -> None:
@@ -144,10 +161,11 @@ def test_convolutional() -> None:
     )
 
 
+@pytest.mark.parametrize("length", [6, None])
 @pytest.mark.parametrize("name", ["lstm", "gru", "simple", "lstm sequences and state"])
-def test_bodies_hold_only_what_changes(name: str) -> None:
+def test_bodies_hold_only_what_changes(name: str, length: int | None) -> None:
     """Nothing in a body moves data about that could be moved once outside, and nothing is stacked by a scatter."""
-    forward, backward = _bodies(_check(CASES[name], Argument((None, *SEQUENCE)), "float32"))
+    forward, backward = _bodies(_check(CASES[name], Argument((None, length, 3)), "float32"))
     for body in (forward, backward):
         counts = Counter(node.op_type for node in body.node)
         assert not counts.keys() & {"Transpose", "Gather", "ScatterND", "Expand", "Shape", "Squeeze", "Unsqueeze"}

@@ -72,7 +72,7 @@ def uniform(low: float, high: float) -> Draw:
     return lambda rng, shape: rng.uniform(low, high, shape)
 
 
-def after_dense(shape: tuple[int, ...], *layers: Callable[[Any], Any]) -> Callable[[], Any]:
+def after_dense(shape: tuple[int | None, ...], *layers: Callable[[Any], Any]) -> Callable[[], Any]:
     """A model of the layers, with a Dense before them, so that a gradient has to pass through every one of them.
 
     Each layer is given as a function, which makes it when the model is made.

@@ -42,7 +42,7 @@ def _attend(make: Callable[[], Any], *, causal: bool = False, call: Callable[...
     return model
 
 
-def _tokens(*layers: Make, length: int = 6) -> Make:
+def _tokens(*layers: Make, length: int | None = 6) -> Make:
     def model() -> Any:
         x = h = keras.Input((length,), dtype="int32", name="x")
         for make in layers:
@@ -109,6 +109,12 @@ _MODELS: dict[str, Make] = {
     ),
     "Embedding masked Bidirectional": _tokens(
         lambda: L.Embedding(7, 4, mask_zero=True), lambda: L.Bidirectional(L.LSTM(3, dropout=0.2, seed=1))
+    ),
+    "Embedding masked any length": _tokens(
+        lambda: L.Embedding(7, 4, mask_zero=True),
+        lambda: L.Bidirectional(L.GRU(3, return_sequences=True)),
+        lambda: L.LSTM(3),
+        length=None,
     ),
     "Embedding masked Attention": _tokens(lambda: L.Embedding(7, 4, mask_zero=True), lambda: _attend_to_itself),
     "ReversibleEmbedding": _reversible,

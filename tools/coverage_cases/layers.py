@@ -30,7 +30,7 @@ LEFT_OUT = {
 L = keras.layers
 IMAGE, SIGNAL, VOLUME = (8, 7, 3), (9, 4), (5, 6, 4, 2)
 Make = Callable[[], Any]
-Table = Mapping[str, tuple[tuple[int, ...], Make]]
+Table = Mapping[str, tuple[tuple[int | None, ...], Make]]
 
 
 _SIMPLE: Table = {
@@ -137,6 +137,12 @@ _SIMPLE: Table = {
     "RNN": (SIGNAL, lambda: L.RNN(L.LSTMCell(3), go_backwards=True)),
     "StackedRNNCells": (SIGNAL, lambda: L.RNN(L.StackedRNNCells([L.GRUCell(3), L.LSTMCell(2)]))),
     "Bidirectional": (SIGNAL, lambda: L.Bidirectional(L.LSTM(3, return_sequences=True))),
+    "SimpleRNN any length": ((None, 4), lambda: L.SimpleRNN(3, go_backwards=True, return_sequences=True)),
+    "LSTM any length": ((None, 4), lambda: L.LSTM(3)),
+    "LSTM any length dropout": ((None, 4), lambda: L.LSTM(3, dropout=0.3, recurrent_dropout=0.2, seed=1)),
+    "GRU any length": ((None, 4), lambda: L.GRU(3, return_sequences=True)),
+    "Bidirectional any length": ((None, 4), lambda: L.Bidirectional(L.LSTM(3, return_sequences=True))),
+    "ConvLSTM1D any length": ((None, 6, 2), lambda: L.ConvLSTM1D(2, 3, padding="same")),
     "TimeDistributed": ((3, 6, 4), lambda: L.TimeDistributed(L.Conv1D(2, 3))),
     "ConvLSTM1D": ((3, 6, 2), lambda: L.ConvLSTM1D(2, 3, padding="same")),
     "ConvLSTM2D": ((3, 5, 4, 2), lambda: L.ConvLSTM2D(2, 3, padding="same", return_sequences=True)),
@@ -157,5 +163,5 @@ def layer_cases() -> list[Case]:
     return [Case("layers", name, _model(*entry), tracks=name.partition(" ")[0]) for name, entry in _SIMPLE.items()]
 
 
-def _model(shape: tuple[int, ...], make: Make) -> Make:
+def _model(shape: tuple[int | None, ...], make: Make) -> Make:
     return after_dense(shape, lambda h: make()(h))

@@ -10,24 +10,26 @@ import tensorflow as tf
 from graphfreeze.lowering.branches import absent, lower_branches
 from graphfreeze.lowering.conditional_loop import lower_conditional
 from graphfreeze.lowering.counted_loop import lower_counted
-from graphfreeze.lowering.loop_variables import counters, invariants, trip_count
+from graphfreeze.lowering.loop_variables import counters, invariants
+from graphfreeze.lowering.numbers import static
 from graphfreeze.lowering.rule import CannotLower, Node, special
 from graphfreeze.lowering.stacking import RaggedListsError
 from graphfreeze.lowering.tensor import Tensor
+from graphfreeze.lowering.trip_count import trip_count
 from graphfreeze.training.graph import Edge, Graph, Operation
 
 
 @special("While", "StatelessWhile")
 def _while(node: Node) -> list[Tensor]:
-    """A loop: a Scan where the number of iterations is known (its body alone for one), else a Loop."""
+    """A loop: a Scan where the number of iterations is known or a size (its body alone for one), else a Loop."""
     unchanged = invariants(node.operation)
-    steps = counters(node.operation, node.inputs)
-    trips = trip_count(node.operation, node.inputs, unchanged, steps)
+    steps = counters(node.operation, node.inputs, node.lowering.sizes)
+    trips = trip_count(node, unchanged, steps)
     if trips is None:
         return lower_conditional(node, unchanged)
-    if trips == 0:
+    if static(trips) == 0:
         return list(node.inputs)
-    if trips == 1:
+    if static(trips) == 1:
         return node.lowering.run(node.operation.bodies["body"], node.inputs)
     lists = [tensor.tensor_list for tensor in node.inputs if tensor.tensor_list is not None]
     if any(one.length is None for one in lists):

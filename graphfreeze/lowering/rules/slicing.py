@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphfreeze.lowering.layouts import place, stored_layout
+from graphfreeze.lowering.list_rows import numbered
 from graphfreeze.lowering.rule import PLAIN, UNUSED, CannotLower, Node, rule
 from graphfreeze.lowering.rules.comparison import emit_where
 from graphfreeze.lowering.slices import Span, emit_slice
@@ -166,16 +167,15 @@ def _at_numbers(node: Node, index: _Index) -> Tensor:
     output, dy = node.outputs[0], node.inputs[4]
     if any(not span.is_whole(output.dim(axis)) for axis, span in index.spans.items()) or any(index.made):
         raise CannotLower("an index that is computed at run time beside a range; beside whole axes it is covered")
-    one = (1,) * len(node.lowering.samples)
+    one = node.lowering.dim(1)
     value = node.reshape(node.value(dy), [one if a in index.removed else d for a, d in enumerate(output.dims)])
     for axis, position in index.unknown.items():
-        size = output.shape[axis]
-        if size is None:
-            raise CannotLower("an index into the batch that is computed at run time; constant indices are covered")
+        size = output.dim(axis)
         number = node.cast(node.emit("Gather", node.value(node.inputs[1]), np.array([position]), axis=0), np.int64)
-        number = node.emit("Mod", number, np.array([size], np.int64), fmod=0)
-        hit = node.emit("Equal", np.arange(size, dtype=np.int64), number)
-        hit = node.reshape(hit, [size if a == axis else 1 for a in range(output.rank)])
+        number = node.emit("Mod", number, node.vector([size]), fmod=0)
+        places = numbered(node.lowering, node.lowering.dim(0), 1, size, np.dtype(np.int64))
+        hit = node.emit("Equal", node.value(places), number)
+        hit = node.reshape(hit, [size if a == axis else one for a in range(output.rank)])
         value = emit_where(node, hit, value, node.lowering.builder.constant(node.scalar(0)))
     output.values[PLAIN] = value
     return output

@@ -9,7 +9,7 @@ import numpy as np
 from graphfreeze.lowering import lists
 from graphfreeze.lowering.rule import CannotLower, Node, special
 from graphfreeze.lowering.shapes import numpy_dtype
-from graphfreeze.lowering.tensor import Tensor
+from graphfreeze.lowering.tensor import Dim, Tensor
 from graphfreeze.lowering.tensor_list import TensorList
 
 Result = Sequence[Tensor | TensorList]
@@ -45,19 +45,19 @@ def _list(node: Node, index: int = 0) -> TensorList:
     return found
 
 
-def _length(tensor: Tensor) -> int:
-    if tensor.constant is None:
+def _length(tensor: Tensor) -> Dim:
+    if tensor.number is None:
         raise CannotLower(
-            "the length of a TensorList is not fixed (it follows the batch, the length of sequences, or data); export "
-            "recurrent layers with sequences of a fixed length"
+            "the length of a TensorList depends on values that are known only at run time; a fixed length is covered, "
+            "and one that follows the batch or the length of sequences"
         )
-    return int(tensor.constant)
+    return tensor.number
 
 
 @_list_rule("EmptyTensorList")
 def _empty(node: Node) -> Result:
     """A list without items: nothing at run time."""
-    return [TensorList(numpy_dtype(node.attribute("element_dtype")), 0, declared=node.inputs[0])]
+    return [TensorList(numpy_dtype(node.attribute("element_dtype")), node.lowering.dim(0), declared=node.inputs[0])]
 
 
 @_list_rule("TensorListReserve")
@@ -71,14 +71,8 @@ def _reserve(node: Node) -> Result:
 def _from_tensor(node: Node) -> Result:
     """A list of a tensor's rows: the tensor itself."""
     rows = node.inputs[0]
-    length = rows.shape[0]
-    if length is None:
-        raise CannotLower(
-            "the length of a TensorList follows the batch, or the length of sequences; a fixed one is covered: export "
-            "recurrent layers with sequences of a fixed length"
-        )
     shape = tuple(sizes[1:] for sizes in rows.shapes)
-    return [TensorList(rows.dtype, length, shape, node.inputs[1], stack=rows)]
+    return [TensorList(rows.dtype, rows.dim(0), shape, node.inputs[1], stack=rows)]
 
 
 @_list_rule("TensorListStack")
@@ -117,7 +111,7 @@ def _list_length(node: Node) -> Result:
     length = _list(node).length
     if length is None:
         raise CannotLower("the length of a list that grows in a loop is asked for in the loop")
-    return [node.lowering.constant(np.int32(length))]
+    return [node.lowering.number(length, np.int32)]
 
 
 @_list_rule("TensorListElementShape")
