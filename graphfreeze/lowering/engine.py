@@ -61,6 +61,7 @@ class Lowering:
         self.loops: list[ScanBody] = []
         self.native_noise = native_noise
         self.native_draws: dict[Any, ir.Value] = {}
+        self._dims: dict[ir.Value, list[Dim]] = {}
         self.shape_inference = shape_inference or ShapeInference()
         self.folding = folding or Folding()
 
@@ -128,6 +129,9 @@ class Lowering:
             made: list[Tensor] = found.apply(Node(self, operation, inputs, outputs))
         finally:
             self.builder.scope = outer
+        for tensor in made:
+            for layout, value in tensor.values.items():
+                self._dims[value] = [tensor.dim(axis) for axis in layout.permutation(tensor.rank)]
         return made
 
     def missing(
@@ -252,12 +256,14 @@ class Lowering:
         return self.value(self.known(vectors))
 
     def reshape(self, value: ir.Value, dims: Sequence[Dim | int]) -> ir.Value:
-        """Reshape; one dimension that follows the batch is left to ONNX (-1), several are computed."""
+        """Reshape, if need be; one dimension that follows the batch is left to ONNX (-1), several are computed."""
         columns = [self.dim(dim) for dim in dims]
         following = [axis for axis, dim in enumerate(columns) if len(set(dim)) > 1]
         producer = value.producer()
         if producer is not None and producer.op_type == "Reshape" and producer.inputs[0] is not None:
             value = producer.inputs[0]
+        if self._dims.get(value) == columns:
+            return value
         if len(following) > 1:
             return self.builder.emit("Reshape", value, self.shape(columns))
         sizes = [-1 if axis in following else dim[0] for axis, dim in enumerate(columns)]
