@@ -51,8 +51,8 @@ def count_picked(graph: Graph) -> int:
         elif operation.type in ("Where", "Range"):
             count += 1
         elif operation.type in _SHAPES:
-            for position in _SHAPES[operation.type]:
-                sizes.update(numbers_of(operation.inputs[position]) or ())
+            shapes = [operation.inputs[position] for position in _SHAPES[operation.type]]
+            sizes.update(number for edge in shapes if id(edge) in follows for number in numbers_of(edge) or ())
     return count + len(ends | {number for number in sizes if id(number.edge) in follows})
 
 

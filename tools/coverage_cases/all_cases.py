@@ -13,6 +13,7 @@ from tools.coverage_cases.layers import LEFT_OUT, layer_cases
 from tools.coverage_cases.losses import loss_cases
 from tools.coverage_cases.optimizers import optimizer_cases
 from tools.coverage_cases.precision import precision_cases
+from tools.coverage_cases.quantised import quantised_cases
 from tools.coverage_cases.saves import keras_2_cases, module_cases
 from tools.coverage_cases.sequence_options import sequence_option_cases
 
@@ -31,6 +32,7 @@ def all_cases() -> list[Case]:
         *sequence_option_cases(),
         *augmentation_cases(),
         *precision_cases(),
+        *quantised_cases(),
         *application_cases(),
         *hub_cases(),
         *keras_2_cases(),

@@ -105,6 +105,11 @@ _NORMALISATION: Table = {
 }
 
 _OTHERS: Table = {
+    "Dense regularised": (
+        ROWS,
+        lambda: L.Dense(4, kernel_regularizer=keras.regularizers.L1L2(0.1, 0.2), activity_regularizer="l1"),
+    ),
+    "Dense orthogonal": (ROWS, lambda: L.Dense(4, kernel_regularizer="orthogonal_regularizer", bias_regularizer="l2")),
     "Dense LoRA": (ROWS, lambda: L.Dense(4, lora_rank=2)),
     "EinsumDense of heads": (ROWS, lambda: L.EinsumDense("abc,cde->abde", (None, 2, 3), bias_axes="de", lora_rank=2)),
     "Dropout of shapes": (ROWS, lambda: L.Dropout(0.3, noise_shape=(None, 1, 6), seed=1)),
