@@ -16,9 +16,29 @@ import onnx_ir as ir
 from graphfreeze.lowering.rule import CannotLower, Node
 from graphfreeze.lowering.tensor import Dim, Layout, Tensor
 
-__all__ = ["Sizes", "Window", "crop", "image_dims", "operation_window", "place_taps", "slice_taps", "surround", "times"]
+__all__ = [
+    *("Sizes", "Slide", "Window", "crop", "image_dims", "operation_slide", "operation_window", "place_taps"),
+    *("slice_taps", "surround", "times"),
+]
 
 Sizes = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Slide:
+    """How a window of any size slides over spatial axes: all of a `Window` but the window.
+
+    Attributes:
+        size: The input's spatial sizes.
+        output: The number of window positions on each axis.
+        strides: Input positions between two window positions.
+        dilations: Input positions between two taps.
+    """
+
+    size: Sizes
+    output: Sizes
+    strides: Sizes
+    dilations: Sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +110,9 @@ def operation_window(node: Node, image: Tensor, output: Tensor, kernel: Sequence
     Raises:
         CannotLower: A spatial size follows the batch.
     """
+    slide = operation_slide(node, image, output)
     spatial = _spatial_axes(node, image.rank)
-    size, reached = _static(image, spatial), _static(output, spatial)
-    strides = tuple(node.attribute("strides")[axis] for axis in spatial)
-    given = node.attribute("dilations") or [1] * image.rank
-    dilations = tuple(given[axis] for axis in spatial)
-    window = Window(size, reached, tuple(kernel), strides, dilations, (0,) * len(spatial))
+    window = Window(slide.size, slide.output, tuple(kernel), slide.strides, slide.dilations, (0,) * len(spatial))
     match node.attribute("padding"):
         case "SAME":
             return replace(window, before=tuple(max(total, 0) // 2 for total in window.after))
@@ -104,6 +121,22 @@ def operation_window(node: Node, image: Tensor, output: Tensor, kernel: Sequence
             return replace(window, before=tuple(paddings[2 * axis] for axis in spatial))
         case _:
             return window
+
+
+def operation_slide(node: Node, image: Tensor, output: Tensor) -> Slide:
+    """How a window of any size slides, from the operation's attributes and the shapes of input and output.
+
+    Raises:
+        CannotLower: A spatial size follows the batch.
+    """
+    spatial = _spatial_axes(node, image.rank)
+    strides, given = node.attribute("strides"), node.attribute("dilations") or [1] * image.rank
+    return Slide(
+        _static(image, spatial),
+        _static(output, spatial),
+        tuple(strides[axis] for axis in spatial),
+        tuple(given[axis] for axis in spatial),
+    )
 
 
 def image_dims(node: Node, tensor: Tensor) -> tuple[Dim, int, Sizes]:

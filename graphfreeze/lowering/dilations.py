@@ -107,7 +107,7 @@ class _Recovery:
 
     def suspend(self, operation: Operation, edge: Edge) -> None:
         given = self.blocked.get(id(edge))
-        if given is not None and _is_plain(operation):
+        if given is not None and _is_plain(operation) and _is_of_space(given, operation):
             self.pending[id(operation.outputs[0])] = _Pending(operation, _filled(given, operation))
 
     def insert_axis(self, operation: Operation, axis: int) -> None:
@@ -148,6 +148,8 @@ class _Recovery:
         if given.axis is not None:
             wider = _insert(taken.blocks, given.axis - 1, 1), _insert(taken.pads, given.axis - 1, (0, 0))
             taken = _Blocked(taken.source, *wider)
+        if not _is_of_space(taken, inner):
+            return
         taken = _filled(taken, inner)
         if taken.blocks != given.blocks:
             return
@@ -171,6 +173,8 @@ class _Recovery:
         x, sizes, dy = operation.inputs
         given, gradient = self.blocked.get(id(x)), self.blocked.get(id(dy))
         if given is None or gradient is None or not _is_plain(operation):
+            return
+        if not (_is_of_space(given, operation) and _is_of_space(gradient, operation)):
             return
         given, gradient = _filled(given, operation), _filled(gradient, operation)
         filters = _shape_of(sizes)
@@ -207,14 +211,28 @@ class _Recovery:
 
 
 def _is_plain(operation: Operation) -> bool:
-    """Whether it is undilated, unpadded, of stride one, with channels last."""
+    """Whether it is undilated, unpadded, of stride one."""
     found = {name: to_python(value) for name, value in operation.attributes.items() if name[0] != "_"}
     ones = {*found.get("strides", [1]), *(found.get("dilations") or [1])} == {1}
-    return ones and found.get("padding") == "VALID" and not found.get("data_format", "NHWC").startswith("NC")
+    return ones and found.get("padding") == "VALID"
+
+
+def _has_channels_first(operation: Operation) -> bool:
+    given = operation.attributes.get("data_format")
+    return given is not None and to_python(given).startswith("NC")
+
+
+def _is_of_space(blocked: _Blocked, operation: Operation) -> bool:
+    """Whether the channels stay as they are. Where they come first, they are an axis of the blocks."""
+    if not _has_channels_first(operation):
+        return True
+    return len(blocked.blocks) > 1 and blocked.blocks[0] == 1 and blocked.pads[0] == (0, 0) and blocked.axis is None
 
 
 def _filled(blocked: _Blocked, operation: Operation) -> _Blocked:
-    """With blocks of one position on the spatial axes that are not in blocks."""
+    """On the spatial axes: without one for channels in front, with blocks of one position where there are none."""
+    if _has_channels_first(operation):
+        blocked = replace(blocked, blocks=blocked.blocks[1:], pads=blocked.pads[1:])
     rest = (3 if "3D" in operation.type else 2) - len(blocked.blocks)
     return replace(blocked, blocks=(*blocked.blocks, *[1] * rest), pads=(*blocked.pads, *[(0, 0)] * rest))
 
@@ -229,12 +247,14 @@ def _dilated(
     if len(blocks) == 3 and blocks[1] != blocks[2]:
         return None  # TensorFlow's shape function of Conv3D takes these two dilations for one another
     attributes = dict(operation.attributes)
-    attributes["dilations"] = _integers([1, *blocks, 1])
+    first = _has_channels_first(operation)
+    attributes["dilations"] = _integers([1, 1, *blocks] if first else [1, *blocks, 1])
     if not any(map(any, pads)):
         return attributes
     if "3D" not in operation.type:
         attributes["padding"] = attr_value_pb2.AttrValue(s=b"EXPLICIT")
-        attributes["explicit_paddings"] = _integers([0, 0, *(size for pair in pads for size in pair), 0, 0])
+        sizes, none = [size for pair in pads for size in pair], [0, 0]
+        attributes["explicit_paddings"] = _integers([*none, *none, *sizes] if first else [*none, *sizes, *none])
         return attributes
     shape = filters.shape if filters is not None and filters.shape is not None else ()
     reach = [((size or 1) - 1) * block for size, block in zip(shape, blocks, strict=False)]

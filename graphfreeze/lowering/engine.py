@@ -19,8 +19,9 @@ from graphfreeze.lowering.folding import Folding
 from graphfreeze.lowering.induction import fold_induction
 from graphfreeze.lowering.list_arithmetic import lower_list_arithmetic
 from graphfreeze.lowering.loop_body import ScanBody
-from graphfreeze.lowering.picked import lower_range
+from graphfreeze.lowering.picked import lower_picked
 from graphfreeze.lowering.rule import RULES, CannotLower, Node
+from graphfreeze.lowering.shape_numbers import Number
 from graphfreeze.lowering.shapes import ShapeInference, numpy_dtype
 from graphfreeze.lowering.sizes import BATCH, Sizes
 from graphfreeze.lowering.tensor import Dim, Layout, Tensor
@@ -37,7 +38,10 @@ class Lowering:
         sizes: The sizes that only run time knows.
         samples: The sample batch sizes; one where nothing follows the batch.
         builder: What collects the nodes.
-        axes: For each size, the graph input and the axis that give it at run time.
+        axes: For each size that an array gives at run time, the array and the axis.
+        numbers: For each size that a computed number gives, the number as an int64 vector of length 1.
+        number_sizes: The names of the sizes by the numbers that give them.
+        tensors: What is known of each tensor of the graph, by the identity of its edge.
         reasons: Why an operation that has a rule could not be lowered.
         loops: The loops with a known number of iterations whose bodies are being lowered, outermost first.
         native_noise: Whether random floats come from the runtime's own generator.
@@ -57,6 +61,9 @@ class Lowering:
         self.samples = sizes.samples[BATCH]
         self.builder = Builder(opset)
         self.axes: dict[str, tuple[ir.Value, int]] = {}
+        self.numbers: dict[str, ir.Value] = {}
+        self.number_sizes: dict[Number, str] = {}
+        self.tensors: dict[int, Tensor] = {}
         self.reasons: dict[Operation, str] = {}
         self.loops: list[ScanBody] = []
         self.native_noise = native_noise
@@ -69,7 +76,8 @@ class Lowering:
 
     def run(self, graph: Graph, arguments: Sequence[Tensor]) -> list[Tensor]:
         """The graph's output tensors for these input tensors."""
-        tensors = dict(zip(map(id, graph.inputs), arguments, strict=True))
+        tensors = self.tensors
+        tensors.update(zip(map(id, graph.inputs), arguments, strict=True))
         for operation in graph.operations:
             made = self.lower(operation, [tensors[id(edge)] for edge in operation.inputs])
             tensors.update(zip(map(id, operation.outputs), made, strict=True))
@@ -94,7 +102,7 @@ class Lowering:
                 outputs = self.shape_inference.infer(operation, inputs)
             except CannotLower:
                 evaluated = self.folding.evaluate(operation, inputs) or lower_window(self, operation, inputs)
-                evaluated = evaluated or lower_range(self, operation, inputs)
+                evaluated = evaluated or lower_picked(self, operation, inputs)
                 if evaluated is None:
                     raise
                 return evaluated
@@ -241,6 +249,8 @@ class Lowering:
 
     def size(self, name: str) -> ir.Value:
         """A size at run time, int64 of shape [1]."""
+        if name in self.numbers:
+            return self.numbers[name]
         if name not in self.axes:
             raise CannotLower(f"nothing gives the size of the {name}")
         value, axis = self.axes[name]

@@ -125,7 +125,7 @@ def get_item(lowering: Lowering, of: TensorList, index: Tensor, declared: Tensor
         current.variable.reads.append(index)
         return get_item(lowering, current.variable.initial, index, declared)
     if current.nested is not None:
-        return as_tensor(lowering, current.nested(index))
+        return as_tensor(lowering, current.nested[index])
     if current.item is not None:
         return current.item
     if current.rows is not None and current.shape is not None:

@@ -1,7 +1,7 @@
-"""Sizes that data decide: how many elements a mask picks, how long a range is that a computed number ends.
+"""Sizes that data decide: how many elements a mask picks, how long a range is, what a computed number makes of a shape.
 
 Such a size is one more that only run time knows, beside the batch and the length of sequences: it has samples of its
-own, and at run time it is the size of the very array that it was first met in.
+own, and at run time it is the size of the very array that it was first met in, or the number that gave it there.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
 from graphfreeze.lowering.rule import CannotLower, Node
+from graphfreeze.lowering.shape_numbers import Number, number_of, numbers_of
 from graphfreeze.lowering.sizes import PICKED
 from graphfreeze.lowering.tensor import Dim, Layout, Tensor
 from graphfreeze.training.graph import Graph, Operation
@@ -22,19 +24,36 @@ if TYPE_CHECKING:
 _ENDS = frozenset({"Rank", "Shape", "ShapeN", "Size"})
 """What follows from shapes alone, whatever the values are."""
 
-__all__ = ["count_picked", "lower_range", "picked_size"]
+__all__ = ["count_picked", "lower_picked", "picked_size"]
+
+
+_SHAPES = {
+    **dict.fromkeys(("BroadcastTo", "Reshape", "Tile"), (1,)),
+    **dict.fromkeys(("Empty", "Fill", "StatelessRandomNormalV2", "StatelessRandomUniformV2"), (0,)),
+    "StatelessTruncatedNormalV2": (0,),
+    "BroadcastGradientArgs": (0, 1),
+}
+"""Which inputs are shapes, or how often axes are repeated."""
+
+_CONVOLUTIONS = frozenset({"Conv2D", "Conv3D", "DepthwiseConv2dNative"})
 
 
 def count_picked(graph: Graph) -> int:
     """How many sizes of a graph data may decide."""
     follows = {id(edge) for edge in graph.inputs}
-    count = 0
+    count, ends, sizes = 0, set[Number](), set[Number]()
     for operation in graph.operations:
         if operation.type in _ENDS or not any(id(edge) in follows for edge in operation.inputs):
             continue
         follows.update(id(edge) for edge in operation.outputs)
-        count += operation.type in ("Where", "Range")
-    return count
+        if operation.type == "Range" and (number := _last(operation)) is not None:
+            ends.add(number)
+        elif operation.type in ("Where", "Range"):
+            count += 1
+        elif operation.type in _SHAPES:
+            shapes = [operation.inputs[position] for position in _SHAPES[operation.type]]
+            sizes.update(number for edge in shapes if id(edge) in follows for number in numbers_of(edge) or ())
+    return count + len(ends | {number for number in sizes if id(number.edge) in follows})
 
 
 def picked_size(lowering: Lowering, value: ir.Value, axis: int) -> Dim:
@@ -43,28 +62,97 @@ def picked_size(lowering: Lowering, value: ir.Value, axis: int) -> Dim:
     Raises:
         CannotLower: The array is in a loop or a branch.
     """
-    if lowering.builder.depth:
-        raise CannotLower(
-            "how large its output is depends on values, in a loop or a branch; outside of these that is covered"
-        )
     for name, known in lowering.axes.items():
         if known == (value, axis):
             return lowering.sizes.samples[name]
-    names = [n for n in lowering.sizes.samples if n.startswith(PICKED) and n not in lowering.axes]
-    if not names:
-        raise CannotLower("how long it is depends on which of two sizes is larger, or on what divides one")
-    name = names[0]
+    name = _new_name(lowering)
     lowering.axes[name] = (value, axis)
     return lowering.sizes.samples[name]
 
 
-def lower_range(lowering: Lowering, operation: Operation, inputs: Sequence[Tensor]) -> list[Tensor] | None:
-    """The output of a Range of numbers of which not all are known, or None for anything else."""
-    if operation.type != "Range" or any(tensor.missing for tensor in inputs):
+def _new_name(lowering: Lowering) -> str:
+    if lowering.builder.depth:
+        raise CannotLower(
+            "how large its output is depends on values, in a loop or a branch; outside of these that is covered"
+        )
+    taken = {*lowering.axes, *lowering.numbers}
+    free = [name for name in lowering.sizes.samples if name.startswith(PICKED) and name not in taken]
+    if not free:
+        raise CannotLower(
+            "its output's shape depends on values that are known only at run time, or on which of two sizes is larger"
+        )
+    return free[0]
+
+
+def lower_picked(lowering: Lowering, operation: Operation, inputs: Sequence[Tensor]) -> list[Tensor] | None:
+    """The output of an operation that makes an array of a size that values decide, or None for anything else."""
+    if any(tensor.missing for tensor in inputs):
         return None
+    if operation.type == "Range":
+        return [_range(lowering, operation, inputs)]
+    return _sized(lowering, operation, inputs)
+
+
+def _range(lowering: Lowering, operation: Operation, inputs: Sequence[Tensor]) -> Tensor:
     output = Tensor(inputs[0].dtype, ((0,),) * len(lowering.samples))
     node = Node(lowering, operation, list(inputs), [output])
     value = node.emit("Range", *map(node.value, inputs))
-    output.shapes = tuple((size,) for size in picked_size(lowering, value, 0))
+    last = _last(operation)
+    sizes = None if last is None else _known_samples(lowering, last)
+    if sizes is None:
+        sizes = picked_size(lowering, value, 0)
+        name = lowering.sizes.name(sizes)
+        if last is not None and name is not None:
+            lowering.number_sizes[last] = name
+    output.shapes = tuple((size,) for size in sizes)
     output.values[Layout.PLAIN] = value
-    return [output]
+    return output
+
+
+def _last(operation: Operation) -> Number | None:
+    """The whole number that a Range from 0 on in steps of 1 has as its size, or None for other ranges."""
+    start, limit, delta = operation.inputs
+    number = number_of(limit)
+    starts_and_steps = (number_of(start).constant, number_of(delta).constant)
+    return number if number.is_whole and starts_and_steps == (0, 1) else None
+
+
+def _sized(lowering: Lowering, operation: Operation, inputs: Sequence[Tensor]) -> list[Tensor] | None:
+    """The operation again, with those elements of the shape as sizes that are computed at run time."""
+    if operation.type in _CONVOLUTIONS and None in inputs[1].shape[:-2]:
+        raise CannotLower(
+            "the size of its filter is known only at run time; with the padding SAME, or with a filter of fixed size, "
+            "it would be covered"
+        )
+    unknown = [position for position in _SHAPES.get(operation.type, ()) if inputs[position].known is None]
+    if not unknown:
+        return None
+    made = list(inputs)
+    for position in unknown:
+        numbers = numbers_of(operation.inputs[position])
+        if numbers is None:
+            return None
+        columns = [_known_samples(lowering, number) or _new_samples(lowering, number) for number in numbers]
+        made[position] = lowering.known([np.array(row, made[position].dtype) for row in zip(*columns, strict=True)])
+    return lowering.lower(operation, made)
+
+
+def _known_samples(lowering: Lowering, number: Number) -> Dim | None:
+    """A number at every sample: as it is known, or those of the size that it gives; None where it is new."""
+    tensor = lowering.tensors[id(number.edge)]
+    if tensor.known is not None:
+        return tuple(int(known.reshape(-1)[number.place]) for known in tensor.known)
+    name = lowering.number_sizes.get(number)
+    return None if name is None else lowering.sizes.samples[name]
+
+
+def _new_samples(lowering: Lowering, number: Number) -> Dim:
+    """Those of one size more, which this number gives."""
+    name = _new_name(lowering)
+    builder, tensor = lowering.builder, lowering.tensors[id(number.edge)]
+    value = builder.emit("Reshape", lowering.value(tensor), builder.int64([-1]))
+    if tensor.size > 1:
+        value = builder.emit("Gather", value, builder.int64([number.place]), axis=0)
+    lowering.numbers[name] = builder.cast(value, np.dtype(np.int64))
+    lowering.number_sizes[number] = name
+    return lowering.sizes.samples[name]

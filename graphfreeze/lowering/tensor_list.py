@@ -6,7 +6,7 @@ loop that writes item after item becomes one scan output, and what nobody reads 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from graphfreeze.lowering.tensor import Dim, Tensor
 
-__all__ = ["Change", "ChangeKind", "ItemShape", "ListVariable", "MustCarry", "TensorList"]
+__all__ = ["Change", "ChangeKind", "ItemShape", "KeptLists", "ListVariable", "MustCarry", "TensorList"]
 
 ItemShape = tuple[tuple[int, ...], ...]
 """The shape of an item at each sample batch size."""
@@ -82,8 +82,7 @@ class TensorList:
         variable: Set where it is the argument of a loop's body.
         inner: Where the items are lists (a loop in a loop): what those have in common. `stack` stacks their stacks.
         rows: All items along a new first axis, where only run time knows how many there are. `length` is None then.
-        nested: Where the items are lists that a loop kept which data end: makes the one at an index. `rows` only tells
-            how many there are.
+        nested: Where the items are lists that a loop kept which data end. `rows` only tells how many there are.
     """
 
     dtype: np.dtype[Any]
@@ -96,7 +95,7 @@ class TensorList:
     variable: ListVariable | None = None
     inner: TensorList | None = None
     rows: ir.Value | None = None
-    nested: Callable[[Tensor], TensorList] | None = None
+    nested: KeptLists | None = None
 
     @property
     def is_unset(self) -> bool:
@@ -111,6 +110,28 @@ class TensorList:
         while current.change is not None:
             current = current.change.base
         return current.variable
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class KeptLists:
+    """The lists that a loop kept of a loop inside of it, one an iteration.
+
+    Attributes:
+        parts: The arrays that hold them, of an unknown number of rows each, and what a row of each is like.
+        at: Makes the list of an iteration of such arrays and an index.
+    """
+
+    parts: list[tuple[ir.Value, Tensor]]
+    at: Callable[[Sequence[ir.Value], Tensor], TensorList]
+
+    def __getitem__(self, index: Tensor) -> TensorList:
+        """The list of one iteration."""
+        return self.at([value for value, _ in self.parts], index)
+
+    @property
+    def counted(self) -> ir.Value | None:
+        """An array with a row for each iteration, None where the lists are all the same."""
+        return self.parts[-1][0] if self.parts else None
 
 
 class MustCarry(Exception):  # noqa: N818 - not an error: the loop is lowered again with this list among its states

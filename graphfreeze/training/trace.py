@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from graphfreeze.errors import UsageError
+from graphfreeze.errors import UnsupportedError, UsageError
 from graphfreeze.selection.plan import FreezePlan, FrozenVariable
 from graphfreeze.selection.slices import TrainedSlices, find_trained_slices
 from graphfreeze.selection.variable import Variable
@@ -26,6 +26,7 @@ from graphfreeze.training.graph import NamedGraph
 from graphfreeze.training.loss_scale import LossScale, with_loss_scale
 from graphfreeze.training.losses import OutputLoss
 from graphfreeze.training.masked_reads import read_state_directly
+from graphfreeze.training.missing_gradients import none_for_missing_gradients, require_gradients
 from graphfreeze.training.noise import NOISE_SEED, Noise, draw_by_seed
 from graphfreeze.training.optimizers import ELEMENTWISE, LEARNING_RATE, OptimizerVariable
 from graphfreeze.training.row_updates import update_rows
@@ -240,6 +241,8 @@ class _Tracer:
         self.seed = 0
         self.noise: Noise | None = None
         self.functions: dict[str, Any] = {}
+        self.wanted: list[str] = []
+        self.missing: set[str] = set()
 
     @property
     def trained(self) -> list[Parameter]:
@@ -262,13 +265,17 @@ class _Tracer:
             return [loss, *single, *(dense if scale is None else map(scale.unscaled, dense))]
 
         try:
-            self.functions["gradients"] = _trace(gradients, self.batch_specs)
+            with none_for_missing_gradients(self.endpoint.function) as self.missing:
+                self.functions["gradients"] = _trace(gradients, self.batch_specs)
         except ValueError as error:
             shapes = ", ".join(f"{t.loss.loss.name} on {t.output.name} {t.output.shape}" for t in self.objective.terms)
             raise UsageError(
                 f"the loss does not fit the output of {self.endpoint.name!r} ({shapes}): {error}"
             ) from error
-        trains = {p.name: c for p, c in zip(self.trained, connected, strict=True)}
+        except LookupError as error:
+            raise UnsupportedError(f"the gradients cannot be computed: {error}") from error
+        self.wanted = [p.name for p in self.trained]
+        trains = dict(zip(self.wanted, connected, strict=True))
         self.parameters = [replace(p, trains=trains.get(p.name, False)) for p in self.parameters]
 
     def finish(self, optimizer: Configured) -> tuple[dict[str, NamedGraph], Update]:
@@ -283,6 +290,7 @@ class _Tracer:
             factor = self.loss_scale.factor
             slots[id(factor.handle)] = _slot(self.loss_scale.name, factor)
         gradients = functionalise(self.functions["gradients"], self.batch_names, results, slots)
+        require_gradients(self.missing, gradients, self.wanted)
         forward = functionalise(self.functions["forward"], inputs, outputs, slots)
         frozen = {p.name: p.frozen for p in self.parameters if p.frozen is not None and not p.is_constant}
         once_more = partial(functionalise, self.functions["gradients"], self.batch_names, results, slots)

@@ -28,6 +28,8 @@ LAYERS: list[tuple[Callable[[], Any], tuple[int, ...]]] = [
     (lambda: layers.SeparableConv2D(4, 3, dilation_rate=2, padding="same"), (8, 9, 3)),
     (lambda: layers.Conv3D(4, 2, dilation_rate=2, padding="same"), (6, 5, 6, 2)),
     (lambda: layers.Conv3D(4, 2, dilation_rate=(3, 2, 2)), (6, 5, 6, 2)),
+    (lambda: layers.Conv2D(4, 3, dilation_rate=2, padding="same", data_format="channels_first"), (3, 8, 9)),
+    (lambda: layers.Conv2D(4, (3, 2), dilation_rate=(2, 3), data_format="channels_first"), (3, 9, 8)),
 ]
 
 

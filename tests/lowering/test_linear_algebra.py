@@ -42,6 +42,24 @@ def test_integer_mat_mul() -> None:
     )
 
 
+def test_products_of_whole_numbers_of_few_bits() -> None:
+    def function(x: Any, y: Any, z: Any) -> list[Any]:
+        wide = tf.matmul(x[:, None], y[None], output_type=tf.int32)
+        turned = tf.raw_ops.BatchMatMulV3(x=x[:, None], y=y[None], Tout=tf.int32, adj_y=True)
+        return [wide, turned, tf.matmul(z, z, transpose_b=True, output_type=tf.int32)]
+
+    def every(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+        return rng.integers(-128, 128, shape)
+
+    arguments = {
+        "x": Argument((None, 30), "int8", make=every),
+        "y": Argument((30, 30), "int8", make=every),
+        "z": Argument((None, 30), "int8", make=every),
+    }
+    model = check(function, arguments, precisions=["float32"])
+    assert [node.op_type for node in model.graph.node].count("MatMulInteger") == 3
+
+
 EQUATIONS = [
     ("abc,cd->abd", (None, 2, 3), (3, 4)),
     ("abc,cde->abde", (None, 2, 3), (3, 2, 4)),

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from graphfreeze.errors import UnsupportedOperationError
-from tests.lowering.conversion import Argument, check, gradients, lower
+from tests.lowering.conversion import Argument, check, gradients
 
 X = {"x": Argument((None, 3))}
 
@@ -63,9 +62,46 @@ def test_gradients_of_loops_in_loops_that_data_end(function: Callable[..., Any])
     check(gradients(function), X, tolerance={"float32": 1e-5, "float64": 1e-12})
 
 
-def test_three_depths_are_refused_by_name() -> None:
-    def function(x: Any) -> Any:
-        return tf.while_loop(lambda i, a: i < 3, lambda i, a: (i + 1, _data_in_known(a)), (0, x))[1]
+def _known(function: Callable[[Any], Any], count: int = 2) -> Callable[[Any], Any]:
+    """The function that many times, in a loop."""
+    return lambda x: tf.while_loop(lambda i, a: i < count, lambda i, a: (i + 1, function(a)), (0, x))[1]
 
-    with pytest.raises(UnsupportedOperationError, match=r"While .*loops in three depths.*: while"):
-        lower(gradients(function), X)
+
+def _data(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The function in a loop that data end."""
+
+    def goes_on(i: Any, a: Any) -> Any:
+        return (i < 4) & (tf.reduce_sum(tf.abs(a)) < 15.0)
+
+    return lambda x: tf.while_loop(goes_on, lambda i, a: (i + 1, function(a * 0.9 + x * 0.1)), (0, x))[1]
+
+
+def _wave(x: Any) -> Any:
+    return tf.sin(x) * 0.9 + x * x * 0.01
+
+
+def _data_in_sums_of_scan(x: Any) -> Any:
+    rows = tf.reduce_mean(_data_in_scan(x)[:, :, 0], 0)
+    return rows[:, None] * tf.constant(0.1, x.dtype) + x * 0.1
+
+
+DEPTHS = {
+    "known, known, data": _known(_data_in_known, 3),
+    "known, data, data": _known(_data_in_data),
+    "known, data, known": _known(_data(_loop_of_known_length_inside)),
+    "data, known, known": _data(_known(_known(_wave))),
+    "data, known, data": _data(_data_in_known),
+    "data, data, known": _data(_loop_of_known_length_inside),
+    "data, data, data": _data(_data_in_data),
+    "data, data, none": _data(_sometimes_not_at_all),
+    "data, scan, data": _data(_data_in_sums_of_scan),
+    "data, map, data": _data(lambda x: tf.transpose(_data_in_map(x)) * 0.5),
+    "four, data in data": _data(_data(_data_in_data)),
+    "four, data and known": _known(_data(_data_in_known)),
+    "four, known in data": _data(_known(_known(_loop_of_known_length_inside))),
+}
+
+
+@pytest.mark.parametrize("depths", DEPTHS)
+def test_gradients_of_loops_in_three_depths_and_four(depths: str) -> None:
+    check(gradients(DEPTHS[depths]), X, tolerance={"float32": 1e-5, "float64": 1e-12})

@@ -15,15 +15,18 @@ def test_space_and_batch() -> None:
         rows = tf.space_to_batch(x, [2], [[0, 1]])
         steps = tf.space_to_batch(sequence, [2], [[1, 2]])
         blocks = tf.space_to_batch(volume, [2, 1, 3], [[0, 0], [1, 1], [0, 0]])
+        channels = tf.space_to_batch(x, [1, 2, 3], [[0, 0], [1, 1], [0, 0]])
         return [
             both,
             rows,
             steps,
             blocks,
+            channels,
             tf.batch_to_space(both * both, [2, 3], [[0, 1], [1, 2]]),
             tf.batch_to_space(rows * rows, [2], [[0, 1]]),
             tf.batch_to_space(steps * steps, [2], [[1, 0]]),
             tf.batch_to_space(blocks * blocks, [2, 1, 3], [[1, 0], [0, 0], [0, 0]]),
+            tf.batch_to_space(channels * channels, [1, 2, 3], [[0, 0], [1, 0], [0, 1]]),
         ]
 
     arguments = {

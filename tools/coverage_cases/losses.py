@@ -36,13 +36,21 @@ _FOR = {
 
 _VARIANTS = {
     "binary_crossentropy": ["from_logits=true", "from_logits=true,label_smoothing=0.1"],
-    "binary_focal_crossentropy": ["from_logits=true", "from_logits=true,apply_class_balancing=true"],
+    "binary_focal_crossentropy": [
+        "from_logits=true",
+        "from_logits=true,apply_class_balancing=true",
+        "gamma=1.5,label_smoothing=0.1",
+    ],
     "categorical_crossentropy": ["from_logits=true", "from_logits=true,label_smoothing=0.1"],
-    "categorical_focal_crossentropy": ["from_logits=true"],
+    "categorical_focal_crossentropy": ["from_logits=true", "alpha=0.4,gamma=1.5,label_smoothing=0.1"],
+    "categorical_generalized_cross_entropy": ["q=0.8"],
+    "circle": ["gamma=16,margin=0.25,remove_diagonal=false"],
+    "cosine_similarity": ["axis=0"],
+    "dice": ["axis=1"],
     "huber": ["delta=0.3"],
     "mean_squared_error": ["reduction=sum", "reduction=mean_with_sample_weight"],
     "sparse_categorical_crossentropy": ["from_logits=true", "from_logits=true,ignore_class=1"],
-    "tversky": ["alpha=0.3,beta=0.7"],
+    "tversky": ["alpha=0.3,beta=0.7", "axis=1"],
 }
 
 

@@ -205,7 +205,7 @@ def cast(node: Node, value: ir.Value) -> ir.Value:
     """The same numbers in another dtype; floats are cut towards zero."""
     source = node.inputs[0].dtype
     for dtype in (source, node.dtype):
-        if dtype.kind in "cOSU":
+        if dtype.kind in "cOSU" or dtype.name.startswith("float8"):
             raise CannotLower(f"a cast from {source} to {node.dtype}; integers, floats and bool are covered")
     return value if source == node.dtype else node.cast(value, node.dtype)
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from graphfreeze.lowering.convolution_forms import Convolution
-from graphfreeze.lowering.convolution_geometry import image_dims, operation_window
+from graphfreeze.lowering.convolution_geometry import image_dims, operation_slide, operation_window
+from graphfreeze.lowering.open_convolution import OpenConvolution
 from graphfreeze.lowering.rule import FILTER, IMAGES, UNUSED, CannotLower, Node, rule
 from graphfreeze.lowering.tensor import Tensor
 
 
 @rule("Conv2D", "Conv3D", inputs=(IMAGES, FILTER), outputs=(IMAGES,))
 def convolution(node: Node, x: ir.Value, w: ir.Value) -> ir.Value:
-    """Convolution with groups, strides, dilations and any padding, in both data formats."""
+    """Convolution with groups, strides, dilations and any padding; with SAME the size of the filter may be computed."""
     return _convolution(node, node.inputs[0], node.inputs[1], node.outputs[0]).forward(x, w)
 
 
@@ -28,10 +29,12 @@ def filter_gradient(node: Node, x: ir.Value, dy: ir.Value) -> ir.Value:
     return _convolution(node, node.inputs[0], node.outputs[0], node.inputs[2]).filter_gradient(x, dy)
 
 
-def _convolution(node: Node, x: Tensor, w: Tensor, y: Tensor) -> Convolution:
-    shape = w.static_shape
-    if shape is None:
-        raise CannotLower("its filter follows the batch size; a filter of fixed shape would be covered")
-    *kernel, depth, outputs = shape
+def _convolution(node: Node, x: Tensor, w: Tensor, y: Tensor) -> Convolution | OpenConvolution:
+    *kernel, depth, outputs = w.shape
+    if depth is None or outputs is None:
+        raise CannotLower("the channels of its filter follow the batch size; a fixed number would be covered")
     batch, inputs, _ = image_dims(node, x)
-    return Convolution(node, operation_window(node, x, y, kernel), batch, inputs, outputs, inputs // depth)
+    static = [size for size in kernel if size is not None]
+    if len(static) < len(kernel):
+        return OpenConvolution(node, operation_slide(node, x, y), w.dims[:-2], batch, inputs, outputs, inputs // depth)
+    return Convolution(node, operation_window(node, x, y, static), batch, inputs, outputs, inputs // depth)

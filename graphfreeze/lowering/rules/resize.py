@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 import tensorflow as tf
 
-from graphfreeze.lowering.convolution_geometry import image_dims
-from graphfreeze.lowering.rule import CHANNELS_FIRST, UNUSED, Node, rule
+from graphfreeze.lowering.convolution_geometry import Sizes, image_dims
+from graphfreeze.lowering.rule import CHANNELS_FIRST, KNOWN, UNUSED, Node, rule
 
 
 @rule("ResizeBilinear", inputs=(CHANNELS_FIRST, UNUSED), outputs=(CHANNELS_FIRST,))
@@ -83,6 +84,64 @@ def resize_bicubic_gradient(node: Node, dy: ir.Value) -> ir.Value:
     *_, reached = image_dims(node, node.inputs[0])
     weights = [_cubic_weights(node, *axis) for axis in zip(size, reached, strict=True)]
     return _to_output_dtype(node, _reduce(node, dy, weights))
+
+
+@rule("ResizeArea", inputs=(CHANNELS_FIRST, UNUSED), outputs=(CHANNELS_FIRST,))
+def resize_area(node: Node, x: ir.Value) -> ir.Value:
+    """The mean of the area that an element covers: products with matrices of both axes."""
+    x = x if node.inputs[0].dtype == np.float32 else node.cast(x, np.float32)
+    align = node.attribute("align_corners", False)
+    return _by_matrices(
+        node, x, lambda _, rows, reached: tf.raw_ops.ResizeArea(images=rows, size=[reached, 1], align_corners=align)
+    )
+
+
+@rule("ScaleAndTranslate", inputs=(CHANNELS_FIRST, UNUSED, KNOWN, KNOWN), outputs=(CHANNELS_FIRST,))
+def scale_and_translate(node: Node, x: ir.Value, scale: Numbers, translation: Numbers) -> ir.Value:
+    """Interpolation with a wider kernel (Lanczos, or an antialiased one): products with matrices of both axes."""
+    x = x if node.inputs[0].dtype == np.float32 else node.cast(x, np.float32)
+    return _by_matrices(node, x, _kernel(node, scale, translation))
+
+
+@rule("ScaleAndTranslateGrad", inputs=(CHANNELS_FIRST, UNUSED, KNOWN, KNOWN), outputs=(CHANNELS_FIRST,))
+def scale_and_translate_gradient(node: Node, dy: ir.Value, scale: Numbers, translation: Numbers) -> ir.Value:
+    """The gradient of interpolation with a wider kernel: products with the matrices of both axes."""
+    *_, size = image_dims(node, node.outputs[0])
+    *_, reached = image_dims(node, node.inputs[0])
+    return _to_output_dtype(node, _reduce(node, dy, _matrices(size, reached, _kernel(node, scale, translation))))
+
+
+Numbers = npt.NDArray[Any]
+Interpolation = Callable[[int, Numbers, int], Any]
+"""What TensorFlow makes of rows, one image high: of which axis, the rows, and how many there are to be."""
+
+
+def _kernel(node: Node, scale: Numbers, translation: Numbers) -> Interpolation:
+    kernel_type, antialias = node.attribute("kernel_type", "lanczos3"), node.attribute("antialias", True)
+    return lambda axis, rows, reached: tf.raw_ops.ScaleAndTranslate(
+        images=rows,
+        size=[reached, 1],
+        scale=[scale[axis], 1.0],
+        translation=[translation[axis], 0.0],
+        kernel_type=kernel_type,
+        antialias=antialias,
+    )
+
+
+def _by_matrices(node: Node, x: ir.Value, interpolate: Interpolation) -> ir.Value:
+    *_, size = image_dims(node, node.inputs[0])
+    *_, reached = image_dims(node, node.outputs[0])
+    rows, columns = _matrices(size, reached, interpolate)
+    return _reduce(node, x, [np.ascontiguousarray(rows.T), np.ascontiguousarray(columns.T)])
+
+
+def _matrices(size: Sizes, reached: Sizes, interpolate: Interpolation) -> list[Numbers]:
+    """The interpolation of each axis as a matrix [reached, size]: what TensorFlow makes of an identity matrix."""
+    found = []
+    for axis, (before, after) in enumerate(zip(size, reached, strict=True)):
+        rows = np.eye(before, dtype=np.float32).reshape(1, before, 1, before)
+        found.append(interpolate(axis, rows, after).numpy().reshape(after, before))
+    return found
 
 
 def _cubic_weights(node: Node, size: int, reached: int) -> npt.NDArray[Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from graphfreeze.lowering.rule import Node, special
-from graphfreeze.lowering.tensor import Tensor
+from graphfreeze.lowering.rule import CannotLower, Node, special
+from graphfreeze.lowering.tensor import Layout, Tensor
 
 
 def _dtype(node: Node) -> Any:
@@ -25,8 +26,14 @@ def shape(node: Node) -> list[Tensor]:
 @special("Size")
 def size(node: Node) -> list[Tensor]:
     """The number of elements."""
-    sizes = [np.prod(shape, dtype=np.int64) for shape in node.inputs[0].shapes]
-    return [node.lowering.known([np.array(count, _dtype(node)) for count in sizes])]
+    lowering, source = node.lowering, node.inputs[0]
+    sizes = [np.array(np.prod(shape, dtype=np.int64), _dtype(node)) for shape in source.shapes]
+    made = lowering.known(sizes)
+    if lowering.sizes.fit(sizes) is None:
+        with suppress(CannotLower):
+            product = node.emit("ReduceProd", node.shape(source), keepdims=0)
+            made.values[Layout.PLAIN] = node.cast(product, made.dtype)
+    return [made]
 
 
 @special("Rank")

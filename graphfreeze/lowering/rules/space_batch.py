@@ -9,45 +9,48 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphfreeze.lowering.convolution_geometry import crop
-from graphfreeze.lowering.rule import CHANNELS_FIRST, IMAGES, KNOWN, CannotLower, Node, rule
-from graphfreeze.lowering.tensor import Dim, Tensor
+from graphfreeze.lowering.rule import CHANNELS_FIRST, IMAGES, KNOWN, PLAIN, UNUSED, CannotLower, Node, rule
+from graphfreeze.lowering.tensor import Dim, Layout, Tensor
 
 Numbers = npt.NDArray[Any]
 
 
-@rule("SpaceToBatchND", inputs=(CHANNELS_FIRST, KNOWN, KNOWN), outputs=(CHANNELS_FIRST,))
-def space_to_batch(node: Node, x: ir.Value, block: Numbers, paddings: Numbers) -> ir.Value:
+@rule("SpaceToBatchND", inputs=(UNUSED, KNOWN, KNOWN))
+def space_to_batch(node: Node, block: Numbers, paddings: Numbers) -> Tensor:
     """Each position within a block of the padded space becomes a batch of its own."""
-    blocks = _blocks(node, block)
+    blocks, layout = _blocks(node, block)
     count = len(blocks)
+    x = node.value(node.inputs[0], layout)
+    batch, channels, *_ = _channels_first(node.inputs[0], layout)
+    _, _, *sizes = _channels_first(node.outputs[0], layout)
+    x = x if layout is CHANNELS_FIRST else node.emit("Unsqueeze", x, node.int64([1]))
     if paddings.any():
-        rest = [0] * (node.outputs[0].rank - 2 - count)
+        rest = [0] * (len(sizes) - count)
         x = node.emit("Pad", x, node.int64([0, 0, *paddings[:, 0], *rest, 0, 0, *paddings[:, 1], *rest]))
-    batch, channels, *_ = _channels_first(node.inputs[0])
-    _, _, *sizes = _channels_first(node.outputs[0])
     split = [part for axis in range(count) for part in (sizes[axis], blocks[axis])]
     x = node.reshape(x, [batch, channels, *split, *sizes[count:]])
     within, across = range(3, 3 + 2 * count, 2), range(2, 2 + 2 * count, 2)
     x = node.transpose(x, [*within, 0, 1, *across, *range(2 + 2 * count, 2 + count + len(sizes))])
-    return node.reshape(x, _channels_first(node.outputs[0]))
+    return _placed(node, node.reshape(x, _channels_first(node.outputs[0], layout)), layout)
 
 
-@rule("BatchToSpaceND", inputs=(CHANNELS_FIRST, KNOWN, KNOWN), outputs=(CHANNELS_FIRST,))
-def batch_to_space(node: Node, x: ir.Value, block: Numbers, crops: Numbers) -> ir.Value:
+@rule("BatchToSpaceND", inputs=(UNUSED, KNOWN, KNOWN))
+def batch_to_space(node: Node, block: Numbers, crops: Numbers) -> Tensor:
     """The opposite of SpaceToBatchND: batches become positions within blocks, then the borders are cut off."""
-    blocks = _blocks(node, block)
+    blocks, layout = _blocks(node, block)
     count = len(blocks)
-    _, channels, *sizes = _channels_first(node.inputs[0])
-    batch, _, *reached = _channels_first(node.outputs[0])
+    x = node.value(node.inputs[0], layout)
+    _, channels, *sizes = _channels_first(node.inputs[0], layout)
+    batch, _, *reached = _channels_first(node.outputs[0], layout)
     x = node.reshape(x, [*blocks, batch, channels, *sizes])
     across = [axis for pair in zip(range(count + 2, 2 * count + 2), range(count), strict=True) for axis in pair]
     x = node.transpose(x, [count, count + 1, *across, *range(2 * count + 2, count + 2 + len(sizes))])
     grown = [tuple(part * factor for part in size) for size, factor in zip(sizes, blocks, strict=False)]
     x = node.reshape(x, [batch, channels, *grown, *sizes[count:]])
-    if not crops.any():
-        return x
-    start, length = [int(cut) for cut in crops[:, 0]], [size[0] for size in reached[:count]]
-    return crop(node, x, [size[0] for size in grown], start, length)
+    if crops.any():
+        start, length = [int(cut) for cut in crops[:, 0]], [size[0] for size in reached[:count]]
+        x = crop(node, x, [size[0] for size in grown], start, length)
+    return _placed(node, x, layout)
 
 
 @rule("SpaceToDepth", inputs=(IMAGES,), outputs=(IMAGES,))
@@ -62,21 +65,29 @@ def depth_to_space(node: Node, x: ir.Value) -> ir.Value:
     return node.emit("DepthToSpace", x, blocksize=_block_size(node), mode="DCR")
 
 
-def _blocks(node: Node, block: Numbers) -> list[int]:
-    spatial = node.inputs[0].rank - 2
-    if not 0 < len(block) <= spatial:
-        raise CannotLower(
-            f"its blocks have {len(block)} axes; blocks of the axes between batch and channels are covered"
-        )
+def _blocks(node: Node, block: Numbers) -> tuple[list[int], Layout]:
+    """The blocks, and the layout in which their axes are the last but those that are not in blocks."""
+    rank = node.inputs[0].rank
+    if not 0 < len(block) < rank:
+        raise CannotLower(f"its blocks have {len(block)} axes; blocks of the axes behind the batch are covered")
     sizes = node.inputs[0].dims[1 : 1 + len(block)]
     if prod(len(set(size)) for size in sizes) != 1:
         raise CannotLower("the axes of its blocks follow the batch size; fixed sizes would be covered")
-    return [int(size) for size in block]
+    return [int(size) for size in block], CHANNELS_FIRST if len(block) < rank - 1 else PLAIN
 
 
-def _channels_first(tensor: Tensor) -> list[Dim]:
+def _channels_first(tensor: Tensor, layout: Layout) -> list[Dim]:
+    """The dimensions with the channels second, of which there is one where all axes behind the batch are in blocks."""
+    if layout is PLAIN:
+        return [tensor.dim(0), (1,) * len(tensor.shapes), *tensor.dims[1:]]
     batch, *sizes, channels = tensor.dims
     return [batch, channels, *sizes]
+
+
+def _placed(node: Node, x: ir.Value, layout: Layout) -> Tensor:
+    (output,) = node.outputs
+    output.values[layout] = node.reshape(x, output.dims) if layout is PLAIN else x
+    return output
 
 
 def _block_size(node: Node) -> int:
