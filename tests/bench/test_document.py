@@ -38,9 +38,18 @@ def test_ratios_targets_and_times() -> None:
 
 def test_only_models_below_their_target_have_a_profile() -> None:
     page = document(example())
-    assert f"#### {MODELS['cnn'].title}: 0.50 (processor time 0.50), target 1" in page
+    assert f"#### {MODELS['cnn'].title}: tensorflow 0.50 (processor time 0.50)\n" in page
     assert "| ConvTranspose | 1 | 6.35 | 28% | [32,64,11,11] -> [32,32,13,13]: 6.35 ms |" in page
     assert "| Gemm |" not in page
+
+
+def test_another_tool_that_is_faster_is_a_missed_target_too() -> None:
+    results = example()
+    results.note("mlp", 1, "litert", measured(0.9))
+    title = MODELS["mlp"].title
+    assert f"#### {title}: litert {0.9:.2f} (processor time {0.9:.2f})\n" in document(results)
+    results.note("mlp", 1, "tensorflow-frozen", measured(0.8))
+    assert "frozen 0.8" not in document(results)
 
 
 def test_what_cannot_run_has_its_reason() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from tools.bench_cases.alternation import Summary
 from tools.bench_cases.catalogue import MODELS
 from tools.bench_cases.peers import BASE, SIDES
 from tools.bench_cases.reasons import REASONS
@@ -97,15 +98,24 @@ def _ratio(measured: Measured | None, reason: str | None) -> str:
     return f"{_two(summary.ratio)} / {_two(summary.best_ratio)} / {_two(summary.processor_ratio)}"
 
 
+_MISSED = (
+    "The targets are TensorFlow's speed, ten times that of the smallest model, and to be ahead of every other tool. "
+    "Profiles of onnxruntime, one thread."
+)
+
+
 def _missed(results: Results) -> list[str]:
     lines: list[str] = []
     for model in MODELS:
-        sides = results.steps.get(model, {}).get("1", {})
-        found = sides.get("tensorflow")
-        if found is None or max(found.summary.ratio, found.summary.processor_ratio) >= MODELS[model].target:
+        behind = [
+            entry
+            for threads, sides in sorted(results.steps.get(model, {}).items())
+            for side, found in sides.items()
+            if (entry := _behind(model, threads, side, found.summary))
+        ]
+        if not behind:
             continue
-        ratio = f"{_two(found.summary.ratio)} (processor time {_two(found.summary.processor_ratio)})"
-        lines += [f"#### {MODELS[model].title}: {ratio}, target {_target(model)}", ""]
+        lines += [f"#### {MODELS[model].title}: {', '.join(behind)}", ""]
         lines += [REASONS[model], ""] if model in REASONS else []
         rows = [
             [line.operator, str(line.count), f"{line.milliseconds:.2f}", f"{line.share:.0%}", line.slowest]
@@ -115,7 +125,17 @@ def _missed(results: Results) -> list[str]:
             lines += [*_table(["operator", "nodes", "ms", "share", "slowest node"], rows), ""]
     if not lines:
         return []
-    return ["### Where the target is missed", "", "Profiles of onnxruntime, one thread.", "", *lines]
+    return ["### Where a target is missed", "", _MISSED, "", *lines]
+
+
+def _behind(model: str, threads: str, side: str, found: Summary) -> str | None:
+    """What is said of a tool that is faster than the target allows. Threads that wait take processor time, too."""
+    target = MODELS[model].target if side == "tensorflow" else 1.0
+    if side in _FROZEN or found.ratio >= target or (threads == "1" and found.processor_ratio >= target):
+        return None
+    if threads == "1":
+        return f"{side} {_two(found.ratio)} (processor time {_two(found.processor_ratio)})"
+    return f"{side} {_two(found.ratio)} on {threads} threads"
 
 
 def _reasons(results: Results) -> list[str]:

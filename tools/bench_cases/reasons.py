@@ -7,8 +7,8 @@ from collections.abc import Mapping
 __all__ = ["REASONS"]
 
 _UPDATE = (
-    "Adam is twelve operators for each large parameter, each of which reads and writes whole tensors; TensorFlow's are "
-    "as many and work in place, onnxruntime-training has one kernel for all."
+    "Adam is twelve operators for each large parameter, tile by tile (a Scan) from a million elements on; TensorFlow's "
+    "are as many, onnxruntime-training has one kernel for all parameters."
 )
 
 REASONS: Mapping[str, str] = {
