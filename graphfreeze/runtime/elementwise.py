@@ -42,7 +42,7 @@ def find_chains(nodes: Sequence[onnx.NodeProto], shapes: Mapping[str, Shape]) ->
     """Find the chains of a graph whose tensors are large.
 
     Args:
-        nodes: The nodes, in order.
+        nodes: The nodes. In another order than ONNX demands, no chain is found.
         shapes: Of each tensor whose shape is known.
     """
     producers = {name: place for place, node in enumerate(nodes) for name in node.output if name}
@@ -58,6 +58,8 @@ def find_chains(nodes: Sequence[onnx.NodeProto], shapes: Mapping[str, Shape]) ->
 
     for place, node in enumerate(nodes):
         before = [producers[name] for name in read_names(node) if name in producers]
+        if any(other >= place for other in before):
+            return []
         leaves = [common[other] is not None and common[other] != common[place] for other in before]
         levels.append(max((levels[other] + left for other, left in zip(before, leaves, strict=True)), default=0))
         for other in before:

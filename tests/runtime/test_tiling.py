@@ -188,6 +188,14 @@ def test_a_scan_takes_what_another_gives() -> None:
     assert_same_bits(model, tiled)
 
 
+def test_nodes_out_of_order_stay() -> None:
+    model = adam()
+    nodes = list(model.graph.node)[::-1]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    assert not tiling.tile_updates(model)
+
+
 def test_two_updates_of_the_same_shape_are_two_scans() -> None:
     outputs = "float[6,8] new_v, float[6,8] new_w, float[6] rows"
     model = parse(f"""step (float[6,8] v, float[6,8] w, float[6,8] g) => ({outputs}) {{
