@@ -19,6 +19,7 @@ from graphfreeze.prover.constants import Array, broadcasts, decode, differing_el
 from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import GraphView, Tensor, data_inputs, entered_by
 from graphfreeze.prover.masked_read import MaskedReads
+from graphfreeze.prover.messages import dtype_name
 from graphfreeze.prover.targets import Target
 from graphfreeze.prover.writes import Write
 from graphfreeze.selection.variable import numpy_dtype
@@ -292,7 +293,7 @@ class MaskedUpdates:
         self._plain(node, {"dtype": dtype}, update)
         array = decode(node.attr["value"].tensor) if "value" in node.attr else None
         if array is None or node.attr["value"].tensor.dtype != dtype:
-            self._fail(f"expected a constant of dtype {types_pb2.DataType.Name(dtype)}, found none", update, target)
+            self._fail(f"expected a constant of dtype {dtype_name(dtype)}, found none", update, target)
         return array
 
     def _added(self, text: str, operation: str, output: str, update: Update) -> node_def_pb2.NodeDef | None:
