@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+import numpy.typing as npt
 
 __all__ = ["CopiesBeingWritten", "first_difference"]
 
-BLOCK = 1 << 18
+BLOCK = 1 << 20
 STRETCH = 1 << 26
 THREADS = min(8, os.cpu_count() or 1)
 
@@ -42,6 +43,7 @@ class CopiesBeingWritten:
     """
 
     def __init__(self) -> None:
+        # One thread keeps up with the copy; more would take its time.
         self._pool = ThreadPoolExecutor(1)
         self._copies: dict[tuple[int, int], _Copy] = {}
 
@@ -62,49 +64,47 @@ class CopiesBeingWritten:
         Raises:
             OSError: One of the files cannot be read.
         """
-        identity = _identity(Path(copy).stat())
-        if identity not in self._copies:
+        found = Path(copy).stat()
+        if _identity(found) not in self._copies:
             # The copy may have another name by the time that it is compared.
-            self._copies[identity] = _Copy(os.open(original, os.O_RDONLY), os.open(copy, os.O_RDONLY))
-        self._pool.submit(self._copies[identity].compare_until, end)
+            self._copies[_identity(found)] = _Copy(os.open(original, os.O_RDONLY), os.open(copy, os.O_RDONLY), found)
+        known = self._copies[_identity(found)]
+        stretch = (known.original, known.file, known.end, end)
+        known.differences.append(self._pool.submit(_difference_between, *stretch))
+        known.end, known.last = end, found
 
     def first_difference(self, left: Path, right: Path) -> int | None:
         """The same as `first_difference`. Reads both files unless they were compared, and not written to since."""
-        self._pool.submit(lambda: None).result()
         copy = self._copies.get(_identity(right.stat()))
         if copy is None or not copy.holds(left.stat(), right.stat()):
             return first_difference(left, right)
-        return copy.difference
+        return next((offset for found in copy.differences if (offset := found.result()) is not None), None)
 
 
 @dataclass
 class _Copy:
-    """An open copy and its original, which have the same bytes up to `end`, or else a first difference.
+    """An open copy and its original.
 
     Attributes:
-        before: What was known of the copy's file just before its last bytes were read.
+        original: The original's file descriptor.
+        file: The copy's.
+        last: What was known of the copy's file when bytes were last written to it.
+        end: How many bytes of it are compared, or will be.
+        differences: The first difference in each stretch of these, in order.
     """
 
     original: int
     file: int
+    last: os.stat_result
     end: int = 0
-    difference: int | None = None
-    before: os.stat_result | None = None
-
-    def compare_until(self, end: int) -> None:
-        """Compare further bytes."""
-        self.before = os.fstat(self.file)
-        if self.difference is None:
-            self.difference = _difference_between(self.original, self.file, self.end, end)
-        self.end = end
+    differences: list[Future[int | None]] = field(default_factory=list)
 
     def holds(self, original: os.stat_result, copy: os.stat_result) -> bool:
-        """Whether what was found is true of two files: all of them was compared, and neither is another one by now."""
+        """Whether what is found is true of two files: all of them is compared, and neither is another one by now."""
         return (
-            self.before is not None
-            and os.path.samestat(original, os.fstat(self.original))
-            and self.end == original.st_size == copy.st_size == self.before.st_size
-            and copy.st_mtime_ns == self.before.st_mtime_ns
+            os.path.samestat(original, os.fstat(self.original))
+            and self.end == original.st_size == copy.st_size
+            and copy.st_mtime_ns == self.last.st_mtime_ns
         )
 
 
@@ -120,8 +120,14 @@ def _difference_between(left: int, right: int, start: int, end: int) -> int | No
         size = min(BLOCK, end - offset)
         a, b = blocks[0, :size], blocks[1, :size]
         read = min(os.preadv(left, [a.data], offset), os.preadv(right, [b.data], offset))
-        if not np.array_equal(a[:read], b[:read]):
+        if not _are_equal(a[:read], b[:read]):
             return offset + int(np.flatnonzero(a[:read] != b[:read])[0])
         if read < size:
             return offset + read
     return None
+
+
+def _are_equal(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> bool:
+    """Whether two arrays are equal, eight bytes at a time: in half of the time."""
+    words = len(a) // 8 * 8
+    return np.array_equal(a[:words].view(np.uint64), b[:words].view(np.uint64)) and np.array_equal(a[words:], b[words:])

@@ -8,7 +8,7 @@ import google_crc32c
 
 __all__ = ["checksum", "checksum_in_file"]
 
-_PIECE = 1 << 20
+_PIECE = 1 << 22
 
 
 def checksum(content: bytes) -> int:

@@ -184,12 +184,10 @@ def _conversion(results: Results) -> list[str]:
 
 _SIZE = """
 The target is 1.5 of `cp -r`, and less than 1 GB beyond start-up and the largest variable. No value is in memory as a
-whole, hence less than nothing beyond the largest. The time is missed on two cores (beside the `cp -r` of the same
-round it was 1.2 to 2.4): a rewrite passes over the bytes three times, as `cp -r` does once. By processor time, of `cp
--r`: the copy of the shards 1.0, made in the kernel by a thread of its own; the checksums of the targeted variables
-0.6, beside the copy; and when both are done, the proof that the copy is the original byte for byte, which reads both,
-0.9, in as many threads as there are cores; everything else 0.1. Passes at the same time slow each other, since all
-wait for memory. With `--link` the checksums are what is left. Nothing is read to select by indices, and what a
+whole, hence less than nothing beyond the largest. What takes time are three passes over the bytes, beside each other:
+the copy of the shards, made in the kernel by a thread of its own; the proof that the copy is the original, byte
+for byte, which follows it stretch by stretch, while the bytes are in the processor's caches; and the checksums of the
+targeted variables. With `--link` the checksums are what is left. Nothing is read to select by indices, and what a
 variable is frozen at is stored once, in the variable itself; a predicate reads and evaluates each variable twice more,
 and stores a mask of one byte for each number.
 """.strip().replace("\n", " ")
