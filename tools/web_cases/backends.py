@@ -141,8 +141,9 @@ def _browser(chromium: Path, address: str, software: bool) -> Iterator[Callable[
     """A browser at the address; it ends with the block. Gives a function that says whether it still runs."""
     with tempfile.TemporaryDirectory(prefix="graphfreeze_web_", ignore_cleanup_errors=True) as profile:
         flags = (*_FLAGS, *((_SOFTWARE,) if software else ()), f"--user-data-dir={profile}")
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen([str(chromium), *flags, address], **quiet)
+        process = subprocess.Popen(
+            [str(chromium), *flags, address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
             yield lambda: process.poll() is None
         finally:

@@ -79,7 +79,7 @@ def compare_losses(
     errors = []
     for step, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
         noise = max((abs(float(run[step]) - theirs) for run in moved), default=0.0)
-        result = compare(np.float32([ours]), np.float32([theirs]), largest=abs(theirs), noise=noise)
+        result = compare(np.array(ours, np.float32), np.array(theirs, np.float32), largest=abs(theirs), noise=noise)
         errors.append(result.relative_l2)
         if not result.accepted:
             problems.append(f"the loss of step {step} is {ours:.7g} in place of {theirs:.7g} ({result.rule})")
@@ -119,7 +119,8 @@ def _compare_states(run: Run, expected: Expected, finding: Finding) -> list[str]
             errors.append(result.relative_l2)
         if not result.accepted:
             problems.append(
-                f"{entry.name} has changed otherwise: by {result.error:.2g}, allowed {result.allowed:.2g} ({result.rule})"
+                f"{entry.name} has changed by {result.error:.2g} more or less, allowed is {result.allowed:.2g} "
+                f"({result.rule})"
             )
     finding.state_error = float(np.max(errors))
     finding.rules = dict(rules)

@@ -1,4 +1,7 @@
-"""The npm packages, installed once and kept; and where a browser is."""
+"""The npm packages, installed once and kept; and where a browser is.
+
+`python -m tools.web_cases.packages DIRECTORY` installs them there and prints the folder `node_modules`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 __all__ = ["PackagesUnavailableError", "default_directory", "find_chromium", "install", "version_of"]
@@ -66,3 +70,10 @@ def find_chromium() -> Path | None:
     named = os.environ.get("CHROMIUM")
     found = next(filter(None, map(shutil.which, [named] if named else _BROWSERS)), None)
     return None if found is None else Path(found)
+
+
+if __name__ == "__main__":
+    try:
+        print(install(Path(sys.argv[1])))
+    except PackagesUnavailableError as error:
+        sys.exit(str(error))

@@ -89,7 +89,7 @@ def expect(out: Path, batches: Sequence[Arrays]) -> Expected:
         begin = time.perf_counter()
         losses.append(trainer.step(batch))
         seconds.append(time.perf_counter() - begin)
-    moved = []
+    moved: list[tuple[list[float], Arrays]] = []
     for seed in range(_MOVED_RUNS):
         beside = graphfreeze.Trainer(artifact, device="cpu", state=_move(trainer, initial, seed))
         moved.append(([beside.step(batch) for batch in batches], beside.state_dict()))

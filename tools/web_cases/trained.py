@@ -24,15 +24,18 @@ class Trained:
         directory: Where to.
         modules: The folder `node_modules`.
         steps: How many steps each backend trains.
+
+    Attributes:
+        folder: The programs, with the artifact in `out`.
     """
 
     def __init__(self, case: WebCase, directory: Path, modules: Path, steps: int) -> None:
         out = make_artifact(case, directory)
         self._name = case.name
-        self._folder = directory / "folder"
-        make_folder(self._folder, out, modules)
+        self.folder = directory / "folder"
+        make_folder(self.folder, out, modules)
         batches = draw_batches(case, steps)
-        write_batches(self._folder / "batches.safetensors", batches)
+        write_batches(self.folder / "batches.safetensors", batches)
         self._expected = expect(out, batches)
         self._expected_documented = expect(out, [reference_batch(out)] * _DOCUMENTED_STEPS)
 
@@ -47,12 +50,12 @@ class Trained:
 
         def browse(provider: str | None) -> Run:
             assert chromium is not None
-            return run_in_browser(self._folder, chromium, provider, software=software)
+            return run_in_browser(self.folder, chromium, provider, software=software)
 
         runs: dict[str, Callable[[], Run]] = {
-            "node": lambda: run_in_node(self._folder, "onnxruntime-node"),
-            "node-wasm": lambda: run_in_node(self._folder, "onnxruntime-web"),
-            "node-documented": lambda: run_documented_in_node(self._folder),
+            "node": lambda: run_in_node(self.folder, "onnxruntime-node"),
+            "node-wasm": lambda: run_in_node(self.folder, "onnxruntime-web"),
+            "node-documented": lambda: run_documented_in_node(self.folder),
             "chromium-wasm": lambda: browse("wasm"),
             "chromium-webgpu": lambda: browse("webgpu"),
             "chromium-documented": lambda: browse(None),
