@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+import re
 import shutil
 import subprocess
 import tempfile
@@ -21,6 +22,7 @@ __all__ = ["BackendError", "Run", "make_folder", "run_documented_in_node", "run_
 
 _HERE = Path(__file__).resolve().parent
 _LIMIT = 600.0
+_LONGEST = 300
 _FLAGS = (
     "--headless",
     # Pages of this repository alone are opened, and a container often has no user namespaces.
@@ -131,8 +133,9 @@ def _node(directory: Path, program: str, *arguments: str) -> str:
     except subprocess.TimeoutExpired as error:
         raise BackendError(f"{program} takes more than {_LIMIT:.0f} s") from error
     if found.returncode:
-        lines = [line for line in found.stderr.splitlines() if "Error" in line] or [found.stderr.strip()[-300:]]
-        raise BackendError(lines[0].strip())
+        # Node shows the line of the source first, which may be a whole library.
+        thrown = re.search(r"^\w*Error: .*", found.stderr, re.MULTILINE)
+        raise BackendError(thrown[0] if thrown else found.stderr.strip()[-_LONGEST:])
     return found.stdout
 
 

@@ -31,6 +31,7 @@ class WebCase:
         optimizer: As on the command line.
         loss: As on the command line.
         endpoint: What is trained: `train` draws dropout and updates statistics.
+        coarse: Of mixed precision: the dtype that the step computes in.
     """
 
     name: str
@@ -41,6 +42,7 @@ class WebCase:
     optimizer: str
     loss: tuple[str, ...] = (_CROSS_ENTROPY,)
     endpoint: str = "serve"
+    coarse: str | None = None
 
 
 def draw_batches(case: WebCase, count: int) -> list[dict[str, npt.NDArray[Any]]]:
@@ -93,10 +95,13 @@ def _two_outputs() -> Any:
     return keras.Model([x, z], outputs, name="two_outputs")
 
 
-def _half() -> Any:
-    x = keras.Input((16,), name="x", dtype="float16")
-    h = layers.Dense(32, "relu", name="hidden", dtype="float16")(x)
-    return keras.Model(x, layers.Dense(4, name="scores", dtype="float16")(h), name="float16")
+def _of_dtype(dtype: str) -> Callable[[], Any]:
+    def make() -> Any:
+        x = keras.Input((16,), name="x", dtype="float16" if dtype == "float16" else "float32")
+        h = layers.Dense(32, "relu", name="hidden", dtype=dtype)(x)
+        return keras.Model(x, layers.Dense(4, name="scores", dtype=dtype)(h), name=dtype)
+
+    return make
 
 
 _ALL = (
@@ -145,10 +150,23 @@ _ALL = (
     WebCase(
         "float16",
         "MLP 16-32-4 with weights in float16, SGD",
-        _half,
+        _of_dtype("float16"),
         {"x": lambda random: random.normal(size=(16, 16)).astype(np.float16), "y": _classes(4, 16)},
         ("**/hidden/kernel where abs(w) < 0.05",),
         "sgd:learning_rate=0.05",
+    ),
+    *(
+        WebCase(
+            dtype,
+            f"MLP 16-32-4 in {dtype}, SGD with momentum",
+            _of_dtype(dtype),
+            # Larger batches and smaller steps than above: the noise of a coarse dtype must not hide what is compared.
+            {"x": _normal(64, 16), "y": _classes(4, 64)},
+            ("**/hidden/kernel where abs(w) < 0.05",),
+            "sgd:learning_rate=0.01,momentum=0.9",
+            coarse=dtype.removeprefix("mixed_"),
+        )
+        for dtype in ("mixed_float16", "mixed_bfloat16", "bfloat16")
     ),
 )
 

@@ -20,7 +20,8 @@ import numpy.typing as npt
 import graphfreeze
 from graphfreeze.artifact.manifest import StateEntry
 from graphfreeze.errors import ArtifactReadError
-from graphfreeze.validation.tolerance import Comparison, compare, scale_of
+from graphfreeze.selection.variable import numpy_dtype
+from graphfreeze.validation.tolerance import Coarse, Comparison, compare, scale_of, slope, unit_roundoff
 from tools.web_cases.backends import Run
 from tools.web_cases.prepare import Arrays, Expected
 
@@ -62,7 +63,7 @@ def compare_run(run: Run, expected: Expected, finding: Finding) -> None:
     finding.trainer_milliseconds = expected.milliseconds
     if run.milliseconds:
         finding.milliseconds = statistics.median(run.milliseconds[1:] or run.milliseconds)
-    problems = compare_losses(run.losses, expected.losses, [losses for losses, _ in expected.moved], finding)
+    problems = compare_losses(run.losses, expected.losses, [run.losses for run in expected.moved], finding)
     if run.state is not None:
         problems += _compare_states(run, expected, finding)
     finding.outcome = "differs" if problems else "agrees"
@@ -129,8 +130,13 @@ def _compare_states(run: Run, expected: Expected, finding: Finding) -> list[str]
 
 def _compare_change(name: str, found: Arrays, expected: Expected, largest: float) -> Comparison:
     change = _change(expected.state, expected.initial, name)
-    noise = max(scale_of(_change(state, expected.state, name)) for _, state in expected.moved)
-    return compare(_change(found, expected.initial, name), change, largest=largest, noise=noise)
+    moved = [_change(run.state, run.initial, name) for run in expected.moved]
+    noise = max(scale_of(other.astype(np.float64) - change.astype(np.float64)) for other in moved)
+    coarse = None
+    if expected.coarse is not None:
+        slopes = [abs(slope(other, change) - 1) for other in moved]
+        coarse = Coarse(unit_roundoff(numpy_dtype(expected.coarse)), noise, max(slopes))
+    return compare(_change(found, expected.initial, name), change, largest=largest, noise=noise, coarse=coarse)
 
 
 def _change(new: Arrays, old: Arrays, name: str) -> npt.NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -25,7 +26,8 @@ CPU.
   together changed a state by, in the Euclidean norm, without states that are zero but for rounding.
 - Agreement is judged by the rules of [validation](artifact.md#validation): for losses, and for that change of each
   floating-point state. The noise is by how much the same number differs when `Trainer` begins one unit in the last
-  place beside the initial weights. Integer states have to be equal. rules: how many states each rule accepted.
+  place beside the initial weights, of the dtype that is computed in. Integer states have to
+  be equal. rules: how many states each rule accepted.
 - frozen: so many frozen elements have the bits of the plan, in the state that the program wrote and `Trainer` read.
 - ms: the median time of a step without the first one, and that of `Trainer` on the same machine. Each has the number of
   threads that it takes by itself. Where the GPU is software, its time says nothing.
@@ -76,7 +78,8 @@ def write_document(
 
 def line_of(found: Finding) -> str:
     """The row of a finding."""
-    detail = " ".join(found.detail.replace("|", "\\|").split())
+    # onnxruntime's messages begin with where it was built.
+    detail = re.sub(r"(?<!\S)/\S*/", "", " ".join(found.detail.replace("|", "\\|").split()))
     cells = [
         f"`{found.model}`",
         f"`{found.backend}`",

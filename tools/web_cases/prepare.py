@@ -17,12 +17,29 @@ import graphfreeze
 from graphfreeze.artifact import read_artifact
 from graphfreeze.artifact.reader import Artifact
 from graphfreeze.artifact.tensors import write_tensors
+from graphfreeze.selection.variable import numpy_dtype
+from graphfreeze.validation.tolerance import unit_roundoff
 from tools.web_cases.cases import WebCase, draw_batches
 
 __all__ = ["Arrays", "Expected", "expect", "make_artifact", "reference_batch", "write_batches"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 _MOVED_RUNS = 3
+
+
+@dataclass(frozen=True)
+class MovedRun:
+    """A run that begins beside the initial state.
+
+    Attributes:
+        losses: Of each step.
+        initial: The state before.
+        state: The state after the last step.
+    """
+
+    losses: list[float]
+    initial: Arrays
+    state: Arrays
 
 
 @dataclass(frozen=True)
@@ -34,7 +51,9 @@ class Expected:
         losses: Of each step.
         initial: The state before.
         state: The state after the last step.
-        moved: The losses and the states of runs that begin one unit in the last place beside the initial state.
+        moved: Runs that begin one unit in the last place beside the initial state; of the
+            coarser dtype, where the step computes in one.
+        coarse: That dtype.
         milliseconds: Of a step, the median without the first one.
     """
 
@@ -42,8 +61,9 @@ class Expected:
     losses: list[float]
     initial: Arrays
     state: Arrays
-    moved: list[tuple[list[float], Arrays]]
+    moved: list[MovedRun]
     milliseconds: float
+    coarse: str | None = None
 
 
 def make_artifact(case: WebCase, directory: Path) -> Path:
@@ -79,7 +99,7 @@ def reference_batch(out: Path) -> dict[str, npt.NDArray[Any]]:
     return {name.removeprefix("batch/"): array for name, array in reference.items() if name.startswith("batch/")}
 
 
-def expect(out: Path, batches: Sequence[Arrays]) -> Expected:
+def expect(out: Path, batches: Sequence[Arrays], coarse: str | None = None) -> Expected:
     """Train with `Trainer` on the CPU: as it is, and from states that are as good up to rounding."""
     artifact = read_artifact(out)
     trainer = graphfreeze.Trainer(artifact, device="cpu")
@@ -89,24 +109,28 @@ def expect(out: Path, batches: Sequence[Arrays]) -> Expected:
         begin = time.perf_counter()
         losses.append(trainer.step(batch))
         seconds.append(time.perf_counter() - begin)
-    moved: list[tuple[list[float], Arrays]] = []
+    moved: list[MovedRun] = []
     for seed in range(_MOVED_RUNS):
-        beside = graphfreeze.Trainer(artifact, device="cpu", state=_move(trainer, initial, seed))
-        moved.append(([beside.step(batch) for batch in batches], beside.state_dict()))
+        start = _move(trainer, initial, seed, coarse)
+        beside = graphfreeze.Trainer(artifact, device="cpu", state=start)
+        moved.append(MovedRun([beside.step(batch) for batch in batches], start, beside.state_dict()))
     return Expected(
-        artifact, losses, initial, trainer.state_dict(), moved, 1000 * statistics.median(seconds[1:] or seconds)
+        artifact, losses, initial, trainer.state_dict(), moved, 1000 * statistics.median(seconds[1:] or seconds), coarse
     )
 
 
-def _move(trainer: graphfreeze.Trainer, initial: Arrays, seed: int) -> dict[str, npt.NDArray[Any]]:
-    """The state with each trainable element at one of its two neighbours."""
+def _move(trainer: graphfreeze.Trainer, initial: Arrays, seed: int, coarse: str | None) -> dict[str, npt.NDArray[Any]]:
+    """The state with each trainable element moved to one side by a unit in its last place."""
     random = np.random.default_rng(seed)
     frozen = trainer.frozen
     state = dict(initial)
     for entry in trainer.artifact.manifest.trainable_parameters:
         value = initial[entry.name]
-        towards = np.where(random.random(value.shape) < 0.5, -np.inf, np.inf).astype(value.dtype)
-        moved = np.nextafter(value, towards)
+        sign = np.where(random.random(value.shape) < 0.5, -1, 1)
+        if coarse is None:
+            moved = np.nextafter(value, (sign * np.inf).astype(value.dtype))
+        else:
+            moved = (value * (1 + 2 * unit_roundoff(numpy_dtype(coarse)) * sign)).astype(value.dtype)
         part = None if frozen is None else frozen.partly.get(entry.name)
         state[entry.name] = moved if part is None else np.where(part.stored_frozen, value, moved)
     return state

@@ -36,8 +36,8 @@ class Trained:
         make_folder(self.folder, out, modules)
         batches = draw_batches(case, steps)
         write_batches(self.folder / "batches.safetensors", batches)
-        self._expected = expect(out, batches)
-        self._expected_documented = expect(out, [reference_batch(out)] * _DOCUMENTED_STEPS)
+        self._expected = expect(out, batches, case.coarse)
+        self._expected_documented = expect(out, [reference_batch(out)] * _DOCUMENTED_STEPS, case.coarse)
 
     def on(self, backend: str, chromium: Path | None, *, software: bool) -> Finding:
         """Train there and compare.
