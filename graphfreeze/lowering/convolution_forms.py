@@ -142,7 +142,8 @@ class Convolution:
         count = len(window.taps)
         apart = node.reshape(columns, [self.inputs, count, self.batch, window.positions])
         first = node.transpose(apart, [1, 2, 0, 3])
-        parts = emit_split(node, first, [1] * count, 0)
+        # The columns are large, and groups would copy them once more: those of 3 x 3 stay in one node.
+        parts = emit_split(node, first, [1] * count, 0, most=9)
         values = [node.reshape(part, [self.batch, self.inputs, *window.output]) for part in parts]
         return place_taps(node, values, window, self.batch, self.inputs)
 

@@ -12,11 +12,13 @@ from graphfreeze.lowering.tensor import Dim
 
 __all__ = ["MOST_OUTPUTS", "emit_split"]
 
-MOST_OUTPUTS = 9
-"""WebGPU kernels have ten buffers on most GPUs, one of which is the input. Nodes with more outputs do not run there."""
+MOST_OUTPUTS = 7
+"""A kernel of WebGPU has at least eight buffers, one of them the input. Nodes with more outputs may not run there."""
 
 
-def emit_split(node: Node, value: ir.Value, sizes: Sequence[Dim | int], axis: int) -> list[ir.Value]:
+def emit_split(
+    node: Node, value: ir.Value, sizes: Sequence[Dim | int], axis: int, *, most: int = MOST_OUTPUTS
+) -> list[ir.Value]:
     """The parts along an axis. Where there are many, their groups come first, which copies the tensor once more.
 
     Args:
@@ -24,16 +26,21 @@ def emit_split(node: Node, value: ir.Value, sizes: Sequence[Dim | int], axis: in
         value: The tensor.
         sizes: Of the parts along the axis; any may follow the batch.
         axis: The axis.
+        most: How many outputs a node may have.
     """
     if len(sizes) == 1:
         return [value]
-    if len(sizes) <= MOST_OUTPUTS:
+    if len(sizes) <= most:
         return node.emit_many("Split", value, node.vector(sizes), outputs=len(sizes), axis=axis)
-    count = -(-len(sizes) // MOST_OUTPUTS)
+    count = -(-len(sizes) // most)
     bounds = [len(sizes) * index // count for index in range(count + 1)]
     groups = [sizes[start:end] for start, end in pairwise(bounds)]
-    pieces = emit_split(node, value, [_total(group) for group in groups], axis)
-    return [part for piece, group in zip(pieces, groups, strict=True) for part in emit_split(node, piece, group, axis)]
+    pieces = emit_split(node, value, [_total(group) for group in groups], axis, most=most)
+    return [
+        part
+        for piece, group in zip(pieces, groups, strict=True)
+        for part in emit_split(node, piece, group, axis, most=most)
+    ]
 
 
 def _total(sizes: Sequence[Dim | int]) -> Dim | int:

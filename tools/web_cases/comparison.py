@@ -8,7 +8,6 @@ beside the initial ones. Other states have to be equal.
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -42,7 +41,8 @@ class Finding:
             zero but for rounding.
         rules: How many states each rule accepted.
         frozen: How many frozen elements kept every bit.
-        milliseconds: Of a step, the median without the first one.
+        milliseconds: Of the fastest step.
+        adapter: The GPU, where one was asked for.
         trainer_milliseconds: The same of `Trainer`.
     """
 
@@ -55,14 +55,16 @@ class Finding:
     rules: dict[str, int] = field(default_factory=dict)
     frozen: int | None = None
     milliseconds: float | None = None
+    adapter: str | None = None
     trainer_milliseconds: float | None = None
 
 
 def compare_run(run: Run, expected: Expected, finding: Finding) -> None:
     """Fill in what a run shows."""
+    finding.adapter = run.adapter
     finding.trainer_milliseconds = expected.milliseconds
     if run.milliseconds:
-        finding.milliseconds = statistics.median(run.milliseconds[1:] or run.milliseconds)
+        finding.milliseconds = min(run.milliseconds)
     problems = compare_losses(run.losses, expected.losses, [run.losses for run in expected.moved], finding)
     if run.state is not None:
         problems += _compare_states(run, expected, finding)

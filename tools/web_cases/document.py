@@ -26,11 +26,12 @@ CPU.
   together changed a state by, in the Euclidean norm, without states that are zero but for rounding.
 - Agreement is judged by the rules of [validation](artifact.md#validation): for losses, and for that change of each
   floating-point state. The noise is by how much the same number differs when `Trainer` begins one unit in the last
-  place beside the initial weights, of the dtype that is computed in. Integer states have to
-  be equal. rules: how many states each rule accepted.
+  place beside the initial weights, of the dtype that is computed in. Integer states
+  have to be equal. rules: how many states each rule accepted.
 - frozen: so many frozen elements have the bits of the plan, in the state that the program wrote and `Trainer` read.
-- ms: the median time of a step without the first one, and that of `Trainer` on the same machine. Each has the number of
-  threads that it takes by itself. Where the GPU is software, its time says nothing.
+- ms: the time of the fastest step, and that of `Trainer` on the same machine, which others use too. Each has the number
+  of threads that it takes by itself: on this machine of two cores, onnxruntime-web takes one. In brackets: the GPU.
+  Where that is `swiftshader`, in software, its time says nothing of a real one.
 """
 _HEADER = (
     "| model | backend | loss | state | rules | frozen | ms | Trainer | outcome |",
@@ -70,7 +71,7 @@ def write_document(
     named = ", ".join(f"{name} {version}" for name, version in versions.items())
     today = datetime.now(UTC).date().isoformat()
     made = f"Last run {today}, {steps} steps each, with {named}."
-    summary = ", ".join(f"{count} of {len(rows)} {word}" for word, count in sorted(counts.items())) + "."
+    summary = f"Outcomes of {len(rows)} runs: " + ", ".join(f"{word} {n}" for word, n in sorted(counts.items())) + "."
     models = [f"- `{case.name}`: {case.title}." for case in CASES.values()]
     sections = [_INTRODUCTION, made, summary, "", *models, "", *_HEADER, *rows, ""]
     page.write_text("\n".join(sections), encoding="utf-8")
@@ -89,7 +90,7 @@ def line_of(found: Finding) -> str:
         "" if found.frozen is None else f"{found.frozen:,}",
         "" if found.milliseconds is None else f"{found.milliseconds:.2f}",
         "" if found.trainer_milliseconds is None else f"{found.trainer_milliseconds:.2f}",
-        found.outcome + (f": {detail}" if detail else ""),
+        found.outcome + (f": {detail}" if detail else f" ({found.adapter})" if found.adapter else ""),
     ]
     return f"| {' | '.join(cells)} |"
 
