@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from graphfreeze.lowering.convolution_geometry import Window, crop, place_taps, slice_taps, times
 from graphfreeze.lowering.rule import Node
+from graphfreeze.lowering.splits import emit_split
 from graphfreeze.lowering.tensor import Dim
 
 __all__ = ["Convolution"]
@@ -141,7 +142,8 @@ class Convolution:
         count = len(window.taps)
         apart = node.reshape(columns, [self.inputs, count, self.batch, window.positions])
         first = node.transpose(apart, [1, 2, 0, 3])
-        parts = [first] if count == 1 else node.emit_many("Split", first, outputs=count, axis=0, num_outputs=count)
+        # The columns are large, and groups would copy them once more: those of 3 x 3 stay in one node.
+        parts = emit_split(node, first, [1] * count, 0, most=9)
         values = [node.reshape(part, [self.batch, self.inputs, *window.output]) for part in parts]
         return place_taps(node, values, window, self.batch, self.inputs)
 

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from graphfreeze.lowering.convolution_geometry import Sizes, Window
 from graphfreeze.lowering.rule import Node
+from graphfreeze.lowering.splits import emit_split
 from graphfreeze.lowering.tensor import Dim
 
 __all__ = ["DepthwiseTaps"]
@@ -133,7 +134,7 @@ class DepthwiseTaps:
     ) -> ir.Value:
         node, count = self.node, len(self.window.taps)
         rows = node.transpose(node.reshape(w, [self.channels, count]), [1, 0])
-        weights = [rows] if count == 1 else node.emit_many("Split", rows, outputs=count, axis=0, num_outputs=count)
+        weights = emit_split(node, rows, [1] * count, 0)
         shape = [1] * (1 + len(length)) + [self.channels]
         parts = [
             node.emit("Mul", self._slice(x, start, length, strides), node.reshape(weights[index], shape))

@@ -48,6 +48,16 @@ def test_joining_and_splitting_with_gradients() -> None:
     check(gradients(function), {"x": IMAGE, "y": IMAGE})
 
 
+def test_splitting_into_many_parts_takes_nodes_of_few_outputs() -> None:
+    # A kernel of WebGPU has at least eight buffers.
+    def function(x: Any) -> list[Any]:
+        return [*tf.split(x, 100, 1), *tf.split(x, [8, 1, 3, 8, 1, 9, 1, 1, 2, 50, 7, 9], 1), *tf.split(x, 10, 1)]
+
+    proto = check(gradients(function), {"x": Argument((None, 100, 2))})
+    splits = [node for node in proto.graph.node if node.op_type == "Split"]
+    assert max(len(node.output) for node in splits) == 7
+
+
 def test_filling_with_gradients() -> None:
     def function(x: Any, scalar: Any) -> list[Any]:
         batch = tf.shape(x)[0]

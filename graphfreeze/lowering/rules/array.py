@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from graphfreeze.lowering.layouts import in_layout, long_axes, place, stored_layout
 from graphfreeze.lowering.rule import KNOWN, PLAIN, UNUSED, CannotLower, Node, rule
+from graphfreeze.lowering.splits import emit_split
 from graphfreeze.lowering.tensor import Layout, Tensor
 
 
@@ -108,10 +109,8 @@ def _split(node: Node, source: Tensor, axis: int) -> list[Tensor]:
         return [source]
     axis %= source.rank
     layout = stored_layout(source)
-    sizes = node.vector([output.dim(axis) for output in node.outputs])
-    parts = node.emit_many(
-        "Split", node.value(source, layout), sizes, outputs=len(node.outputs), axis=layout.axis(axis, source.rank)
-    )
+    sizes = [output.dim(axis) for output in node.outputs]
+    parts = emit_split(node, node.value(source, layout), sizes, layout.axis(axis, source.rank))
     for output, part in zip(node.outputs, parts, strict=True):
         output.values[layout] = part
     return node.outputs

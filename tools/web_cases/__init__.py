@@ -1,0 +1,1 @@
+"""Artifacts trained in Node and in a browser, beside `Trainer`; see `tools/web`."""
