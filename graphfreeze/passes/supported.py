@@ -10,6 +10,7 @@ from graphfreeze.savedmodel.main_graph import MAIN_GRAPH, signature_nodes, varia
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.savedmodel.updates import update_of
 from graphfreeze.selection.plan import FreezePlan, FrozenVariable
+from graphfreeze.selection.variable import Variable
 
 __all__ = ["check_gradients", "check_model", "check_plan", "check_uses"]
 
@@ -56,6 +57,7 @@ def check_plan(model: SavedModel, plan: FreezePlan) -> dict[int, FrozenVariable]
     Raises:
         UsageError: A targeted variable is not one of the model's, or its mask or value do not fit it.
         UnsupportedDtypeError: A targeted variable's dtype has no masked read of that form.
+        UnsupportedError: A targeted variable may take other shapes than its present one.
     """
     nodes = {variable.object_path: node for node, variable in model.variables_by_node.items()}
     targets = {}
@@ -73,6 +75,8 @@ def check_plan(model: SavedModel, plan: FreezePlan) -> dict[int, FrozenVariable]
                 f"{variable.name} ({variable.object_path}) has shape {shape}, but its mask has {frozen.mask_shape} "
                 f"and its frozen value {frozen.value_shape}."
             )
+        if model.has_objects:
+            _check_shape(model, node, variable)
         allowed = BLEND_DTYPES if frozen.form == "blend" else SELECT_DTYPES
         if variable.dtype not in allowed:
             raise UnsupportedDtypeError(
@@ -81,6 +85,18 @@ def check_plan(model: SavedModel, plan: FreezePlan) -> dict[int, FrozenVariable]
             )
         targets[node] = frozen
     return targets
+
+
+def _check_shape(model: SavedModel, node: int, variable: Variable) -> None:
+    """Refuse a variable that may be assigned values of another shape: its mask is for the present one."""
+    declared = model.object_graph.nodes[node].variable.shape
+    if declared.unknown_rank or any(dim.size < 0 for dim in declared.dim):
+        text = "unknown" if declared.unknown_rank else [None if d.size < 0 else int(d.size) for d in declared.dim]
+        raise UnsupportedError(
+            f"{variable.name} ({variable.object_path}) has the shape {list(variable.shape)} now, but may be assigned "
+            f"values of other shapes: its own shape is {text}. A mask is for one shape. Leave it out of the selection, "
+            "or export the model with a shape that is known."
+        )
 
 
 def check_gradients(model: SavedModel, analysis: Analysis) -> None:

@@ -11,6 +11,7 @@ from tensorflow.core.framework import node_def_pb2, types_pb2
 from graphfreeze.prover.constants import Array, broadcasts, check_mask, check_value, decode, place_of
 from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import GraphView, Tensor, entered_by, integer_attr
+from graphfreeze.prover.messages import dtype_name
 from graphfreeze.prover.targets import Target
 
 __all__ = ["MaskedReads", "RawRead"]
@@ -248,7 +249,7 @@ class MaskedReads:
         self._attributes(const, {"dtype": dtype}, raw)
         array = decode(const.attr["value"].tensor) if "value" in const.attr else None
         if array is None or const.attr["value"].tensor.dtype != dtype:
-            self._fail(f"expected a constant of dtype {types_pb2.DataType.Name(dtype)}, found none", const, raw)
+            self._fail(f"expected a constant of dtype {dtype_name(dtype)}, found none", const, raw)
         return array
 
     def _check_gather(self, gather: node_def_pb2.NodeDef, shape: tuple[int, ...], raw: RawRead, role: str) -> None:
@@ -310,7 +311,7 @@ class MaskedReads:
             found = node.attr[name].type if name in node.attr else types_pb2.DT_INVALID
             if found != dtype:
                 self._fail(
-                    f"expected {name}={types_pb2.DataType.Name(dtype)}, found {types_pb2.DataType.Name(found)}",
+                    f"expected {name}={dtype_name(dtype)}, found {dtype_name(found)}",
                     node,
                     raw,
                 )

@@ -15,10 +15,11 @@ from typing import NoReturn
 import numpy as np
 from tensorflow.core.framework import node_def_pb2, types_pb2
 
-from graphfreeze.prover.constants import Array, broadcasts, decode
+from graphfreeze.prover.constants import Array, broadcasts, decode, differing_elements
 from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import GraphView, Tensor, data_inputs, entered_by
 from graphfreeze.prover.masked_read import MaskedReads
+from graphfreeze.prover.messages import dtype_name
 from graphfreeze.prover.targets import Target
 from graphfreeze.prover.writes import Write
 from graphfreeze.selection.variable import numpy_dtype
@@ -249,8 +250,8 @@ class MaskedUpdates:
             fits = fits and array.ndim <= (0 if write.by_element else len(shape) - 1)
         if not fits:
             self._fail(f"expected a mask for {shape} at the update's place, found shape {array.shape}", update, target)
-        full = np.broadcast_to(array, shape)
-        different = full != target.frozen.full_mask
+        # By their bits: a byte of 3 is a true one to numpy, but not to every kernel.
+        different = differing_elements(np.broadcast_to(array, shape), target.frozen.full_mask)
         if different.any():
             index = [int(i[0]) for i in np.nonzero(different)]
             self._fail(
@@ -292,7 +293,7 @@ class MaskedUpdates:
         self._plain(node, {"dtype": dtype}, update)
         array = decode(node.attr["value"].tensor) if "value" in node.attr else None
         if array is None or node.attr["value"].tensor.dtype != dtype:
-            self._fail(f"expected a constant of dtype {types_pb2.DataType.Name(dtype)}, found none", update, target)
+            self._fail(f"expected a constant of dtype {dtype_name(dtype)}, found none", update, target)
         return array
 
     def _added(self, text: str, operation: str, output: str, update: Update) -> node_def_pb2.NodeDef | None:

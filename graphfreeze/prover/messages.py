@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from google.protobuf.message import Message
+from tensorflow.core.framework import types_pb2
 
-__all__ = ["differing_fields"]
+__all__ = ["differing_fields", "dtype_name"]
 
 
 def _bytes_of(message: Message, field: str) -> bytes:
@@ -30,3 +31,9 @@ def differing_fields(left: Message, right: Message, skip: Collection[str] = ()) 
     """The names of the fields in which two messages of one type differ, without those in `skip`."""
     names = [field.name for field in left.DESCRIPTOR.fields if field.name not in skip]
     return [name for name in names if _bytes_of(left, name) != _bytes_of(right, name)]
+
+
+def dtype_name(number: int) -> str:
+    """The name of a DataType. A damaged model may hold any number."""
+    known = number in types_pb2.DataType.values()
+    return str(types_pb2.DataType.Name(number)) if known else f"the number {number}, which is no DataType"

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tensorflow.core.framework import types_pb2
+
 from graphfreeze.prover.constants import STORED_MARK
 from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import MAIN_GRAPH, GraphView, call_slots, data_inputs
@@ -181,18 +183,29 @@ class Threads:
             control = [text for text in node.input if text.startswith("^")]
             del node.input[:]
             node.input.extend([*kept, *control])
-            loop = node.op in LOOPS
-            for name, field in (
-                ("T" if loop else "Tin", "type"),
-                *((("output_shapes", "shape"), ("_output_shapes", "shape")) if loop else ()),
-            ):
-                if name in node.attr:
-                    del getattr(node.attr[name].list, field)[-count:]
-            if "_read_only_resource_inputs" in node.attr:
-                positions = node.attr["_read_only_resource_inputs"].list.i
-                left = [p for p in positions if p < len(kept)]
-                del positions[:]
-                positions.extend(left)
+            self._strip_attributes(node, len(kept), count)
+
+    def _strip_attributes(self, node: Any, first: int, count: int) -> None:
+        """A call notes of what it passes that it is a handle, and of a loop's outputs, that they are scalars."""
+        loop = node.op in LOOPS
+        removed = []
+        for name, field in (
+            ("T" if loop else "Tin", "type"),
+            *((("output_shapes", "shape"), ("_output_shapes", "shape")) if loop else ()),
+        ):
+            if name in node.attr:
+                values = getattr(node.attr[name].list, field)
+                removed += [value if field == "type" else value.ListFields() for value in values[-count:]]
+                del values[-count:]
+        if any(value not in (types_pb2.DT_RESOURCE, []) for value in removed):
+            refuse("expected a call to pass masks and values as handles, found another type", node=node.name)
+        if "_read_only_resource_inputs" in node.attr:
+            positions = node.attr["_read_only_resource_inputs"].list.i
+            left = [p for p in positions if p < first]
+            if sorted(set(positions) - set(left)) != list(range(first, first + count)):
+                refuse("expected a call to note masks and values as read only, found other inputs", node=node.name)
+            del positions[:]
+            positions.extend(left)
 
     def _strip_function(self, name: str, handles: dict[str, int]) -> None:
         if not handles:
@@ -203,11 +216,19 @@ class Threads:
             refuse("expected masks and values behind all other arguments, found them between", function=name)
         handed_on = {n.name for n in function.node_def if n.op == "Identity" and n.input[0] in handles}
         for output in [o for o in function.signature.output_arg if _node_of(function.ret[o.name]) in handed_on]:
+            if output.type != types_pb2.DT_RESOURCE or len(output.ListFields()) > 2:
+                refuse("expected a mask or value to be handed on as a handle, found another output", function=name)
             del function.ret[output.name]
             function.signature.output_arg.remove(output)
+        for argument in arguments[len(arguments) - len(handles) :]:
+            self._check_argument(argument, handles[argument.name], name)
+        shapes = function.attr["_input_shapes"].list.shape if "_input_shapes" in function.attr else []
+        if len(shapes) not in (0, len(arguments)) or any(
+            s.ListFields() for s in shapes[len(arguments) - len(handles) :]
+        ):
+            refuse("expected a scalar's shape to be noted of each mask and value, found others", function=name)
         del arguments[len(arguments) - len(handles) :]
-        if "_input_shapes" in function.attr:
-            del function.attr["_input_shapes"].list.shape[len(arguments) :]
+        del shapes[len(arguments) :]
         renamed = {}
         for node in function.node_def:
             if node.op == "ReadVariableOp" and node.input[0] in handles:
@@ -220,6 +241,18 @@ class Threads:
         copies = [copied(node) for node in kept]
         del function.node_def[:]
         function.node_def.extend(copies)
+
+    def _check_argument(self, argument: Any, variable: int, function: str) -> None:
+        """An argument says that it is a handle, and what of."""
+        _, proto = self.stored[variable]
+        known = {field.name for field, _ in argument.ListFields()} == {"name", "type", "handle_data"}
+        data = [(d.dtype, d.shape.unknown_rank, [dim.size for dim in d.shape.dim]) for d in argument.handle_data]
+        expected = [(proto.dtype, False, [dim.size for dim in proto.shape.dim])]
+        if not known or argument.type != types_pb2.DT_RESOURCE or data != expected:
+            refuse(
+                f"expected the argument {argument.name!r} to be the handle of its mask or value, found another",
+                function=function,
+            )
 
     def _make_constant(self, node: Any, variable: int, function: str) -> None:
         _, proto = self.stored[variable]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
+from graphfreeze.errors import ModelReadError
 from graphfreeze.savedmodel.body import Body
 from graphfreeze.savedmodel.main_graph import node_of, variable_handles
 
@@ -56,7 +57,9 @@ def _restored_handles(model: SavedModel) -> dict[str, str]:
 def _origin(body: Body, reference: str) -> str:
     """The tensor that a chain of operations with one data input begins with."""
     tensor = body.tensor(reference)
-    while (position := body.positions.get(tensor.split(":", 1)[0])) is not None:
+    seen: set[str] = set()
+    while tensor not in seen and (position := body.positions.get(tensor.split(":", 1)[0])) is not None:
+        seen.add(tensor)
         inputs = [r for r in body.nodes[position].input if not r.startswith("^")]
         if len(inputs) != 1:
             break
@@ -71,9 +74,16 @@ def _restored_key(body: Body, reference: str) -> str | None:
     position = body.positions.get(name)
     if position is None or body.nodes[position].op != "RestoreV2":
         return None
-    names = body.positions.get(body.nodes[position].input[1].split(":", 1)[0])
+    read = body.nodes[position]
+    names = body.positions.get(read.input[1].split(":", 1)[0]) if len(read.input) > 1 else None
     if names is None or body.nodes[names].op != "Const":
         return None
-    keys = tf.make_ndarray(body.nodes[names].attr["value"].tensor).reshape(-1)
-    key: bytes = keys[int(output.rsplit(":", 1)[1])]
-    return key.decode()
+    try:
+        keys = tf.make_ndarray(body.nodes[names].attr["value"].tensor).reshape(-1)
+        key: bytes = keys[int(output.rsplit(":", 1)[1])]
+        return key.decode()
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise ModelReadError(
+            f"The function that restores variables is corrupt: the output {output!r} of {name!r} has no key in "
+            f"{body.nodes[names].name!r}. Export the model again."
+        ) from error

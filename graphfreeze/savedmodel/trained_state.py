@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,9 @@ from graphfreeze.errors import DataError
 from graphfreeze.savedmodel.checkpoint import OBJECT_GRAPH_KEY, VARIABLE_VALUE, Checkpoint
 from graphfreeze.savedmodel.lazy_arrays import LazyArrays
 from graphfreeze.savedmodel.model import SavedModel
+from graphfreeze.savedmodel.object_graph import captured_nodes
 from graphfreeze.savedmodel.session_keys import session_keys
+from graphfreeze.selection.variable import Variable
 
 __all__ = ["TrainedState", "checkpoint_of", "read_trained_state"]
 
@@ -67,6 +69,9 @@ def read_trained_state(model: SavedModel, checkpoint: Checkpoint) -> TrainedStat
     (`tf.train.Checkpoint(model=model, optimizer=...)`), or what a session or `tf.saved_model.save` wrote. A session
     trains a Keras 3 export's second copy of each variable; where only that one moved, it is what counts. Of a model of
     TensorFlow 1, it is what a saver wrote.
+
+    What no function of the model takes may be missing, as the optimizer's variables and the metrics of a Keras 2 save
+    that was trained with others: then nothing of that object is taken, so that it keeps the values that it has.
 
     Args:
         model: The model before training, with its checkpoint.
@@ -162,11 +167,14 @@ def _matching_object(model: SavedModel, checkpoint: Checkpoint) -> tuple[int, di
     """The one object in the checkpoint that is the model, and its keys by the model's object nodes."""
     objects = checkpoint.objects
     wanted = {n: v for n, v in model.variables_by_node.items() if n in model.key_of_node}
+    captured = captured_nodes(model.object_graph)
+    # Without functions, the variables are all that there is.
+    needed = wanted.keys() & captured or wanted.keys()
     first_names = {v.object_path.split("/", 1)[0] for v in wanted.values() if not v.object_path.startswith("#")}
     best: dict[int, str] = {}
-    matches: list[tuple[int, int, dict[int, str]]] = []
+    matches: list[_Match] = []
     for depth, candidate in _by_depth(objects):
-        if matches and depth > matches[0][0]:
+        if matches and matches[0].is_whole and depth > matches[0].depth:
             break
         names = {child.local_name for child in objects.nodes[candidate].children}
         if names.isdisjoint(first_names):
@@ -175,22 +183,58 @@ def _matching_object(model: SavedModel, checkpoint: Checkpoint) -> tuple[int, di
         found = {
             n: keys[n] for n, v in wanted.items() if n in keys and tuple(checkpoint.shapes.get(keys[n], ())) == v.shape
         }
-        if len(found) == len(wanted):
-            matches.append((depth, candidate, found))
+        if needed <= found.keys():
+            match = _Match(len(found) == len(wanted), depth, candidate, found)
+            matches = [other for other in matches if other.rank == min(match.rank, other.rank)]
+            if not matches or match.rank == matches[0].rank:
+                matches.append(match)
         best = max(best, found, key=len)
-    if len(matches) > 1 and any(found != best for _, _, found in matches):
+    if len(matches) > 1 and any(other.keys != matches[0].keys for other in matches):
         raise DataError(
             f"{checkpoint.prefix} holds {len(matches)} objects with all variables of this model: it cannot be "
             "told which is the trained one. Save the model alone: tf.train.Checkpoint(model).save(PREFIX)."
         )
     if matches:
-        return matches[0][1:]
-    missing = [v for n, v in wanted.items() if n not in best]
+        return matches[0].candidate, _without_incomplete(matches[0].keys, wanted, captured)
+    missing = [v for n, v in wanted.items() if n in needed and n not in best]
+    missing = missing or [v for n, v in wanted.items() if n not in best]
     raise DataError(
-        f"{checkpoint.prefix} is no checkpoint of this model: of {len(wanted)} variables it lacks {len(missing)}, "
+        f"{checkpoint.prefix} is no checkpoint of this model: of {len(needed)} variables it lacks {len(missing)}, "
         f"{missing[0].name} ({missing[0].object_path}, shape {missing[0].shape}) for example. Give a checkpoint of the "
         "loaded model, or of an object that holds it."
     )
+
+
+@dataclass(frozen=True)
+class _Match:
+    """An object of a checkpoint that has all variables which the model's functions take.
+
+    Attributes:
+        is_whole: Whether it has the others, too.
+        depth: How far from the root it is.
+        candidate: Its node.
+        keys: The keys of what it has, by the model's object nodes.
+    """
+
+    is_whole: bool
+    depth: int
+    candidate: int
+    keys: dict[int, str]
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """The lower, the better."""
+        return not self.is_whole, self.depth
+
+
+def _without_incomplete(keys: dict[int, str], wanted: Mapping[int, Variable], captured: Set[int]) -> dict[int, str]:
+    """Leave out what no function takes of an object, a child of the root, of which something is missing."""
+    incomplete = {_child(variable) for node, variable in wanted.items() if node not in keys}
+    return {n: key for n, key in keys.items() if n in captured or _child(wanted[n]) not in incomplete}
+
+
+def _child(variable: Variable) -> str:
+    return variable.object_path.split("/", 1)[0]
 
 
 def _by_depth(objects: trackable_object_graph_pb2.TrackableObjectGraph) -> Iterator[tuple[int, int]]:

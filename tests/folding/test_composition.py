@@ -161,3 +161,21 @@ def test_a_plan_that_lost_elements_is_found(rewritten: Rewritten, once: Path, tm
     with pytest.raises(graphfreeze.VerificationError, match="every element that the earlier plan froze"):
         graphfreeze.verify(once / "saved_model", tmp_path / "forgetful")
     assert json.loads((tmp_path / "forgetful" / "report.json").read_text())["frozen_before"] == 0
+
+
+@pytest.mark.parametrize("name", ["plan.json", "masks.safetensors", "original_saved_model.pb", "another"])
+def test_the_plan_that_a_model_carries_is_the_proven_one(
+    rewritten: Rewritten, once: Path, tmp_path: Path, name: str
+) -> None:
+    """The model that stands alone is rewritten again by that copy."""
+    shutil.copytree(once, tmp_path / "out")
+    carried = tmp_path / "out" / "saved_model" / "assets.extra" / "graphfreeze" / name
+    content = carried.read_bytes() if carried.is_file() else b" "
+    for damaged in (content[:-1] + bytes([content[-1] ^ 1]), content[:-1], None):
+        carried.unlink(missing_ok=True)
+        if damaged is not None:
+            carried.write_bytes(damaged)
+        elif name == "another":
+            continue
+        with pytest.raises(graphfreeze.VerificationError, match=rf"graphfreeze/{name} to be the same as"):
+            graphfreeze.verify(rewritten.original, tmp_path / "out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 import graphfreeze
 
@@ -129,4 +131,22 @@ def test_states_of_other_models_are_refused(rewritten: Rewritten, trained: Any, 
         named = tf.compat.v1.train.Saver().save(session, str(tmp_path / "named"))
     with pytest.raises(graphfreeze.DataError, match="name-based checkpoint"):
         attempt(Path(named))
+    assert not (tmp_path / "deploy").exists()
+
+
+def test_a_corrupt_restore_function_is_refused(rewritten: Rewritten, trained: Any, tmp_path: Path) -> None:
+    """What a session restores is asked for by fold alone, of the graph that the rewrite kept."""
+    state = tf.train.Checkpoint(trained).write(str(tmp_path / "ckpt"))
+    shutil.copytree(rewritten.out, tmp_path / "out")
+    kept = tmp_path / "out" / "plan" / "original_saved_model.pb"
+    proto = saved_model_pb2.SavedModel.FromString(kept.read_bytes())
+    for function in proto.meta_graphs[0].graph_def.library.function:
+        nodes = {node.name: node for node in function.node_def}
+        for node in [node for node in nodes.values() if node.op == "RestoreV2"]:
+            keys = nodes[node.input[1].split(":")[0]].attr["value"].tensor
+            del keys.string_val[1:]
+            keys.tensor_shape.dim[0].size = 1
+    kept.write_bytes(proto.SerializeToString())
+    with pytest.raises(graphfreeze.ModelReadError, match="The function that restores variables is corrupt"):
+        graphfreeze.fold(tmp_path / "out", tmp_path / "deploy", state=state)
     assert not (tmp_path / "deploy").exists()

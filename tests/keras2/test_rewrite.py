@@ -79,6 +79,23 @@ def test_fold_gives_the_original_notes_back(saved: Saved, kept: Path, tmp_path: 
     assert [v.numpy().tolist() for v in folded.variables] == [v.numpy().tolist() for v in deployed.variables]
 
 
+@pytest.mark.parametrize("form", ["model", "weights"])
+def test_fold_takes_what_another_optimizer_trained(saved: Saved, kept: Path, tmp_path: Path, form: str) -> None:
+    """The optimizer's variables and the metrics that were saved are no part of what the functions compute."""
+    model = tf_keras.models.load_model(str(kept / "saved_model"))
+    model.compile(tf_keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    x = inputs("image")
+    model.fit(x, np.zeros((5, 2), np.float32), epochs=2, verbose=0)
+    save = model.save if form == "model" else model.save_weights
+    save(str(tmp_path / "trained"))
+    graphfreeze.fold(kept, tmp_path / "deploy", state=tmp_path / "trained")
+    folded, before = (tf_keras.models.load_model(str(path)) for path in (tmp_path / "deploy", saved("image")))
+    assert folded.predict(x, verbose=0).tobytes() == model.predict(x, verbose=0).tobytes()
+    assert folded.predict(x, verbose=0).tobytes() != before.predict(x, verbose=0).tobytes()
+    state = [[v.numpy().tolist() for v in loaded.optimizer.variables] for loaded in (folded, before)]
+    assert state[0] == state[1]
+
+
 def test_a_kept_model_is_rewritten_again(saved: Saved, kept: Path, tmp_path: Path) -> None:
     freeze(kept / "saved_model", tmp_path / "out", "out/bias", onnx=False, keras2="keep", checks="none")
     model = tf_keras.models.load_model(str(tmp_path / "out" / "saved_model"))

@@ -63,6 +63,17 @@ def uses(tmp_path_factory: pytest.TempPathFactory) -> SavedModel:
     return SavedModel.load(path)
 
 
+@pytest.mark.parametrize(("shape", "text"), [([None, 2], r"\[None, 2\]"), (None, "unknown")])
+def test_variables_of_no_fixed_shape_are_refused(tmp_path: Path, shape: Any, text: str) -> None:
+    module = tf.Module()
+    module.rows = tf.Variable(tf.ones([3, 2]), shape=tf.TensorShape(shape), name="rows")
+    module.serve = tf.function(lambda x: x * tf.reduce_sum(module.rows), input_signature=[SPEC])
+    tf.saved_model.save(module, str(tmp_path / "model"))
+    model = SavedModel.load(tmp_path / "model")
+    with pytest.raises(UnsupportedError, match=rf"rows \(rows\) has the shape \[3, 2\] now, .* is {text}"):
+        freeze_reads(model, make_plan(model, ("rows",), "blend"))
+
+
 @pytest.mark.parametrize(
     ("name", "operation", "function"),
     [

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2, trackable_object_graph_pb2
 
 from graphfreeze.errors import VerificationError
@@ -175,10 +176,69 @@ def name_a_file(meta: Any) -> None:
     node.attr["value"].tensor.string_val.append(b"graphfreeze: the bytes lie in a shard")
 
 
+def in_saver(meta: Any, name: str) -> Any:
+    return next(n for n in meta.graph_def.node if n.name == f"graphfreeze/saver/{name}")
+
+
+def further_argument(meta: Any) -> Any:
+    arguments = [argument for function in meta.graph_def.library.function for argument in function.signature.input_arg]
+    return next(argument for argument in arguments if argument.name.startswith("graphfreeze_constant_"))
+
+
+def take_no_handle(meta: Any) -> None:
+    further_argument(meta).type = types_pb2.DT_FLOAT
+
+
+def take_a_handle_of_another_shape(meta: Any) -> None:
+    further_argument(meta).handle_data[0].shape.dim[0].size += 1
+
+
+def note_another_shape(meta: Any) -> None:
+    functions = [f for f in meta.graph_def.library.function if f.signature.input_arg]
+    named = next(f for f in functions if f.signature.input_arg[-1].name.startswith("graphfreeze_constant_"))
+    named.attr["_input_shapes"].list.shape[-1].dim.add(size=3)
+
+
+def pass_no_handle(meta: Any) -> None:
+    threaded(meta)[0][0].attr["T" if threaded(meta)[0][0].op == "While" else "Tin"].list.type[-1] = types_pb2.DT_FLOAT
+
+
+def pass_what_is_written(meta: Any) -> None:
+    calls = [n for n, _ in threaded(meta) if "_read_only_resource_inputs" in n.attr]
+    del calls[0].attr["_read_only_resource_inputs"].list.i[-1]
+
+
+def restore_another_type(meta: Any) -> None:
+    in_saver(meta, "restore").attr["dtypes"].list.type[0] = types_pb2.DT_DOUBLE
+
+
+def assign_another_type(meta: Any) -> None:
+    in_saver(meta, "assign_0").attr["dtype"].type = types_pb2.DT_DOUBLE
+
+
+def save_another_type(meta: Any) -> None:
+    in_saver(meta, "save").attr["dtypes"].list.type[-1] = types_pb2.DT_DOUBLE
+
+
+def restore_one_key_twice(meta: Any) -> None:
+    in_saver(meta, "keys").attr["value"].tensor.tensor_shape.dim[0].size += 1
+
+
+def save_on_another_device(meta: Any) -> None:
+    in_saver(meta, "merge").device = "/device:GPU:7"
+
+
+def name_a_node_twice(meta: Any) -> None:
+    meta.graph_def.node.add().CopyFrom(in_saver(meta, "restore"))
+
+
 GRAPHS = [
     *(swap_captures, swap_passed, swap_main, swap_restored, swap_saved, share_a_handle, share_with_the_model),
     *(write_to_a_mask, write_in_a_function, read_another, let_a_mask_train, forget_the_others, name_a_file),
     *(save_the_old_objects, save_objects_with_swapped_keys, save_objects_with_another_key, save_no_objects),
+    *(take_no_handle, take_a_handle_of_another_shape, note_another_shape, pass_no_handle, pass_what_is_written),
+    *(restore_another_type, assign_another_type, save_another_type, restore_one_key_twice, save_on_another_device),
+    name_a_node_twice,
 ]
 
 

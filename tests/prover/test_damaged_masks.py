@@ -148,6 +148,13 @@ def test_another_operation(mutant: Make, form: Form) -> None:
     assert model.failure("added operation (Sub|Select)")["node"] == masked.result.name
 
 
+def test_a_dtype_that_does_not_exist(mutant: Make, form: Form) -> None:
+    model = mutant("control_flow", form)
+    masked = model.masked("a")[0]
+    masked.first.attr["T"].type = 1_000_000_000
+    assert model.failure("found the number 1000000000, which is no DataType")["node"] == masked.first.name
+
+
 def test_a_control_input_on_a_masked_read(mutant: Make, form: Form) -> None:
     model = mutant("shared", form)
     masked = model.masked("a")[0]

@@ -88,6 +88,16 @@ def test_another_mask(model: Mutant, operation: str) -> None:
     assert model.failure("expected the plan's mask, found another one: 1 of")["node"] in {node.name, "AssignVariableOp"}
 
 
+def test_any_bit_of_a_mask(model: Mutant) -> None:
+    """A byte that is neither 0 nor 1 is a true one to numpy. What a kernel makes of it is not known."""
+    node = writing(model, "AssignSubVariableOp")
+    tensor = made(model, made(model, node.input[1]).input[0]).attr["value"].tensor
+    content = bytearray(tensor.tensor_content)
+    content[content.index(1)] ^= 2
+    tensor.tensor_content = bytes(content)
+    model.failure("expected the plan's mask, found another one: 1 of")
+
+
 def test_masks_of_two_variables_are_swapped(model: Mutant) -> None:
     slot, variable = (made(model, writing(model, o).input[1]) for o in ("AssignVariableOp", "AssignSubVariableOp"))
     other = made(model, f"{writing(model, 'ResourceApplyAdam').name}/graphfreeze/keep:output:0")
