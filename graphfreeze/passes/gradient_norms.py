@@ -7,15 +7,15 @@ and comes from no variable's value element by element (as weight decay does). Th
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 
 import tensorflow as tf
 
-from graphfreeze.passes.slot_variables import ELEMENTWISE, Values
+from graphfreeze.passes.value_ends import ELEMENTWISE, ValueEnds
 from graphfreeze.savedmodel.body import Body
 from graphfreeze.savedmodel.call_sites import CALLS
 from graphfreeze.savedmodel.graph_variables import REFERENCES
-from graphfreeze.savedmodel.handle_flow import READS, Flow
+from graphfreeze.savedmodel.handle_flow import READS, Context, Flow
 from graphfreeze.savedmodel.updates import update_of
 from graphfreeze.selection.plan import FrozenVariable
 
@@ -26,34 +26,34 @@ _ONE_LIST = CALLS | {"IdentityN"}
 
 
 def find_norms(
-    body: Body, flow: Flow, captured: Container[str], targets: Mapping[int, FrozenVariable], slots: Mapping[int, int]
+    ends: ValueEnds, context: Context, targets: Mapping[int, FrozenVariable], slots: Mapping[int, int]
 ) -> dict[int, int]:
     """The norms of gradients in one body.
 
     Args:
-        body: The body.
-        flow: Where the handles of targeted variables and slots go in it.
-        captured: Tensors inside it that custom gradients capture.
+        ends: Where values go, as far as the handles of targeted variables and slots are followed.
+        context: The body.
         targets: Object node -> targeted variable.
         slots: Object node of a slot -> that of its variable.
 
     Returns:
         Position of the node that takes the gradient -> object node of the variable.
     """
+    body, flow = ends.model.body(context.function), ends.analysis.contexts[context]
     norms = [i for i in range(len(body.nodes)) if _is_norm(body, i)]
     if not norms or not any(update_of(node) for node in body.nodes):
         return {}
-    values = Values(body, flow, captured)
+    values = ends.of(context)
     found = {}
     for i in norms:
         gradient = body.tensor(body.nodes[i].input[0])
-        ends = {
+        owners = {
             slots.get(end, end)
             for consumer in body.consumers[gradient]
             if consumer.node not in norms
             for end in values.ends_at(consumer)
         }
-        owner = ends.pop() if len(ends) == 1 else None
+        owner = owners.pop() if len(owners) == 1 else None
         if owner is None or owner not in targets:
             continue
         variable = targets[owner].variable

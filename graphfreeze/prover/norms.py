@@ -13,8 +13,8 @@ from tensorflow.core.framework import node_def_pb2
 
 from graphfreeze.prover.graph_view import Tensor, data_inputs
 from graphfreeze.prover.handles import CALLS, READS, Context
+from graphfreeze.prover.origins import ELEMENT_BY_ELEMENT, Origins
 from graphfreeze.prover.session_graph import REFERENCE_NODES
-from graphfreeze.prover.slots import ELEMENT_BY_ELEMENT, Values
 from graphfreeze.prover.targets import Target
 from graphfreeze.prover.writes import write_of
 
@@ -34,15 +34,15 @@ def find_norms(context: Context, targets: Mapping[int, Target], captured: Iterab
         for position, text in enumerate(data_inputs(node)):
             consumers.setdefault(Tensor.parse(text).key, []).append((node, position))
     squares = {name for name, node in nodes.items() if _squares(context, node, consumers)}
-    values = Values(context, frozenset(captured))
+    gradients = sorted({Tensor.parse(nodes[name].input[0]) for name in squares})
+    # They go by numbers that no object node has.
+    numbers = {tensor: -1 - k for k, tensor in enumerate(gradients)}
+    ends = Origins(context, captured, marked=numbers, marking=squares).ends() if squares else {}
     found = {}
     for name in sorted(squares):
         taken = Tensor.parse(nodes[name].input[0])
-        others = [(node, position) for node, position in _takers(taken, context) if node.name not in squares]
-        owners: set[int | None] = set()
-        for node, position in others:
-            ends = values.end_of(node, position)
-            owners.update([None] if ends is None else {_owner(targets[end]) for end in ends})
+        written = ends.get(numbers[taken])
+        owners = set() if written is None else {_owner(targets[end]) for end in written}
         owner = owners.pop() if len(owners) == 1 else None
         if owner is None:
             continue
@@ -56,16 +56,6 @@ def find_norms(context: Context, targets: Mapping[int, Target], captured: Iterab
 
 def _owner(target: Target) -> int:
     return target.node_id if target.slot_of is None else target.slot_of.node_id
-
-
-def _takers(tensor: Tensor, context: Context) -> list[tuple[node_def_pb2.NodeDef, int]]:
-    """Who takes exactly that output of a node: in functions, outputs are told apart by name, too."""
-    return [
-        (node, position)
-        for node in context.view.nodes.values()
-        for position, text in enumerate(data_inputs(node))
-        if Tensor.parse(text) == tensor
-    ]
 
 
 def _squares(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
+from graphfreeze.checks.graph_optimizer import optimizer_option
 from graphfreeze.passes.freeze_reads import RewrittenModel, freeze_reads
 from graphfreeze.passes.write import write
 from graphfreeze.savedmodel.model import SavedModel
@@ -91,20 +92,29 @@ def test_frozen_elements_stay_in_storage_and_slots(tmp_path: Path, name: str) ->
             assert (before[key] != after[key])[~held].any(), key
 
 
-@pytest.mark.parametrize("name", ["keras momentum", "adam", "tf_keras Adam", "legacy Adam", "Keras 3 AdamW"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("keras momentum", "adam", "tf_keras Adam", "legacy Adam", "Keras 3 AdamW", "tf_keras RMSprop"),
+        *("tf_keras Adagrad", "tf_keras Adamax", "Keras 3 RMSprop", "Keras 3 RMSprop with momentum", "Keras 3 Adagrad"),
+        *("Keras 3 Adadelta", "Keras 3 accumulation", "Keras 3 accumulation with Adam"),
+    ],
+)
 def test_trainable_elements_train_as_in_a_step_that_puts_frozen_ones_back(tmp_path: Path, name: str) -> None:
     model, plan, rewritten = rewrite((RAW | OPTIMIZERS)[name](), tmp_path, "blend")
     original, masked = (tf.saved_model.load(str(tmp_path / part)) for part in ("in", "out"))
     taken = handles(original, model)
     initial = read(model, taken)
     masks = {u.name: plan.find(u.of) for u in rewritten.updates}
-    for _ in range(STEPS):
-        steps(original, 1)
-        steps(masked, 1)
-        for key, value in read(model, taken).items():
-            if key in masks and (entry := masks[key]) is not None:
-                kept = np.where(entry.full_mask, value, initial[key])
-                tf.raw_ops.AssignVariableOp(resource=taken[key], value=kept)
+    # TensorFlow's graph optimizer may fuse the two graphs differently, which makes other bits.
+    with optimizer_option("disable_meta_optimizer", True):
+        for _ in range(STEPS):
+            steps(original, 1)
+            steps(masked, 1)
+            for key, value in read(model, taken).items():
+                if key in masks and (entry := masks[key]) is not None:
+                    kept = np.where(entry.full_mask, value, initial[key])
+                    tf.raw_ops.AssignVariableOp(resource=taken[key], value=kept)
     expected, found = read(model, taken), read(model, handles(masked, model))
     assert expected.keys() == found.keys() >= masks.keys()
     for key, value in expected.items():

@@ -69,6 +69,13 @@ def _keras_3(optimizer: Any) -> Trained:
     return module
 
 
+def _accumulating(optimizer: Any) -> Trained:
+    """A module that was trained so often that its next two steps end with what is accumulated used, and begin again."""
+    module = _keras_3(optimizer)
+    module.train(**_batch())
+    return module
+
+
 def _slots(module: Trained, *names: str) -> None:
     """Slots of the module's weights, as plain variables of it."""
     for name in names:
@@ -151,9 +158,20 @@ OPTIMIZERS: dict[str, Callable[[], Trained]] = {
     "tf_keras AdamW": lambda: _tf_keras(tf_keras.optimizers.AdamW(0.1, weight_decay=0.1)),
     "legacy Adam": lambda: _tf_keras(tf_keras.optimizers.legacy.Adam(0.1)),
     "legacy SGD": lambda: _tf_keras(tf_keras.optimizers.legacy.SGD(0.1, momentum=0.9, nesterov=True)),
+    "tf_keras RMSprop": lambda: _tf_keras(tf_keras.optimizers.RMSprop(0.1, momentum=0.5, centered=True)),
+    "tf_keras Adagrad": lambda: _tf_keras(tf_keras.optimizers.Adagrad(0.1)),
+    "tf_keras Adamax": lambda: _tf_keras(tf_keras.optimizers.Adamax(0.1)),
     "Keras 3 SGD": lambda: _keras_3(keras.optimizers.SGD(0.1, momentum=0.9)),
     "Keras 3 Adam": lambda: _keras_3(keras.optimizers.Adam(0.1, amsgrad=True)),
     "Keras 3 AdamW": lambda: _keras_3(keras.optimizers.AdamW(0.1, weight_decay=0.1)),
+    "Keras 3 RMSprop": lambda: _keras_3(keras.optimizers.RMSprop(0.1)),
+    "Keras 3 RMSprop with momentum": lambda: _keras_3(keras.optimizers.RMSprop(0.1, momentum=0.5, centered=True)),
+    "Keras 3 Adagrad": lambda: _keras_3(keras.optimizers.Adagrad(0.1)),
+    "Keras 3 Adadelta": lambda: _keras_3(keras.optimizers.Adadelta(0.1)),
+    "Keras 3 accumulation": lambda: _accumulating(
+        keras.optimizers.SGD(0.1, momentum=0.9, gradient_accumulation_steps=2)
+    ),
+    "Keras 3 accumulation with Adam": lambda: _accumulating(keras.optimizers.Adam(0.1, gradient_accumulation_steps=2)),
 }
 
 
