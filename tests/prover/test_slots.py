@@ -204,7 +204,7 @@ def test_a_sum_into_fewer_rows_makes_no_slot(trained: Make) -> None:
     def change(function: function_pb2.FunctionDef) -> bool:
         found = [n for n in function.node_def if n.name == "gradients/Gather_grad/Const"]
         for node in found:
-            node.attr["value"].tensor.tensor_content = np.int32([1, 3]).tobytes()
+            node.attr["value"].tensor.tensor_content = np.array([1, 3], np.int32).tobytes()
         return bool(found)
 
     model = trained("Keras 3 RMSprop with momentum")
