@@ -168,6 +168,9 @@ OPTIMIZERS: dict[str, Callable[[], Trained]] = {
     "Keras 3 RMSprop with momentum": lambda: _keras_3(keras.optimizers.RMSprop(0.1, momentum=0.5, centered=True)),
     "Keras 3 Adagrad": lambda: _keras_3(keras.optimizers.Adagrad(0.1)),
     "Keras 3 Adadelta": lambda: _keras_3(keras.optimizers.Adadelta(0.1)),
+    "Keras 3 averages": lambda: _keras_3(
+        keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=3)
+    ),
     "Keras 3 accumulation": lambda: _accumulating(
         keras.optimizers.SGD(0.1, momentum=0.9, gradient_accumulation_steps=2)
     ),
