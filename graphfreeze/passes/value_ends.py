@@ -145,10 +145,16 @@ class Values:
             place = replace(place, rows=_UNKNOWN_ROWS)
         return _outside(self._follow(place))
 
-    def ends_at(self, consumer: Consumer) -> set[int]:
-        """The variables that a whole value which a node takes ends in."""
+    def ends_at(self, consumer: Consumer, rows: str | None = None, count: int | None = None) -> set[int]:
+        """The variables that a value which a node takes ends in.
+
+        Args:
+            consumer: The node.
+            rows: The indices of the rows that the value consists of, if it is not whole.
+            count: How many rows the variable has that it is the gradient of, where that is known.
+        """
         ends: set[_End] = set()
-        for step in self._steps(consumer, _Place("", None)):
+        for step in self._steps(consumer, _Place("", count, rows)):
             ends |= self._follow(step) if isinstance(step, _Place) else {step}
         return _outside(ends)
 

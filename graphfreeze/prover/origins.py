@@ -22,7 +22,7 @@ from graphfreeze.prover.handles import READS, Context
 from graphfreeze.prover.session_graph import takes_value
 from graphfreeze.prover.writes import write_of
 
-__all__ = ["ELEMENT_BY_ELEMENT", "Ends", "Origins", "join"]
+__all__ = ["ELEMENT_BY_ELEMENT", "Ends", "Origin", "Origins", "join"]
 
 ELEMENT_BY_ELEMENT = frozenset(
     {
@@ -52,11 +52,13 @@ class Origin:
         variable: The variable.
         rows: The indices of the rows that the tensor consists of; None where it is the whole.
         is_test: Whether the tensor only says whether an element is zero or not a number.
+        height: How many rows the variable has; None where it is not known, or has none.
     """
 
     variable: int
     rows: Tensor | None = None
     is_test: bool = False
+    height: int | None = None
 
 
 Key = tuple[Frame, Tensor]
@@ -75,7 +77,7 @@ class Origins:
         context: The body.
         captured: The tensors of it that custom gradients capture.
         height: How many rows the variables have; None where they have none.
-        marked: Tensors that count as variables, by node and position, and the numbers that they go by.
+        marked: Tensors that count as variables, and what they count as.
         marking: Nodes that take a marked tensor and do not count for it.
     """
 
@@ -84,7 +86,7 @@ class Origins:
         context: Context,
         captured: Iterable[str],
         height: int | None = None,
-        marked: Mapping[Tensor, int] | None = None,
+        marked: Mapping[Tensor, Origin] | None = None,
         marking: Iterable[str] = (),
     ) -> None:
         self._first = Frame(context)
@@ -99,7 +101,7 @@ class Origins:
         found: dict[int, Ends] = {}
         for text in (*self._first.view.returns.values(), *self._captured):
             own = self._marked.get(Tensor.parse(text))
-            found |= {o.variable: None for o in self._of(self._first, text) if o.variable != own}
+            found |= {o.variable: None for o in self._of(self._first, text) if o != own}
         work, seen = [self._first], {self._first}
         while work:
             frame = work.pop()
@@ -160,14 +162,14 @@ class Origins:
             return origin if node.op == "Identity" else None
         if node.op in ELEMENT_BY_ELEMENT:
             return origin
-        if position != 0 or node.op not in KEEPING:
+        if position != 0 or node.op not in KEEPING or len(data_inputs(node)) < 3:
             return None
         indices = source_of(frame.view, node.input[1])
         number = number_of(frame, node.input[2])
         if node.op == "GatherV2":
             plain = number == 0 and integer_attr(node, "batch_dims") == 0
             return replace(origin, rows=indices) if plain and origin.rows is None else None
-        whole = number is not None and number == self._height
+        whole = number is not None and number == origin.height
         return replace(origin, rows=None) if whole and origin.rows == indices else None
 
     def _taken(self, frame: Frame, node: node_def_pb2.NodeDef, position: int) -> frozenset[Origin]:
@@ -176,12 +178,12 @@ class Origins:
         variable = frame.context.variable_of(text)
         if variable is not None:
             takes = frame.context.is_reference(text) and takes_value(node, position)
-            return frozenset({Origin(variable)}) if takes else frozenset()
+            return frozenset({Origin(variable, height=self._height)}) if takes else frozenset()
         own = self._own_mark(frame, node, text)
-        return frozenset(origin for origin in self._of(frame, text) if origin.variable != own)
+        return frozenset(origin for origin in self._of(frame, text) if origin != own)
 
-    def _own_mark(self, frame: Frame, node: node_def_pb2.NodeDef, text: str) -> int | None:
-        """The number of a marked tensor, for a node that does not count for it."""
+    def _own_mark(self, frame: Frame, node: node_def_pb2.NodeDef, text: str) -> Origin | None:
+        """What a marked tensor counts as, for a node that does not count for it."""
         apart = frame is self._first and node.name in self._marking
         return self._marked.get(Tensor.parse(text)) if apart else None
 
@@ -205,7 +207,7 @@ class Origins:
             waiting.pop()
             found |= {made for part, change in parts for o in self._known[part] if (made := change(o)) is not None}
             if key[0] is self._first and key[1] in self._marked:
-                found.add(Origin(self._marked[key[1]]))
+                found.add(self._marked[key[1]])
             self._known[key] = frozenset(found)
         return self._known[start]
 
@@ -218,9 +220,9 @@ class Origins:
         inputs = data_inputs(node)
         if not frame.context.counts(node.name):
             return set(), []
-        variable = frame.context.variable_of(inputs[0]) if inputs else None
-        if node.op in READS and variable is not None:
-            return {Origin(variable, self._rows_read(frame, node))}, []
+        variable = frame.context.variable_of(inputs[0]) if inputs and node.op in READS else None
+        if variable is not None:
+            return {Origin(variable, self._rows_read(frame, node), height=self._height)}, []
         if node.op in IFS:
             return set(), [part for branch in frame.branches(node) for part in self._from_branch(branch, key)]
         own: set[Origin] = set()
@@ -229,16 +231,16 @@ class Origins:
             if node.op == "IdentityN" and k != tensor.position:
                 continue
 
-            def change(
-                origin: Origin, k: int = k, skip: int | None = self._own_mark(frame, node, text)
-            ) -> Origin | None:
-                return None if origin.variable == skip else self._through(frame, node, k, origin)
+            own_mark = self._own_mark(frame, node, text)
+
+            def change(origin: Origin, k: int = k, skip: Origin | None = own_mark) -> Origin | None:
+                return None if origin == skip else self._through(frame, node, k, origin)
 
             carried = frame.context.variable_of(text)
             if carried is None:
                 parts.append(((frame, Tensor.parse(text)), change))
             elif frame.context.is_reference(text) and takes_value(node, k):
-                own.update(made for made in (change(Origin(carried)),) if made is not None)
+                own.update(made for made in (change(Origin(carried, height=self._height)),) if made is not None)
         return own, parts
 
     def _rows_read(self, frame: Frame, node: node_def_pb2.NodeDef) -> Tensor | None:

@@ -198,8 +198,9 @@ def test_another_constant_makes_no_slot(trained: Make, name: str, suffix: str, n
     model.failure("expected only reads of the plan's variables to be masked")
 
 
-def test_a_sum_into_fewer_rows_makes_no_slot(trained: Make) -> None:
-    """It could be spread over all rows of the variable."""
+@pytest.mark.parametrize("name", ["Keras 3 RMSprop with momentum", "Keras 3 clipping"])
+def test_a_sum_into_fewer_rows_makes_no_slot(trained: Make, name: str) -> None:
+    """It could be spread over all rows of the variable. Nor is a norm of it one of the variable's gradient."""
 
     def change(function: function_pb2.FunctionDef) -> bool:
         found = [n for n in function.node_def if n.name == "gradients/Gather_grad/Const"]
@@ -207,7 +208,7 @@ def test_a_sum_into_fewer_rows_makes_no_slot(trained: Make) -> None:
             node.attr["value"].tensor.tensor_content = np.array([1, 3], np.int32).tobytes()
         return bool(found)
 
-    model = trained("Keras 3 RMSprop with momentum")
+    model = trained(name)
     edit(model, change)
     model.failure("expected only reads of the plan's variables to be masked")
 
