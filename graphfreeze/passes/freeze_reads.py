@@ -17,6 +17,7 @@ from graphfreeze.passes.specialise import name_contexts, specialise
 from graphfreeze.passes.storage import Storage, StoredConstants, StoredVariable, stored_paths
 from graphfreeze.passes.supported import check_gradients, check_model, check_plan, check_uses
 from graphfreeze.passes.thread_constants import thread_constants
+from graphfreeze.passes.value_ends import ValueEnds
 from graphfreeze.passes.well_formed import check_main_graph, check_well_formed
 from graphfreeze.savedmodel.contexts import analyse
 from graphfreeze.savedmodel.earlier import original_file
@@ -154,6 +155,7 @@ def freeze_reads(
     objects = proto.meta_graphs[0].object_graph_def.nodes
     masks = targets | {slot: targets[owner] for slot, owner in slots.items()}
     dtypes = {node: model.variables_by_node[node].dtype for node in masks}
+    values = ValueEnds(model, analysis)
     reads: list[MaskedRead] = []
     updates: list[MaskedUpdate] = []
     for context, function in bodies.items():
@@ -175,7 +177,7 @@ def freeze_reads(
             )
             for frozen, node, operation in edit.reads
         ]
-        norms = find_norms(body, flow, captures, targets, slots)
+        norms = find_norms(values, context, targets, slots)
         updates += [
             MaskedUpdate(
                 model.variables_by_node[variable].name,

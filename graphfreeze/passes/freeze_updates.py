@@ -23,7 +23,7 @@ and Assign (or ScatterUpdate) restores it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ from graphfreeze.savedmodel.updates import Update, UpdateKind, update_of
 from graphfreeze.selection.plan import FrozenVariable
 from graphfreeze.selection.variable import numpy_dtype
 
-__all__ = ["mask_updates"]
+__all__ = ["mask_updates", "wait_for"]
 
 # What takes a gradient for its norm takes zeros at frozen elements.
 _NORM = Update(UpdateKind.DELTA, (), 0, neutral=0.0)
@@ -92,12 +92,18 @@ def mask_updates(
         node = function.node_def[i]
         builder.mask_value(node, _NORM, masks[variable], dtypes[variable])
         masked.append((variable, node.name, node.op))
-    _wait_for(function, done, builder.direct)
+    wait_for(function, done, builder.direct)
     return masked
 
 
-def _wait_for(function: FunctionLike, done: Mapping[str, str], direct: set[str]) -> None:
-    """Let all that waits for a node wait for another one instead, less the nodes in between."""
+def wait_for(function: FunctionLike, done: Mapping[str, str], direct: Container[str]) -> None:
+    """Let all that waits for a node wait for another one instead, less the nodes in between.
+
+    Args:
+        function: The function to change.
+        done: The node -> the one that takes its place.
+        direct: The nodes in between.
+    """
     if not done:
         return
     for node in function.node_def:
@@ -105,7 +111,8 @@ def _wait_for(function: FunctionLike, done: Mapping[str, str], direct: set[str])
             for k, reference in enumerate(node.input):
                 if reference.startswith("^") and reference[1:] in done:
                     node.input[k] = f"^{done[reference[1:]]}"
-    for key, name in function.control_ret.items():
+    # A copy: setting what is being iterated over may skip others.
+    for key, name in list(function.control_ret.items()):
         if name in done:
             function.control_ret[key] = done[name]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from tensorflow.core.framework import attr_value_pb2, function_pb2, graph_pb2, node_def_pb2
@@ -73,6 +74,15 @@ class GraphView:
     outputs: tuple[str, ...]
     returns: dict[str, str]
     definition: function_pb2.FunctionDef | None = None
+
+    @cached_property
+    def takers(self) -> dict[str, list[tuple[node_def_pb2.NodeDef, int]]]:
+        """By node or argument, the data inputs that take something of it, each as a node and a position."""
+        found: dict[str, list[tuple[node_def_pb2.NodeDef, int]]] = {}
+        for node in self.nodes.values():
+            for position, text in enumerate(data_inputs(node)):
+                found.setdefault(text.partition(":")[0], []).append((node, position))
+        return found
 
     @classmethod
     def of_function(cls, function: function_pb2.FunctionDef) -> GraphView:

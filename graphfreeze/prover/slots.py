@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import reduce
 
 from tensorflow.core.framework import node_def_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
@@ -17,26 +16,13 @@ from graphfreeze.errors import VerificationError
 from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import GraphView, Tensor, call_slots, data_inputs
 from graphfreeze.prover.handles import HARMLESS, READS, SAME, Binding, Context, Contexts
+from graphfreeze.prover.origins import Ends, Origins, join
 from graphfreeze.prover.roots import Roots
 from graphfreeze.prover.session_graph import REFERENCE_SAFE, takes_value
 from graphfreeze.prover.targets import Target, variable_targets
 from graphfreeze.prover.writes import write_of
 
-__all__ = ["ELEMENT_BY_ELEMENT", "Values", "find_slots"]
-
-ELEMENT_BY_ELEMENT = frozenset(
-    {
-        *("Identity", "Cast", "StopGradient", "SelectV2"),
-        *("Add", "AddV2", "AddN", "Sub", "Mul", "MulNoNan", "Div", "RealDiv", "DivNoNan", "SquaredDifference"),
-        *("Maximum", "Minimum", "Pow", "Square", "Sqrt", "Rsqrt", "Reciprocal", "Inv", "Neg", "Abs", "Sign"),
-        *("Exp", "Log", "Log1p", "Tanh", "IsFinite", "IsNan", "LogicalAnd", "LogicalOr", "LogicalNot"),
-        *("Less", "LessEqual", "Greater", "GreaterEqual", "Equal", "NotEqual"),
-    }
-)
-SHAPE_ONLY = frozenset({"Shape", "Size", "Rank", "ZerosLike", "OnesLike"})
-
-Ends = frozenset[int] | None
-"""The variables in whose writes a value ends; None where it ends elsewhere, too."""
+__all__ = ["find_slots"]
 
 
 def find_slots(
@@ -91,11 +77,11 @@ def _slots_of(
         if context.view.definition is None and not context.is_session:
             ends |= dict.fromkeys(_seen_in(context) & set(candidates))
             continue
-        values = Values(context, frozenset(captured.get(context.view.name, ())))
-        for variable, found in values.ends_of_reads():
-            known = ends.get(variable)
+        height = owner.shape[0] if owner.shape else None
+        for variable, found in Origins(context, captured.get(context.view.name, ()), height).ends().items():
             if variable in candidates:
-                ends[variable] = None if known is None or found is None else known | found
+                ends[variable] = join(ends[variable], found)
+        ends |= dict.fromkeys(_taken_otherwise(context) & set(candidates))
         for variable, node in _writes(context):
             write = write_of(node)
             if write is not None and write.applies and variable == owner.node_id:
@@ -193,81 +179,25 @@ def _writes(context: Context) -> list[tuple[int, node_def_pb2.NodeDef]]:
     return found
 
 
-class Values:
-    """In which writes the values of one body end."""
-
-    def __init__(self, context: Context, captured: frozenset[str]) -> None:
-        self._context = context
-        view = context.view
-        self._outside = {Tensor.parse(text).node for text in (*view.returns.values(), *captured)}
-        self._consumers: dict[str, list[tuple[node_def_pb2.NodeDef, int]]] = {}
-        for node in filter(lambda node: context.counts(node.name), view.nodes.values()):
-            for position, text in enumerate(data_inputs(node)):
-                self._consumers.setdefault(Tensor.parse(text).node, []).append((node, position))
-        self._ends: dict[str, Ends] = {}
-
-    def ends_of_reads(self) -> list[tuple[int, Ends]]:
-        """Of each use of a handle: the variable, and where the value of it ends."""
-        found: list[tuple[int, Ends]] = []
-        context = self._context
-        found += [(context.sources[k], None) for k in sorted(context.references) if k[0] in self._outside]
-        for node in filter(lambda node: context.counts(node.name), context.view.nodes.values()):
-            for position, text in enumerate(data_inputs(node)):
-                variable = context.variable_of(text)
-                if variable is None:
-                    continue
-                write = write_of(node)
-                if context.is_reference(text):
-                    if node.op == "Identity":
-                        found.append((variable, self.ends(node.name)))
-                    elif takes_value(node, position):
-                        found.append((variable, self.end_of(node, position)))
-                    elif (write is None or position not in write.handles) and node.op not in REFERENCE_SAFE:
-                        found.append((variable, None))
-                    continue
-                if node.op in READS and position == 0:
-                    whole = node.op == "ReadVariableOp" or node.name not in self._consumers
-                    found.append((variable, self.ends(node.name) if whole else None))
-                elif write is not None and position in write.handles:
-                    continue
-                elif "_gradient_op_type" in node.attr or not (
-                    node.op in SAME or node.op in HARMLESS or context.is_call(node) or context.switches(node, position)
-                ):
-                    found.append((variable, None))
-        return found
-
-    def ends(self, name: str) -> Ends:
-        """Where the output of a node ends: by the ends of its consumers, these first."""
-        waiting, opened = [name], set[str]()
-        while waiting:
-            current = waiting[-1]
-            through = [n.name for n, _ in self._consumers.get(current, ()) if n.op in ELEMENT_BY_ELEMENT]
-            missing = [n for n in through if n not in self._ends]
-            if current in opened and missing:
-                refuse("expected no cycle of nodes, found one", function=self._context.view.name, node=current)
-            if missing:
-                opened.add(current)
-                waiting.extend(missing)
+def _taken_otherwise(context: Context) -> set[int]:
+    """The variables whose handles or references a node takes that does not just read, write or hand them on."""
+    view = context.view
+    returned = {Tensor.parse(text).node for text in view.returns.values()}
+    found = {context.sources[k] for k in context.references if k[0] in returned}
+    for node in filter(lambda node: context.counts(node.name), view.nodes.values()):
+        for position, text in enumerate(data_inputs(node)):
+            variable = context.variable_of(text)
+            write = write_of(node)
+            if variable is None or (write is not None and position in write.handles):
                 continue
-            waiting.pop()
-            parts = [self.end_of(node, position) for node, position in self._consumers.get(current, ())]
-            parts.append(None if current in self._outside else frozenset())
-            self._ends[current] = reduce(_join, parts)
-        return self._ends[name]
-
-    def end_of(self, node: node_def_pb2.NodeDef, position: int) -> Ends:
-        """Where a value ends that a node takes."""
-        if node.op in ELEMENT_BY_ELEMENT:
-            return self._ends[node.name] if node.name in self._ends else self.ends(node.name)
-        if node.op in SHAPE_ONLY:
-            return frozenset()
-        write = write_of(node)
-        if write is None or write.indices is not None or position != write.value:
-            return None
-        written = [self._context.variable_of(node.input[handle]) for handle in write.handles]
-        known = frozenset(v for v in written if v is not None)
-        return known if len(known) == len(written) else None
-
-
-def _join(a: Ends, b: Ends) -> Ends:
-    return None if a is None or b is None else a | b
+            if context.is_reference(text):
+                fine = takes_value(node, position) or node.op in REFERENCE_SAFE
+            elif node.op in READS and position == 0:
+                fine = True
+            else:
+                fine = "_gradient_op_type" not in node.attr and (
+                    node.op in SAME or node.op in HARMLESS or context.is_call(node) or context.switches(node, position)
+                )
+            if not fine:
+                found.add(variable)
+    return found

@@ -16,6 +16,7 @@ from graphfreeze.errors import CheckFailedError, VerificationError
 from graphfreeze.prover import prove
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection.plan_files import load_plan
+from tests.passes.training_models import OPTIMIZERS, save
 
 X = tf.TensorSpec([None, 3], tf.float32, name="x")
 FREEZE = [Selection("freeze", "w[0]")]
@@ -83,6 +84,28 @@ def test_a_model_with_steps_of_its_own(model: Path, tmp_path: Path) -> None:
         loaded.signatures["train"](x=tf.ones([2, 3]))
     assert loaded.w.numpy()[0].tolist() == [1.0, 2.0]
     assert (loaded.w.numpy()[1:] != [[3.0, 4.0], [5.0, 6.0]]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "slots"),
+    [
+        ("Keras 3 accumulation", 2),
+        ("Keras 3 RMSprop with momentum", 3),
+        ("tf_keras Adagrad", 1),
+        ("Keras 3 clipping", 0),
+    ],
+)
+def test_slots_behind_gathers_and_in_branches(tmp_path: Path, name: str, slots: int) -> None:
+    path = save(OPTIMIZERS[name](), tmp_path / "model")
+    report = rewrite(path, tmp_path / "out", [Selection("freeze", "e[1, 0:2]")], onnx=False)
+    assert all(check["passed"] for check in report["checks"])
+    (variable,) = report["variables"]
+    held = {update["updates"] for update in variable["updates"]}
+    assert len(held) == 1 + slots
+    compared = check(report, "own training steps")["evidence"]["compared"]
+    assert {record["endpoint"] for record in compared} == {"train"}
+    assert "e" in {record["variable"] for record in compared} <= held
+    assert verify(path, tmp_path / "out")["passed"]
 
 
 def test_a_step_that_moves_what_is_frozen_is_caught(model: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -19,7 +20,7 @@ from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection.plan import FreezePlan
 
 from .harness import frozen
-from .training_models import X
+from .training_models import BATCH, OPTIMIZERS, X, save, steps
 
 
 class Clipped(tf.Module):
@@ -45,9 +46,10 @@ class Clipped(tf.Module):
         return {"decay": tf.nn.l2_loss(self.w), "norm": tf.nn.l2_loss(gradients[0])}
 
 
-def test_frozen_elements_have_no_part_in_clipping(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sgd", [tf_keras.optimizers.SGD, keras.optimizers.SGD], ids=["tf_keras", "Keras 3"])
+def test_frozen_elements_have_no_part_in_clipping(tmp_path: Path, sgd: Any) -> None:
     """What trains moves as in a step that is computed anew from the rewritten model."""
-    tf.saved_model.save(Clipped(tf_keras.optimizers.SGD(0.5, global_clipnorm=0.25)), str(tmp_path / "in"))
+    tf.saved_model.save(Clipped(sgd(0.5, global_clipnorm=0.25)), str(tmp_path / "in"))
     model = SavedModel.load(tmp_path / "in")
     mask = np.array([[True, False], [False, True], [False, False]])
     value = model.read(next(v for v in model.variables if v.name == "w"))
@@ -77,8 +79,50 @@ def test_frozen_elements_have_no_part_in_clipping(tmp_path: Path) -> None:
     library = proto.meta_graphs[0].graph_def.library.function
     (function,) = (f for f in library if f.signature.name in {u.function for u in rewritten.updates})
     nodes = {node.name: node for node in function.node_def}
-    (norm,) = (n for n in nodes.values() if n.op == "L2Loss" and f"{n.name}/graphfreeze/keep" in nodes)
+    (norm,) = (n for n in nodes.values() if n.op in norms and f"{n.name}/graphfreeze/keep" in nodes)
     norm.input[0] = nodes[f"{norm.name}/graphfreeze/keep"].input[1]
+    (tmp_path / "out" / "saved_model.pb").write_bytes(proto.SerializeToString(deterministic=True))
+    with pytest.raises(VerificationError, match="expected the value that is written to be masked"):
+        prove(tmp_path / "in", tmp_path / "out", plan)
+
+
+def test_frozen_elements_of_a_sparse_gradient_have_no_part_in_clipping(tmp_path: Path) -> None:
+    """Keras 3 sums up the squares of a sparse gradient's rows as they are, also where an index is there twice."""
+    save(OPTIMIZERS["Keras 3 clipping"](), tmp_path / "in", trained=0)
+    model = SavedModel.load(tmp_path / "in")
+    mask = np.random.default_rng(2).random((5, 3)) > 0.5
+    value = model.read(next(v for v in model.variables if v.name == "e"))
+    plan = FreezePlan((frozen(model, "e", mask, value, "select"),))
+    rewritten = freeze_reads(model, plan)
+    assert [u.name for u in rewritten.updates if u.operation == "Sum"] == ["e"]
+    write(rewritten, tmp_path / "out")
+    prove(tmp_path / "in", tmp_path / "out", plan)
+    loaded, original = (tf.saved_model.load(str(tmp_path / part)) for part in ("out", "in"))
+    weights = [loaded.w, loaded.b, loaded.e]
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean((loaded.predict(BATCH["x"], BATCH["i"])["output"] - BATCH["y"]) ** 2)
+    gradients = tape.gradient(loss, weights)
+    parts = [getattr(g, "values", g).numpy().astype(np.float64) for g in gradients]
+    dense = [tf.convert_to_tensor(g).numpy() for g in gradients]
+    assert (dense[2][~mask] == 0).all()
+    norm = np.sqrt(sum((part**2).sum() for part in parts))
+    assert norm > 0.01
+    expected = [v.numpy() - 0.5 * g * 0.01 / norm for v, g in zip(weights, dense, strict=True)]
+    steps(loaded, 1)
+    steps(original, 1)
+    for variable, numbers in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(variable.numpy(), numbers, rtol=1e-6)
+    assert (loaded.e.numpy()[~mask] == value[~mask]).all()
+    assert (np.abs(original.w.numpy() - loaded.w.numpy()) > 1e-5).any()
+    # The prover finds a norm that is left unmasked.
+    proto = saved_model_pb2.SavedModel.FromString((tmp_path / "out" / "saved_model.pb").read_bytes())
+    (node,) = (
+        node
+        for function in proto.meta_graphs[0].graph_def.library.function
+        for node in function.node_def
+        if node.op == "Sum" and node.input[0] == f"{node.name}/graphfreeze/keep:output:0"
+    )
+    node.input[0] = f"{node.name}/input:output:0"
     (tmp_path / "out" / "saved_model.pb").write_bytes(proto.SerializeToString(deterministic=True))
     with pytest.raises(VerificationError, match="expected the value that is written to be masked"):
         prove(tmp_path / "in", tmp_path / "out", plan)

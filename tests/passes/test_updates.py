@@ -10,8 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework import function_pb2
 
+from graphfreeze.checks.graph_optimizer import optimizer_option
 from graphfreeze.passes.freeze_reads import RewrittenModel, freeze_reads
+from graphfreeze.passes.freeze_updates import wait_for
 from graphfreeze.passes.write import write
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection.plan import Form, FreezePlan
@@ -82,7 +85,7 @@ def test_frozen_elements_stay_in_storage_and_slots(tmp_path: Path, name: str) ->
     for entry in plan.variables:
         weight = entry.variable.name
         slots = slots_by_hand(model, weight)
-        assert slots or name == "gradient descent"
+        assert slots or name in ("gradient descent", "Keras 3 clipping")
         assert slots == {u.name for u in rewritten.updates if u.of == entry.variable.object_path} - {weight}
         for key in [weight, *sorted(slots)]:
             held = ~entry.full_mask
@@ -91,20 +94,29 @@ def test_frozen_elements_stay_in_storage_and_slots(tmp_path: Path, name: str) ->
             assert (before[key] != after[key])[~held].any(), key
 
 
-@pytest.mark.parametrize("name", ["keras momentum", "adam", "tf_keras Adam", "legacy Adam", "Keras 3 AdamW"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("keras momentum", "adam", "tf_keras Adam", "legacy Adam", "Keras 3 AdamW", "tf_keras RMSprop"),
+        *("tf_keras Adagrad", "tf_keras Adamax", "Keras 3 RMSprop", "Keras 3 RMSprop with momentum", "Keras 3 Adagrad"),
+        *("Keras 3 Adadelta", "Keras 3 accumulation", "Keras 3 accumulation with Adam"),
+    ],
+)
 def test_trainable_elements_train_as_in_a_step_that_puts_frozen_ones_back(tmp_path: Path, name: str) -> None:
     model, plan, rewritten = rewrite((RAW | OPTIMIZERS)[name](), tmp_path, "blend")
     original, masked = (tf.saved_model.load(str(tmp_path / part)) for part in ("in", "out"))
     taken = handles(original, model)
     initial = read(model, taken)
     masks = {u.name: plan.find(u.of) for u in rewritten.updates}
-    for _ in range(STEPS):
-        steps(original, 1)
-        steps(masked, 1)
-        for key, value in read(model, taken).items():
-            if key in masks and (entry := masks[key]) is not None:
-                kept = np.where(entry.full_mask, value, initial[key])
-                tf.raw_ops.AssignVariableOp(resource=taken[key], value=kept)
+    # TensorFlow's graph optimizer may fuse the two graphs differently, which makes other bits.
+    with optimizer_option("disable_meta_optimizer", True):
+        for _ in range(STEPS):
+            steps(original, 1)
+            steps(masked, 1)
+            for key, value in read(model, taken).items():
+                if key in masks and (entry := masks[key]) is not None:
+                    kept = np.where(entry.full_mask, value, initial[key])
+                    tf.raw_ops.AssignVariableOp(resource=taken[key], value=kept)
     expected, found = read(model, taken), read(model, handles(masked, model))
     assert expected.keys() == found.keys() >= masks.keys()
     for key, value in expected.items():
@@ -135,6 +147,15 @@ def test_sessions_train_frozen(tmp_path: Path) -> None:
             after = stored(name)
             assert before[name][~entry.full_mask].tobytes() == after[~entry.full_mask].tobytes(), name
             assert (before[name] != after).any(), name
+
+
+def test_every_control_output_waits_for_what_is_put_back() -> None:
+    """Setting entries of a map that is being iterated over skipped some, in most functions with ten of them."""
+    for attempt in range(50):
+        names = [f"step/update_{attempt}_{k}" for k in range(10)]
+        function = function_pb2.FunctionDef(control_ret={name: name for name in names})
+        wait_for(function, {name: f"{name}/done" for name in names}, ())
+        assert dict(function.control_ret) == {name: f"{name}/done" for name in names}
 
 
 # -- what is no slot

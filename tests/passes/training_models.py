@@ -11,12 +11,18 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-__all__ = ["OPTIMIZERS", "RAW", "Trained", "save", "steps"]
+__all__ = ["BATCH", "OPTIMIZERS", "RAW", "Trained", "save", "steps"]
 
 X = tf.TensorSpec([None, 3], tf.float32, name="x")
 I = tf.TensorSpec([None], tf.int32, name="i")  # noqa: E741
 Y = tf.TensorSpec([None, 2], tf.float32, name="y")
 VARIABLES = ("w", "b", "e")
+_NUMBERS = np.random.default_rng(6)
+BATCH: dict[str, Any] = {
+    "x": tf.constant(_NUMBERS.normal(size=(6, 3)), tf.float32),
+    "i": tf.constant([0, 1, 2, 2, 4, 1]),
+    "y": tf.constant(_NUMBERS.normal(size=(6, 2)), tf.float32),
+}
 
 
 class Trained(tf.Module):
@@ -66,6 +72,13 @@ def _tf_keras(optimizer: Any) -> Trained:
 def _keras_3(optimizer: Any) -> Trained:
     module = Trained(lambda gradients, variables: optimizer.apply(gradients, variables), optimizer=optimizer)
     optimizer.build(module.weights)
+    return module
+
+
+def _accumulating(optimizer: Any) -> Trained:
+    """A module that was trained so often that its next two steps end with what is accumulated used, and begin again."""
+    module = _keras_3(optimizer)
+    module.train(**BATCH)
     return module
 
 
@@ -151,25 +164,31 @@ OPTIMIZERS: dict[str, Callable[[], Trained]] = {
     "tf_keras AdamW": lambda: _tf_keras(tf_keras.optimizers.AdamW(0.1, weight_decay=0.1)),
     "legacy Adam": lambda: _tf_keras(tf_keras.optimizers.legacy.Adam(0.1)),
     "legacy SGD": lambda: _tf_keras(tf_keras.optimizers.legacy.SGD(0.1, momentum=0.9, nesterov=True)),
+    "tf_keras RMSprop": lambda: _tf_keras(tf_keras.optimizers.RMSprop(0.1, momentum=0.5, centered=True)),
+    "tf_keras Adagrad": lambda: _tf_keras(tf_keras.optimizers.Adagrad(0.1)),
+    "tf_keras Adamax": lambda: _tf_keras(tf_keras.optimizers.Adamax(0.1)),
     "Keras 3 SGD": lambda: _keras_3(keras.optimizers.SGD(0.1, momentum=0.9)),
     "Keras 3 Adam": lambda: _keras_3(keras.optimizers.Adam(0.1, amsgrad=True)),
     "Keras 3 AdamW": lambda: _keras_3(keras.optimizers.AdamW(0.1, weight_decay=0.1)),
+    "Keras 3 RMSprop": lambda: _keras_3(keras.optimizers.RMSprop(0.1)),
+    "Keras 3 RMSprop with momentum": lambda: _keras_3(keras.optimizers.RMSprop(0.1, momentum=0.5, centered=True)),
+    "Keras 3 Adagrad": lambda: _keras_3(keras.optimizers.Adagrad(0.1)),
+    "Keras 3 Adadelta": lambda: _keras_3(keras.optimizers.Adadelta(0.1)),
+    "Keras 3 clipping": lambda: _keras_3(keras.optimizers.SGD(0.5, global_clipnorm=0.01)),
+    "Keras 3 averages": lambda: _keras_3(
+        keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=3)
+    ),
+    "Keras 3 accumulation": lambda: _accumulating(
+        keras.optimizers.SGD(0.1, momentum=0.9, gradient_accumulation_steps=2)
+    ),
+    "Keras 3 accumulation with Adam": lambda: _accumulating(keras.optimizers.Adam(0.1, gradient_accumulation_steps=2)),
 }
-
-
-def _batch() -> dict[str, Any]:
-    make = np.random.default_rng(6)
-    return {
-        "x": tf.constant(make.normal(size=(6, 3)), tf.float32),
-        "i": tf.constant([0, 1, 2, 2, 4, 1]),
-        "y": tf.constant(make.normal(size=(6, 2)), tf.float32),
-    }
 
 
 def save(module: Trained, path: Path, trained: int = 2) -> Path:
     """Train a little, so that no slot is zero, and save with a training signature."""
     for _ in range(trained):
-        module.train(**_batch())
+        module.train(**BATCH)
     tf.saved_model.save(module, str(path), signatures={"train": module.train, "predict": module.predict})
     return path
 
@@ -177,4 +196,4 @@ def save(module: Trained, path: Path, trained: int = 2) -> Path:
 def steps(loaded: Any, count: int) -> None:
     """Run the training signature."""
     for _ in range(count):
-        loaded.signatures["train"](**_batch())
+        loaded.signatures["train"](**BATCH)

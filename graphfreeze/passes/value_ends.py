@@ -1,0 +1,279 @@
+"""Where a value ends that is computed with element by element: in which variables' updates, or elsewhere.
+
+Besides elementwise operations, a value is followed
+- to the rows of it that a gather takes along its first axis, as far as these are computed with element by element, and
+  written, or summed up, at the very same indices,
+- through identities of several tensors, as gradient accumulation has them,
+- into the branches of If, and out of them.
+
+Keras 3 divides sparse gradients in one of two branches: where a denominator is zero or not a number, it adds rows. The
+test itself, and the branch for that case, do not count.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from graphfreeze.passes.same_tensor import divides, first_size, integer, same_tensor, tested_for_zero
+from graphfreeze.savedmodel.body import Body, Consumer
+from graphfreeze.savedmodel.call_sites import CONDITIONALS
+from graphfreeze.savedmodel.contexts import Analysis
+from graphfreeze.savedmodel.graph_flow import takes_reference
+from graphfreeze.savedmodel.handle_flow import Context, Flow, Use, UseKind
+from graphfreeze.savedmodel.model import SavedModel
+from graphfreeze.savedmodel.reads import captured_tensors
+from graphfreeze.savedmodel.updates import Update, UpdateKind, update_of
+
+__all__ = ["ELEMENTWISE", "ELSEWHERE", "ValueEnds", "Values", "handles_of"]
+
+# An element of the result depends on the same element of the operands alone.
+ELEMENTWISE = frozenset(
+    {
+        *("Identity", "Cast", "StopGradient", "AddV2", "Add", "AddN", "Sub", "Mul", "MulNoNan", "RealDiv", "Div"),
+        *(
+            "DivNoNan",
+            "Maximum",
+            "Minimum",
+            "Pow",
+            "SquaredDifference",
+            "Square",
+            "Sqrt",
+            "Rsqrt",
+            "Neg",
+            "Abs",
+            "Sign",
+        ),
+        *("Reciprocal", "Inv", "Exp", "Log", "Log1p", "Tanh", "SelectV2", "Less", "LessEqual", "Greater"),
+        *("GreaterEqual", "Equal", "NotEqual", "LogicalAnd", "LogicalOr", "LogicalNot", "IsFinite", "IsNan"),
+    }
+)
+# The result depends on the operand's shape alone.
+_OF_SHAPE = frozenset({"Shape", "Size", "Rank", "ZerosLike", "OnesLike"})
+ELSEWHERE = -1
+"""Stands for everything that is not the value of a variable."""
+_UNKNOWN_ROWS = "?"
+_NOWHERE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A value at one place in a body.
+
+    Attributes:
+        tensor: The tensor; or a node's name, for all that it yields.
+        count: How many rows the variable has, or None where that does not matter.
+        rows: The tensor with the indices of the rows that it consists of; None where it is all of a variable.
+        is_test: Whether it is only the answer to whether there is a zero.
+    """
+
+    tensor: str
+    count: int | None
+    rows: str | None = None
+    is_test: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Returned:
+    """A value that a branch returns, and where it returns the indices of its rows, if these are not all."""
+
+    position: int
+    indices: int | None
+    is_test: bool
+
+
+_End = int | _Returned
+
+
+class ValueEnds:
+    """Where values go in the bodies of a model.
+
+    Args:
+        model: The model.
+        analysis: Where the handles of variables go.
+    """
+
+    def __init__(self, model: SavedModel, analysis: Analysis) -> None:
+        self.model = model
+        self.analysis = analysis
+        self._captured: Mapping[str, Iterable[str]] = captured_tensors(model)
+        self._values: dict[Context, Values] = {}
+
+    def of(self, context: Context) -> Values:
+        """Where values go in one body."""
+        if context not in self._values:
+            captured = frozenset(self._captured.get(context.function, ()))
+            self._values[context] = Values(self, context, captured)
+        return self._values[context]
+
+
+class Values:
+    """Where values go in one body."""
+
+    def __init__(self, bodies: ValueEnds, context: Context, captured: frozenset[str]) -> None:
+        self._bodies = bodies
+        self._body: Body = bodies.model.body(context.function)
+        self._flow: Flow = bodies.analysis.contexts[context]
+        self._captured = captured
+        self._consumers: defaultdict[str, list[Consumer]] = defaultdict(list)
+        for tensor, consumers in self._body.consumers.items():
+            self._consumers[tensor.split(":", 1)[0]] += consumers
+            if ":" in tensor:
+                self._consumers[tensor] += consumers
+        self._returned: defaultdict[str, list[int]] = defaultdict(list)
+        for position, tensor in enumerate(self._body.returned):
+            for name in {tensor, tensor.split(":", 1)[0]}:
+                self._returned[name].append(position)
+        self._ends: dict[_Place, frozenset[_End]] = {}
+
+    def reached_by(self, use: Use) -> set[int]:
+        """The variables that what a node does with a candidate ends in; with `ELSEWHERE` where it ends elsewhere."""
+        node = self._body.nodes[use.node]
+        if use.kind is UseKind.WRITE and update_of(node) is not None:
+            return set()
+        if use.kind is UseKind.VALUE and use.node >= 0:
+            positions = [k for k in range(len(node.input)) if self._is_value_of(use, k)]
+            return {end for k in positions for end in self.ends_at(Consumer(use.node, k))}
+        if use.kind is not UseKind.READ:
+            return {ELSEWHERE}
+        shape = self._bodies.model.variables_by_node[use.variable].shape
+        place = _Place(node.name, shape[0] if shape else None)
+        if node.op == "ResourceGather" and not integer(node, "batch_dims"):
+            place = replace(place, rows=same_tensor(self._body, node.input[1]))
+        elif node.op not in ("ReadVariableOp", "Identity"):
+            place = replace(place, rows=_UNKNOWN_ROWS)
+        return _outside(self._follow(place))
+
+    def ends_at(self, consumer: Consumer, rows: str | None = None, count: int | None = None) -> set[int]:
+        """The variables that a value which a node takes ends in.
+
+        Args:
+            consumer: The node.
+            rows: The indices of the rows that the value consists of, if it is not whole.
+            count: How many rows the variable has that it is the gradient of, where that is known.
+        """
+        ends: set[_End] = set()
+        for step in self._steps(consumer, _Place("", count, rows)):
+            ends |= self._follow(step) if isinstance(step, _Place) else {step}
+        return _outside(ends)
+
+    def _is_value_of(self, use: Use, position: int) -> bool:
+        """Whether a node takes the value of a reference at that input."""
+        node = self._body.nodes[use.node]
+        if node.input[position].startswith("^") or takes_reference(node, position):
+            return False
+        return self._flow.handles.get(self._body.tensor(node.input[position])) == use.variable
+
+    def _follow(self, start: _Place) -> frozenset[_End]:
+        """Follow a value from a place."""
+        if start not in self._ends:
+            # A function that calls itself gets no better answer than this.
+            self._ends[start] = frozenset({ELSEWHERE})
+            pending, seen, ends = [start], {start}, set[_End]()
+            while pending:
+                place = pending.pop()
+                ends.update(self._leaving(place))
+                for consumer in self._consumers.get(place.tensor, ()):
+                    for step in self._steps(consumer, place):
+                        if not isinstance(step, _Place):
+                            ends.add(step)
+                        elif step not in seen:
+                            seen.add(step)
+                            pending.append(step)
+            self._ends[start] = frozenset(ends)
+        return self._ends[start]
+
+    def _leaving(self, place: _Place) -> Iterator[_End]:
+        """How a value at a place leaves the body, other than through a node."""
+        name = place.tensor.split(":", 1)[0]
+        if f"{name}:0" in self._captured:
+            yield ELSEWHERE
+        for position in self._returned.get(place.tensor, ()):
+            found = None
+            if place.rows is not None:
+                same = (k for k, t in enumerate(self._body.returned) if same_tensor(self._body, t) == place.rows)
+                found = next(same, _NOWHERE)
+            yield _Returned(position, found, place.is_test)
+
+    def _steps(self, consumer: Consumer, place: _Place) -> Iterator[_Place | _End]:
+        """Where a node takes a value on to, and where it ends in it."""
+        node = self._body.nodes[consumer.node]
+        if node.op in CONDITIONALS:
+            yield from self._into_branches(consumer, place)
+        elif node.op == "IdentityN":
+            yield replace(place, tensor=self._body.output(consumer.node, "output", consumer.input))
+        elif node.op == "Any" and consumer.input == 0 and place.rows is None:
+            is_test = place.is_test or tested_for_zero(self._body, node.name) is not None
+            yield replace(place, tensor=node.name, is_test=True) if is_test else ELSEWHERE
+        elif place.is_test:
+            yield replace(place, tensor=node.name) if node.op == "Identity" else ELSEWHERE
+        elif node.op in ELEMENTWISE:
+            yield replace(place, tensor=node.name)
+        elif node.op in ("GatherV2", "UnsortedSegmentSum") and consumer.input == 0 and len(node.input) > 2:
+            yield self._by_rows(consumer.node, place)
+        elif node.op not in _OF_SHAPE:
+            yield from self._in_update(consumer, place)
+
+    def _by_rows(self, i: int, place: _Place) -> _Place | _End:
+        """The rows of a whole value; or the sum of rows, each at its place in a whole value."""
+        node = self._body.nodes[i]
+        indices = same_tensor(self._body, node.input[1])
+        if node.op == "GatherV2":
+            along_rows = first_size(self._bodies, self._body, node.input[2]) == 0 and not integer(node, "batch_dims")
+            return replace(place, tensor=node.name, rows=indices) if along_rows and place.rows is None else ELSEWHERE
+        # With fewer rows than the variable's, the sum might be spread over all of its rows.
+        is_whole = place.count is not None and first_size(self._bodies, self._body, node.input[2]) == place.count
+        return replace(place, tensor=node.name, rows=None) if is_whole and place.rows == indices else ELSEWHERE
+
+    def _in_update(self, consumer: Consumer, place: _Place) -> Iterator[int]:
+        node = self._body.nodes[consumer.node]
+        update = update_of(node)
+        rows: str | None = _UNKNOWN_ROWS
+        if update is not None and consumer.input == update.value and update.kind is not UpdateKind.ELEMENTS:
+            rows = None if update.indices is None else same_tensor(self._body, node.input[update.indices])
+        if update is None or rows == _UNKNOWN_ROWS or rows != place.rows:
+            yield ELSEWHERE
+        else:
+            yield from handles_of(self._body, self._flow, consumer.node, update)
+
+    def _into_branches(self, consumer: Consumer, place: _Place) -> Iterator[_Place | _End]:
+        """Follow a value into the functions of an If, and what they return of it."""
+        i, position = consumer
+        body, node = self._body, self._body.nodes[i]
+        is_division = divides(body, node)
+        operands = [same_tensor(body, reference) for reference in node.input if not reference.startswith("^")]
+        if position == 0 or (place.is_test and not is_division):
+            if not (is_division and place.is_test):
+                yield ELSEWHERE
+            return
+        for call in self._flow.calls:
+            if call.node != i or (is_division and call.slot.attribute == "then_branch"):
+                continue
+            inner = self._bodies.of(call.callee)
+            arguments = self._bodies.model.body(call.callee.function).arguments
+            if len(arguments) != len(operands) - 1:
+                yield ELSEWHERE
+                continue
+            rows = None if place.rows is None else _UNKNOWN_ROWS
+            if place.rows in operands[1:]:
+                rows = arguments[operands.index(place.rows, 1) - 1]
+            for end in inner._follow(replace(place, tensor=arguments[position - 1], rows=rows)):
+                if not isinstance(end, _Returned):
+                    yield end
+                    continue
+                indices = None if end.indices is None else _UNKNOWN_ROWS
+                if end.indices is not None and end.indices != _NOWHERE:
+                    indices = body.output(i, "output", end.indices)
+                yield _Place(body.output(i, "output", end.position), place.count, indices, end.is_test)
+
+
+def handles_of(body: Body, flow: Flow, node: int, update: Update) -> list[int]:
+    """The variables whose handles an update takes, in its order; one that is not followed is `ELSEWHERE`."""
+    inputs = body.nodes[node].input
+    return [flow.handles.get(body.tensor(inputs[position]), ELSEWHERE) for position in update.handles]
+
+
+def _outside(ends: Iterable[_End]) -> set[int]:
+    """Ends of a value in a body whose caller is not looked at."""
+    return {ELSEWHERE if isinstance(end, _Returned) else end for end in ends}

@@ -1,0 +1,163 @@
+"""Bodies with who called them, and what is found in them backwards: the same tensors, numbers, tests for zeros."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tensorflow.core.framework import node_def_pb2, types_pb2
+
+from graphfreeze.prover.constants import Array, decode
+from graphfreeze.prover.failure import refuse
+from graphfreeze.prover.graph_view import GraphView, Tensor, call_slots, data_inputs, integer_attr
+from graphfreeze.prover.handles import BRANCHES, CALLS, Context
+
+__all__ = ["Frame", "asked_for_zeros", "divides", "number_of", "source_of"]
+
+LIMIT = 10_000
+"""How many calls of one body are followed."""
+WIDER = {(types_pb2.DT_INT32, types_pb2.DT_INT64), (types_pb2.DT_INT32,) * 2, (types_pb2.DT_INT64,) * 2}
+
+
+@dataclass(eq=False)
+class Frame:
+    """A body, together with the call by which it is entered.
+
+    Attributes:
+        context: The body.
+        caller: The body that calls it; None for the first one.
+        call: The node that does.
+    """
+
+    context: Context
+    caller: Frame | None = None
+    call: node_def_pb2.NodeDef | None = None
+    _called: dict[tuple[str, str], Frame] = field(default_factory=dict)
+    _count: list[int] = field(default_factory=lambda: [0])
+
+    @property
+    def view(self) -> GraphView:
+        """Its nodes."""
+        return self.context.view
+
+    def called(self, node: node_def_pb2.NodeDef, attribute: str) -> Frame | None:
+        """The function that a node of it calls, or has for a branch, by the attribute that names it."""
+        found = [s for s in call_slots(node, self.context.contexts.library) if s.attribute == attribute]
+        if len(found) != 1:
+            return None
+        key = (node.name, attribute)
+        if key not in self._called:
+            self._count[0] += 1
+            if self._count[0] > LIMIT:
+                refuse(f"expected at most {LIMIT} calls to follow, found more", function=self.view.name)
+            binding = self.context.binding_of(node, found[0])
+            context = self.context.contexts.of(found[0].function, binding)
+            self._called[key] = Frame(context, self, node, _count=self._count)
+        return self._called[key]
+
+    def branches(self, node: node_def_pb2.NodeDef) -> list[Frame]:
+        """The branches of an If that count: where it divides and found a zero, the one that it then takes does not."""
+        names = ["else_branch"] if divides(self.view, node) else ["then_branch", "else_branch"]
+        return [frame for name in names if (frame := self.called(node, name)) is not None]
+
+    def passed(self, argument: str) -> str | None:
+        """What the caller passes for an argument."""
+        position = self.view.arguments.get(argument)
+        if self.caller is None or self.call is None or position is None:
+            return None
+        operands = data_inputs(self.call)[1 if self.call.op in BRANCHES else 0 :]
+        return operands[position] if position < len(operands) else None
+
+    def returned(self, position: int) -> str | None:
+        """What it returns at a position."""
+        names = self.view.outputs
+        return self.view.returns.get(names[position]) if position < len(names) else None
+
+
+def source_of(view: GraphView, text: str) -> Tensor:
+    """The tensor that another one is a copy of, if of integers perhaps with more bits."""
+    seen: set[Tensor] = set()
+    while (tensor := Tensor.parse(text)) not in seen:
+        seen.add(tensor)
+        node = view.nodes.get(tensor.node)
+        types = None if node is None else tuple(node.attr[n].type for n in ("SrcT", "DstT") if n in node.attr)
+        if node is None or not (node.op == "Identity" or (node.op == "Cast" and types in WIDER)):
+            break
+        text = node.input[0]
+    return tensor
+
+
+def asked_for_zeros(view: GraphView, node: node_def_pb2.NodeDef | None) -> Tensor | None:
+    """Of what a node says whether any element is zero or not a number: `Any(LogicalOr(Equal(x, 0), IsNan(x)))`.
+
+    One more Any may follow: first for each row, then for all of them.
+    """
+    for _ in range(2):
+        if node is not None and node.op == "Any":
+            node = view.nodes.get(source_of(view, node.input[0]).node)
+    if node is None or node.op != "LogicalOr" or len(node.input) < 2:
+        return None
+    equal, is_nan = (view.nodes.get(source_of(view, text).node) for text in node.input[:2])
+    if equal is None or is_nan is None or (equal.op, is_nan.op) != ("Equal", "IsNan"):
+        return None
+    compared = _constant(view, equal.input[1])
+    asked = source_of(view, equal.input[0])
+    right = compared is not None and compared.shape == () and not compared.astype(bool)
+    return asked if right and asked == source_of(view, is_nan.input[0]) else None
+
+
+def divides(view: GraphView, node: node_def_pb2.NodeDef) -> bool:
+    """Whether a node is Keras' division of a sparse tensor: a stateless If, by whether the divisor has zeros."""
+    if node.op != "StatelessIf":
+        return False
+    condition, *operands = data_inputs(node)
+    asked = asked_for_zeros(view, view.nodes.get(source_of(view, condition).node))
+    return asked is not None and asked in {source_of(view, text) for text in operands}
+
+
+def number_of(frame: Frame, text: str, first: bool = False) -> int | None:
+    """The number that a scalar is in every run, or the first one of a vector.
+
+    Args:
+        frame: Where the tensor is.
+        text: The tensor.
+        first: Whether it is a vector.
+
+    Returns:
+        The number; None where it is not found.
+    """
+    for _ in range(LIMIT):
+        tensor = source_of(frame.view, text)
+        node = frame.view.nodes.get(tensor.node)
+        if node is None:
+            passed = frame.passed(tensor.node)
+            if passed is None or frame.caller is None:
+                return None
+            frame, text = frame.caller, passed
+        elif node.op in CALLS or divides(frame.view, node):
+            callee = frame.called(node, "f" if node.op in CALLS else "else_branch")
+            returned = None if callee is None else callee.returned(tensor.position)
+            if callee is None or returned is None:
+                return None
+            frame, text = callee, returned
+        elif node.op == "StridedSlice" and not first and _is_first_of(frame.view, node):
+            first, text = True, node.input[0]
+        else:
+            array = _constant(frame.view, text)
+            fits = array is not None and array.ndim == (1 if first else 0) and array.size and array.dtype.kind in "iu"
+            return int(array.flat[0]) if fits and array is not None else None
+    return None
+
+
+def _constant(view: GraphView, text: str) -> Array | None:
+    node = view.nodes.get(source_of(view, text).node)
+    is_constant = node is not None and node.op == "Const" and "value" in node.attr
+    return decode(node.attr["value"].tensor) if is_constant and node is not None else None
+
+
+def _is_first_of(view: GraphView, node: node_def_pb2.NodeDef) -> bool:
+    """Whether a StridedSlice takes element 0 of a vector."""
+    others = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask")
+    if integer_attr(node, "shrink_axis_mask") != 1 or any(integer_attr(node, name) for name in others):
+        return False
+    bounds = [_constant(view, text) for text in data_inputs(node)[1:]]
+    return all(b is not None and b.shape == (1,) for b in bounds) and bounds[0] is not None and not bounds[0].any()
