@@ -30,7 +30,8 @@ from graphfreeze.lowering.filters import convolution_filters
 from graphfreeze.lowering.model import Lowerer, filter_permutation
 from graphfreeze.lowering.sizes import BATCH, LENGTH
 from graphfreeze.training.endpoint import TensorEntry
-from graphfreeze.training.trace import Parameter, TracedStep
+from graphfreeze.training.parameters import Parameter
+from graphfreeze.training.trace import TracedStep
 
 __all__ = ["Assembly", "assemble"]
 

@@ -24,7 +24,7 @@ from graphfreeze.selection.variable import Variable
 from graphfreeze.training.batch import index_limits, random_inputs
 from graphfreeze.training.endpoint import Endpoint, choose_endpoint, endpoint_names
 from graphfreeze.training.functionalise import functionalise
-from graphfreeze.training.trace import resolve
+from graphfreeze.training.parameters import resolve
 from graphfreeze.training.training_call import traces
 from graphfreeze.training.variable_uses import VariableSlot
 

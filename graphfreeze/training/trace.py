@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,8 +13,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from graphfreeze.errors import UnsupportedError, UsageError
-from graphfreeze.selection.plan import FreezePlan, FrozenVariable
-from graphfreeze.selection.slices import TrainedSlices, find_trained_slices
+from graphfreeze.selection.plan import FreezePlan
 from graphfreeze.selection.variable import Variable
 from graphfreeze.training.arguments import Configured
 from graphfreeze.training.compose import compose
@@ -28,52 +26,15 @@ from graphfreeze.training.losses import OutputLoss
 from graphfreeze.training.masked_reads import read_state_directly
 from graphfreeze.training.missing_gradients import none_for_missing_gradients, require_gradients
 from graphfreeze.training.noise import NOISE_SEED, Noise, draw_by_seed
-from graphfreeze.training.optimizers import ELEMENTWISE, LEARNING_RATE, OptimizerVariable
+from graphfreeze.training.optimizers import ELEMENTWISE, OptimizerVariable
+from graphfreeze.training.parameters import Parameter, find_parameters, in_slices
 from graphfreeze.training.row_updates import update_rows
 from graphfreeze.training.slice_variables import Sliced, keep_trained_slices
 from graphfreeze.training.targets import Objective, make_objective
 from graphfreeze.training.update import Target, Update, trace_update
 from graphfreeze.training.variable_uses import VariableSlot
 
-__all__ = ["Parameter", "TracedStep", "trace_step"]
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A variable of the model in the training step.
-
-    Attributes:
-        name: Its name in the artifact: the variable's name, or its object path where something else has that name.
-        variable: What the SavedModel says of it.
-        resource: The loaded `tf.Variable`.
-        frozen: Its part of the freeze plan, or None.
-        trains: Whether the step has a gradient for it.
-        slices: Where whole slices of it are frozen: those that are left, of which alone its state in the artifact is.
-        state: What the optimizer updates: `resource`, or a `tf.Variable` of the slices.
-    """
-
-    name: str
-    variable: Variable
-    resource: Any
-    frozen: FrozenVariable | None
-    trains: bool
-    slices: TrainedSlices | None = None
-    state: Any = None
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether it is wholly frozen: a constant of the graphs."""
-        return self.frozen is not None and self.frozen.wholly_frozen
-
-    def cut(self, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """What the artifact keeps of a value of the variable's shape, its gradient for example."""
-        return value if self.slices is None else self.slices.cut(value)
-
-    @property
-    def mask(self) -> npt.NDArray[np.bool_] | None:
-        """Which elements of `state` train, broadcastable; None where all do."""
-        mask = None if self.frozen is None else self.cut(self.frozen.mask)
-        return None if mask is None or mask.all() else mask
+__all__ = ["TracedStep", "trace_step"]
 
 
 @dataclass(frozen=True)
@@ -159,7 +120,7 @@ def trace_step(
     trained_endpoint = choose_endpoint(loaded, endpoint)
     inference_endpoint = choose_forward_endpoint(loaded, forward_endpoint, trained_endpoint)
     objective = make_objective(trained_endpoint, losses, sample_weight=sample_weight)
-    parameters = _parameters(loaded, variables, plan, trained_endpoint)
+    parameters = find_parameters(loaded, variables, plan, trained_endpoint)
     scaled = with_loss_scale(optimizer)
     tracer = _Tracer(trained_endpoint, inference_endpoint, objective, parameters, scaled.arguments.get("loss_scale"))
     tracer.seed = seed
@@ -181,45 +142,6 @@ def trace_step(
         tracer.functions,
         tracer.noise,
     )
-
-
-def _parameters(loaded: Any, variables: Sequence[Variable], plan: FreezePlan, endpoint: Endpoint) -> list[Parameter]:
-    counts = Counter(variable.name for variable in variables)
-    captured = {id(tensor) for tensor in endpoint.function.captured_inputs}
-    parameters = []
-    for variable in variables:
-        resource = _loaded(loaded, variable)
-        if not hasattr(resource, "handle"):
-            continue
-        frozen = plan.find(variable.object_path)
-        if frozen is not None:
-            resource.assign(np.where(frozen.full_mask, resource.numpy(), frozen.value))
-        # A compiled Keras 2 save holds its own optimizer's learning rate.
-        ambiguous = counts[variable.name] > 1 or variable.name == LEARNING_RATE
-        name = variable.object_path if ambiguous else variable.name
-        trains = (
-            variable.trainable
-            and id(resource.handle) in captured
-            and resource.dtype.is_floating
-            and not (frozen is not None and frozen.wholly_frozen)
-        )
-        parameters.append(Parameter(name, variable, resource, frozen, trains, state=resource))
-    return parameters
-
-
-def _loaded(loaded: Any, variable: Variable) -> Any:
-    """The loaded variable. What TensorFlow 1 saved has no paths: there, variables go by their names."""
-    if isinstance(getattr(loaded, "graph", None), tf.Graph):
-        return next((v for v in loaded.variables if v.name.removesuffix(":0") == variable.name), None)
-    return resolve(loaded, variable.object_path)
-
-
-def resolve(loaded: Any, object_path: str) -> Any:
-    """The object of a loaded SavedModel at a path of its object graph."""
-    found = loaded
-    for part in object_path.split("/"):
-        found = found[int(part)] if part.isdigit() and not hasattr(found, part) else getattr(found, part)
-    return found
 
 
 class _Tracer:
@@ -299,7 +221,7 @@ class _Tracer:
             read_state_directly(graph, frozen)
         if optimizer.name in ELEMENTWISE:
             assigned = {name.removeprefix("new/") for graph in (gradients, forward) for name in graph.outputs}
-            self.parameters = [p if p.name in assigned else _in_slices(p) for p in self.parameters]
+            self.parameters = [p if p.name in assigned else in_slices(p) for p in self.parameters]
         sliced = {
             p.name: Sliced(p.slices, p.frozen.value)
             for p in self.parameters
@@ -337,15 +259,6 @@ class _Tracer:
     @property
     def batch_specs(self) -> list[Any]:
         return [_spec(entry) for entry in (*self.endpoint.inputs, *self.objective.batch)]
-
-
-def _in_slices(parameter: Parameter) -> Parameter:
-    """The parameter with a state that holds its trained slices alone, where whole slices of it are frozen."""
-    slices = None if parameter.frozen is None or not parameter.trains else find_trained_slices(parameter.frozen.mask)
-    if slices is None:
-        return parameter
-    state = tf.Variable(slices.cut(parameter.resource.numpy()), name=parameter.variable.name.rpartition("/")[2])
-    return replace(parameter, slices=slices, state=state)
 
 
 def _slot(name: str, variable: Any) -> VariableSlot:
