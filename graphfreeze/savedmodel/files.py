@@ -150,6 +150,8 @@ def _no_saved_model_pb(directory: Path) -> ModelReadError | UnsupportedError:
     names = sorted(entry.name for entry in directory.iterdir())
     if not names:
         return ModelReadError(f"{directory} is empty. Expected a SavedModel, which holds saved_model.pb.")
+    if "saved_model.pb" in names:
+        return ModelReadError(f"{directory / 'saved_model.pb'} is no file. Expected the graph that the export wrote.")
     inner = [name for name in names if (directory / name / "saved_model.pb").is_file()]
     if inner:
         return ModelReadError(f"{directory} is no SavedModel, but {directory / inner[0]} is. Give that path.")

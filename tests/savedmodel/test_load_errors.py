@@ -60,6 +60,9 @@ def test_directories_of_something_else(copy: Path) -> None:
     assert "holds no saved_model.pb, only variables.data" in message_of(copy / "variables")
     message = message_of(copy.parent)
     assert f"{copy} is. Give that path." in message
+    (copy / "saved_model.pb").unlink()
+    (copy / "saved_model.pb").mkdir()
+    assert "saved_model.pb is no file" in message_of(copy)
 
 
 def test_other_formats(tmp_path: Path) -> None:
