@@ -31,6 +31,10 @@ REASONS: Mapping[str, str] = {
         "hide the passes over memory."
     ),
     "efficientnetb0": "As MobileNetV2, and swish, whose gradient is several passes, and the random bits of dropout.",
+    "lstm": (
+        "A time step is a product of 32 by 64 with 64 by 256 and a dozen element-wise operators: too little for two "
+        "threads to share. PyTorch has one kernel for the whole layer."
+    ),
     "transformer": (
         "Products of matrices take half of the step. LayerNormalization and its gradient are traced as single "
         "operators. Adam moves every row of the table of 5000 tokens, though its gradient has 512. " + _UPDATE
