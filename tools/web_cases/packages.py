@@ -16,6 +16,7 @@ __all__ = ["PackagesUnavailableError", "default_directory", "find_chromium", "in
 
 _DESCRIPTION = Path(__file__).resolve().parent
 _FILES = ("package.json", "package-lock.json")
+_MOST_SECONDS = 300
 _MARKER = "installed"
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -51,7 +52,12 @@ def install(directory: Path) -> Path:
         shutil.copyfile(_DESCRIPTION / name, directory / name)
     # Its script would download CUDA libraries; those for the CPU are in the package.
     command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    found = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    try:
+        found = subprocess.run(
+            command, cwd=directory, capture_output=True, text=True, check=False, timeout=_MOST_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise PackagesUnavailableError(f"npm did not install them within {_MOST_SECONDS} seconds") from None
     if found.returncode:
         raise PackagesUnavailableError(f"npm cannot install them: {found.stderr.strip()[-300:]}")
     # Written last: an interrupted installation is made again.
