@@ -8,11 +8,11 @@ from typing import Any
 import keras
 
 from tools.coverage_cases.case import Case, Draw, integers
+from tools.coverage_cases.chains import Make, numbers, tokens
 
 __all__ = ["composite_layer_cases"]
 
 L = keras.layers
-Make = Callable[[], Any]
 
 
 def composite_layer_cases() -> list[Case]:
@@ -38,26 +38,6 @@ def _attend(make: Callable[[], Any], *, causal: bool = False, call: Callable[...
         arguments = {"use_causal_mask": True} if causal else {}
         layer = make()
         return keras.Model(x, call(layer, query, value) if call else layer([query, value], **arguments), name="model")
-
-    return model
-
-
-def _tokens(*layers: Make, length: int | None = 6) -> Make:
-    def model() -> Any:
-        x = h = keras.Input((length,), dtype="int32", name="x")
-        for make in layers:
-            h = make()(h)
-        return keras.Model(x, h, name="model")
-
-    return model
-
-
-def _numbers(*layers: Make) -> Make:
-    def model() -> Any:
-        x = h = keras.Input((5,), name="x")
-        for make in layers:
-            h = make()(h)
-        return keras.Model(x, h, name="model")
 
     return model
 
@@ -93,7 +73,7 @@ _MODELS: dict[str, Make] = {
     "Subtract": _merge(lambda: L.Subtract()),
     "Dot": _merge(lambda: L.Dot(axes=2)),
     "Dot normalised": _merge(lambda: L.Dot(axes=(1, 1), normalize=True)),
-    "InputLayer": _numbers(lambda: L.Dense(3)),
+    "InputLayer": numbers(lambda: L.Dense(3)),
     "AdditiveAttention": _attend(lambda: L.AdditiveAttention()),
     "Attention": _attend(lambda: L.Attention(use_scale=True)),
     "Attention causal": _attend(lambda: L.Attention(dropout=0.2, seed=1), causal=True),
@@ -102,33 +82,33 @@ _MODELS: dict[str, Make] = {
         lambda: L.MultiHeadAttention(2, 3, dropout=0.2, seed=1), call=lambda a, q, v: a(q, v, use_causal_mask=True)
     ),
     "GroupQueryAttention": _attend(lambda: L.GroupQueryAttention(3, 4, 2), call=lambda a, q, v: a(q, v)),
-    "Embedding": _tokens(lambda: L.Embedding(7, 4)),
-    "Embedding masked LSTM": _tokens(lambda: L.Embedding(7, 4, mask_zero=True), lambda: L.LSTM(3)),
-    "Embedding masked GRU": _tokens(
+    "Embedding": tokens(lambda: L.Embedding(7, 4)),
+    "Embedding masked LSTM": tokens(lambda: L.Embedding(7, 4, mask_zero=True), lambda: L.LSTM(3)),
+    "Embedding masked GRU": tokens(
         lambda: L.Embedding(7, 4, mask_zero=True), lambda: L.GRU(3, return_sequences=True, go_backwards=True)
     ),
-    "Embedding masked Bidirectional": _tokens(
+    "Embedding masked Bidirectional": tokens(
         lambda: L.Embedding(7, 4, mask_zero=True), lambda: L.Bidirectional(L.LSTM(3, dropout=0.2, seed=1))
     ),
-    "Embedding masked any length": _tokens(
+    "Embedding masked any length": tokens(
         lambda: L.Embedding(7, 4, mask_zero=True),
         lambda: L.Bidirectional(L.GRU(3, return_sequences=True)),
         lambda: L.LSTM(3),
         length=None,
     ),
-    "Embedding masked Attention": _tokens(lambda: L.Embedding(7, 4, mask_zero=True), lambda: _attend_to_itself),
+    "Embedding masked Attention": tokens(lambda: L.Embedding(7, 4, mask_zero=True), lambda: _attend_to_itself),
     "ReversibleEmbedding": _reversible,
     "LSTM initial state": _with_states,
     "GRU stateful": _stateful,
-    "CategoryEncoding": _tokens(lambda: L.CategoryEncoding(7, output_mode="multi_hot"), lambda: L.Dense(3)),
-    "CategoryEncoding one-hot": _tokens(
+    "CategoryEncoding": tokens(lambda: L.CategoryEncoding(7, output_mode="multi_hot"), lambda: L.Dense(3)),
+    "CategoryEncoding one-hot": tokens(
         lambda: L.CategoryEncoding(7, output_mode="one_hot"), lambda: L.Dense(3), length=1
     ),
-    "CategoryEncoding count": _tokens(lambda: L.CategoryEncoding(7, output_mode="count"), lambda: L.Dense(3)),
-    "Discretization": _numbers(
+    "CategoryEncoding count": tokens(lambda: L.CategoryEncoding(7, output_mode="count"), lambda: L.Dense(3)),
+    "Discretization": numbers(
         lambda: L.Discretization(bin_boundaries=[-0.5, 0.0, 1.0]), lambda: L.Embedding(4, 3), lambda: L.Flatten()
     ),
-    "IntegerLookup": _tokens(lambda: L.IntegerLookup(vocabulary=[3, 5, 6]), lambda: L.Embedding(4, 3)),
+    "IntegerLookup": tokens(lambda: L.IntegerLookup(vocabulary=[3, 5, 6]), lambda: L.Embedding(4, 3)),
 }
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import keras
 
 from tools.coverage_cases.case import Case, Draw, after_dense, integers
+from tools.coverage_cases.chains import Make, numbers, tokens
 
 __all__ = ["sequence_option_cases"]
 
 L = keras.layers
 SIGNAL = (9, 4)
-Make = Callable[[], Any]
 
 
 def _both_ways(merge_mode: str) -> Any:
@@ -124,26 +124,6 @@ _ATTENTION: dict[str, Make] = {
 }
 
 
-def _tokens(*layers: Make, length: int = 6) -> Make:
-    def model() -> Any:
-        x = h = keras.Input((length,), dtype="int32", name="x")
-        for make in layers:
-            h = make()(h)
-        return keras.Model(x, h, name="model")
-
-    return model
-
-
-def _numbers(*layers: Make) -> Make:
-    def model() -> Any:
-        x = h = keras.Input((5,), name="x")
-        for make in layers:
-            h = make()(h)
-        return keras.Model(x, h, name="model")
-
-    return model
-
-
 def _reversible() -> Any:
     x = keras.Input((6,), dtype="int32", name="x")
     layer = L.ReversibleEmbedding(7, 4, tie_weights=False, logit_soft_cap=2.0)
@@ -174,34 +154,34 @@ _BOUNDS = [-0.5, 0.0, 1.0]
 _MODELS: dict[str, Make] = {
     "LSTM stateful": _stateful_sequences,
     "Bidirectional initial state": _bidirectional_states,
-    "Embedding LoRA": _tokens(lambda: L.Embedding(7, 4, lora_rank=2)),
-    "Embedding masked loss": _tokens(lambda: L.Embedding(7, 4, mask_zero=True), lambda: L.Dense(3)),
-    "Embedding masked mean": _tokens(lambda: L.Embedding(7, 4, mask_zero=True), lambda: L.GlobalAveragePooling1D()),
+    "Embedding LoRA": tokens(lambda: L.Embedding(7, 4, lora_rank=2)),
+    "Embedding masked loss": tokens(lambda: L.Embedding(7, 4, mask_zero=True), lambda: L.Dense(3)),
+    "Embedding masked mean": tokens(lambda: L.Embedding(7, 4, mask_zero=True), lambda: L.GlobalAveragePooling1D()),
     "ReversibleEmbedding of two tables": _reversible,
     "CategoryEncoding weighted": _weighted_counts,
     **{
-        f"Discretization {mode}": _numbers(
+        f"Discretization {mode}": numbers(
             partial(L.Discretization, bin_boundaries=_BOUNDS, output_mode=mode), lambda: L.Dense(3)
         )
         for mode in ("one_hot", "multi_hot", "count")
     },
     **{
-        f"IntegerLookup {mode}": _tokens(
+        f"IntegerLookup {mode}": tokens(
             partial(L.IntegerLookup, vocabulary=_VOCABULARY, output_mode=mode), lambda: L.Dense(3)
         )
         for mode in ("multi_hot", "count")
     },
-    "IntegerLookup one_hot": _tokens(
+    "IntegerLookup one_hot": tokens(
         lambda: L.IntegerLookup(vocabulary=_VOCABULARY, output_mode="one_hot"), lambda: L.Dense(3), length=1
     ),
-    "IntegerLookup tf_idf": _tokens(
+    "IntegerLookup tf_idf": tokens(
         lambda: L.IntegerLookup(vocabulary=_VOCABULARY, idf_weights=[0.5, 0.3, 0.7], output_mode="tf_idf"),
         lambda: L.Dense(3),
     ),
-    "IntegerLookup masked": _tokens(
+    "IntegerLookup masked": tokens(
         lambda: L.IntegerLookup(vocabulary=_VOCABULARY, mask_token=0, num_oov_indices=2), lambda: L.Embedding(6, 3)
     ),
-    "IntegerLookup inverted": _tokens(
+    "IntegerLookup inverted": tokens(
         lambda: L.IntegerLookup(vocabulary=_VOCABULARY, invert=True), lambda: L.Rescaling(0.1), lambda: L.Dense(3)
     ),
 }
