@@ -11,7 +11,7 @@ from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import GraphView, Tensor, call_slots, data_inputs, integer_attr
 from graphfreeze.prover.handles import BRANCHES, CALLS, Context
 
-__all__ = ["Frame", "asked_for_zeros", "divides", "number_of", "source_of"]
+__all__ = ["Frame", "asked_for_zeros", "constant_of", "divides", "number_of", "source_of"]
 
 LIMIT = 10_000
 """How many calls of one body are followed."""
@@ -99,7 +99,7 @@ def asked_for_zeros(view: GraphView, node: node_def_pb2.NodeDef | None) -> Tenso
     equal, is_nan = (view.nodes.get(source_of(view, text).node) for text in node.input[:2])
     if equal is None or is_nan is None or (equal.op, is_nan.op) != ("Equal", "IsNan"):
         return None
-    compared = _constant(view, equal.input[1])
+    compared = constant_of(view, equal.input[1])
     asked = source_of(view, equal.input[0])
     right = compared is not None and compared.shape == () and not compared.astype(bool)
     return asked if right and asked == source_of(view, is_nan.input[0]) else None
@@ -142,13 +142,14 @@ def number_of(frame: Frame, text: str, first: bool = False) -> int | None:
         elif node.op == "StridedSlice" and not first and _is_first_of(frame.view, node):
             first, text = True, node.input[0]
         else:
-            array = _constant(frame.view, text)
+            array = constant_of(frame.view, text)
             fits = array is not None and array.ndim == (1 if first else 0) and array.size and array.dtype.kind in "iu"
             return int(array.flat[0]) if fits and array is not None else None
     return None
 
 
-def _constant(view: GraphView, text: str) -> Array | None:
+def constant_of(view: GraphView, text: str) -> Array | None:
+    """The constant that a tensor is a copy of; None where it is something else."""
     node = view.nodes.get(source_of(view, text).node)
     is_constant = node is not None and node.op == "Const" and "value" in node.attr
     return decode(node.attr["value"].tensor) if is_constant and node is not None else None
@@ -159,5 +160,5 @@ def _is_first_of(view: GraphView, node: node_def_pb2.NodeDef) -> bool:
     others = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask")
     if integer_attr(node, "shrink_axis_mask") != 1 or any(integer_attr(node, name) for name in others):
         return False
-    bounds = [_constant(view, text) for text in data_inputs(node)[1:]]
+    bounds = [constant_of(view, text) for text in data_inputs(node)[1:]]
     return all(b is not None and b.shape == (1,) for b in bounds) and bounds[0] is not None and not bounds[0].any()

@@ -25,7 +25,7 @@ SAME = frozenset({"Identity", "RefIdentity", "IdentityN"})
 HARMLESS = frozenset({"VariableShape", "VarIsInitializedOp", "DisableCopyOnRead", "DestroyResourceOp"})
 
 
-@dataclass
+@dataclass(eq=False)
 class Context:
     """A function body, or the main graph, together with what its handles carry.
 

@@ -5,13 +5,14 @@ operations have the origins of all operands. A gather along axis 0 makes rows of
 variable's height makes a whole of rows again, at the same indices. A branch has the origins of what it is given.
 
 Whoever takes a value otherwise is an end of its origins: a write of variables, of everything or at the rows' indices;
-or something else, where the elements would be mixed up.
+a sum or mean over a whole, which may have to be masked; or something else, where the elements would be mixed up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from tensorflow.core.framework import node_def_pb2
 
@@ -22,7 +23,7 @@ from graphfreeze.prover.handles import READS, Context
 from graphfreeze.prover.session_graph import takes_value
 from graphfreeze.prover.writes import write_of
 
-__all__ = ["ELEMENT_BY_ELEMENT", "Ends", "Origin", "Origins", "join"]
+__all__ = ["ELEMENT_BY_ELEMENT", "NORMS", "End", "Ends", "NormEnd", "Origin", "Origins", "join"]
 
 ELEMENT_BY_ELEMENT = frozenset(
     {
@@ -33,6 +34,8 @@ ELEMENT_BY_ELEMENT = frozenset(
         *("Less", "LessEqual", "Greater", "GreaterEqual", "Equal", "NotEqual"),
     }
 )
+NORMS = frozenset({"L2Loss", "Mean", "Sum"})
+"""What sums up the elements of its first input: over all axes, or some."""
 SHAPE_ONLY = frozenset({"Shape", "Size", "Rank", "ZerosLike", "OnesLike"})
 IFS = frozenset({"If", "StatelessIf"})
 KEEPING = ELEMENT_BY_ELEMENT | {"IdentityN", "Any", "GatherV2", "UnsortedSegmentSum"}
@@ -40,8 +43,22 @@ KEEPING = ELEMENT_BY_ELEMENT | {"IdentityN", "Any", "GatherV2", "UnsortedSegment
 SOME_ROWS = Tensor("?", "", 0)
 """Indices that nothing else has."""
 
-Ends = frozenset[int] | None
-"""The variables in whose writes a value ends; None where it ends elsewhere, too."""
+
+class NormEnd(NamedTuple):
+    """A node that sums up all elements of a value, or those along some axes.
+
+    Attributes:
+        context: The body.
+        node: The node.
+    """
+
+    context: Context
+    node: str
+
+
+End = int | NormEnd
+Ends = frozenset[End] | None
+"""The variables in whose writes a value ends, and the sums that take it; None where it ends elsewhere, too."""
 
 
 @dataclass(frozen=True)
@@ -76,32 +93,28 @@ class Origins:
     Args:
         context: The body.
         captured: The tensors of it that custom gradients capture.
-        height: How many rows the variables have; None where they have none.
+        heights: The variables to follow, with how many rows each has; None where it has none.
         marked: Tensors that count as variables, and what they count as.
-        marking: Nodes that take a marked tensor and do not count for it.
     """
 
     def __init__(
         self,
         context: Context,
         captured: Iterable[str],
-        height: int | None = None,
-        marked: Mapping[Tensor, Origin] | None = None,
-        marking: Iterable[str] = (),
+        heights: Mapping[int, int | None],
+        marked: Mapping[Tensor, Iterable[Origin]] | None = None,
     ) -> None:
         self._first = Frame(context)
         self._captured = sorted(captured)
-        self._height = height
-        self._marked = dict(marked or {})
-        self._marking = frozenset(marking)
+        self._heights = heights
+        self._marked = {tensor: frozenset(origins) for tensor, origins in (marked or {}).items()}
         self._known: dict[Key, frozenset[Origin]] = {}
 
     def ends(self) -> dict[int, Ends]:
         """Where the values of each variable end, of those that end anywhere."""
         found: dict[int, Ends] = {}
         for text in (*self._first.view.returns.values(), *self._captured):
-            own = self._marked.get(Tensor.parse(text))
-            found |= {o.variable: None for o in self._of(self._first, text) if o != own}
+            found |= {origin.variable: None for origin in self._of(self._first, text)}
         work, seen = [self._first], {self._first}
         while work:
             frame = work.pop()
@@ -118,8 +131,8 @@ class Origins:
     def _taking(self, frame: Frame) -> Iterator[tuple[node_def_pb2.NodeDef, int]]:
         """The inputs of nodes that may have origins: all behind reads, marked tensors and arguments."""
         context, view = frame.context, frame.view
-        names = [node.name for node in view.nodes.values() if node.op in READS]
-        names += [name for name, _ in context.references]
+        names = [node.name for node in view.nodes.values() if node.op in READS and self._heights]
+        names += [name for name, _ in context.references if self._heights]
         names += view.arguments if frame.caller is not None else [tensor.node for tensor in self._marked]
         seen = set(names)
         while names:
@@ -143,6 +156,8 @@ class Origins:
             return None
         if node.op in SHAPE_ONLY:
             return frozenset()
+        if node.op in NORMS and position == 0:
+            return frozenset({NormEnd(frame.context, node.name)}) if origin.rows is None else None
         write = write_of(node)
         if write is None or position != write.value or write.by_element:
             return None
@@ -176,16 +191,18 @@ class Origins:
         """The origins of what a node takes as a value."""
         text = data_inputs(node)[position]
         variable = frame.context.variable_of(text)
-        if variable is not None:
-            takes = frame.context.is_reference(text) and takes_value(node, position)
-            return frozenset({Origin(variable, height=self._height)}) if takes else frozenset()
-        own = self._own_mark(frame, node, text)
-        return frozenset(origin for origin in self._of(frame, text) if origin != own)
+        if variable is None:
+            return self._of(frame, text)
+        return self._by_reference(frame, node, position, variable)
 
-    def _own_mark(self, frame: Frame, node: node_def_pb2.NodeDef, text: str) -> Origin | None:
-        """What a marked tensor counts as, for a node that does not count for it."""
-        apart = frame is self._first and node.name in self._marking
-        return self._marked.get(Tensor.parse(text)) if apart else None
+    def _by_reference(
+        self, frame: Frame, node: node_def_pb2.NodeDef, position: int, variable: int
+    ) -> frozenset[Origin]:
+        """The origin of what a node takes by a variable's handle or reference: it has one if it takes the value."""
+        takes = frame.context.is_reference(data_inputs(node)[position]) and takes_value(node, position)
+        if not takes or variable not in self._heights:
+            return frozenset()
+        return frozenset({Origin(variable, height=self._heights[variable])})
 
     def _of(self, frame: Frame, text: str) -> frozenset[Origin]:
         """The origins of a tensor: by those of what it is made of, these first."""
@@ -206,8 +223,8 @@ class Origins:
                 continue
             waiting.pop()
             found |= {made for part, change in parts for o in self._known[part] if (made := change(o)) is not None}
-            if key[0] is self._first and key[1] in self._marked:
-                found.add(self._marked[key[1]])
+            if key[0] is self._first:
+                found |= self._marked.get(key[1], frozenset())
             self._known[key] = frozenset(found)
         return self._known[start]
 
@@ -221,8 +238,8 @@ class Origins:
         if not frame.context.counts(node.name):
             return set(), []
         variable = frame.context.variable_of(inputs[0]) if inputs and node.op in READS else None
-        if variable is not None:
-            return {Origin(variable, self._rows_read(frame, node), height=self._height)}, []
+        if variable is not None and variable in self._heights:
+            return {Origin(variable, self._rows_read(frame, node), height=self._heights[variable])}, []
         if node.op in IFS:
             return set(), [part for branch in frame.branches(node) for part in self._from_branch(branch, key)]
         own: set[Origin] = set()
@@ -231,16 +248,15 @@ class Origins:
             if node.op == "IdentityN" and k != tensor.position:
                 continue
 
-            own_mark = self._own_mark(frame, node, text)
-
-            def change(origin: Origin, k: int = k, skip: Origin | None = own_mark) -> Origin | None:
-                return None if origin == skip else self._through(frame, node, k, origin)
+            def change(origin: Origin, k: int = k) -> Origin | None:
+                return self._through(frame, node, k, origin)
 
             carried = frame.context.variable_of(text)
             if carried is None:
                 parts.append(((frame, Tensor.parse(text)), change))
-            elif frame.context.is_reference(text) and takes_value(node, k):
-                own.update(made for made in (change(Origin(carried, height=self._height)),) if made is not None)
+            else:
+                taken = self._by_reference(frame, node, k, carried)
+                own.update(made for origin in taken if (made := change(origin)) is not None)
         return own, parts
 
     def _rows_read(self, frame: Frame, node: node_def_pb2.NodeDef) -> Tensor | None:

@@ -1,7 +1,8 @@
 """Which variables are slots of a targeted variable, found in the original model.
 
 A slot has the variable's shape. Either an optimizer's operation takes it beside the variable; or the value of every
-read of it ends, element by element, in writes of the variable and of its slots, and nowhere else.
+read of it ends, element by element, in writes of the variable and of its slots, in norms in which frozen elements have
+no part, and nowhere else.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from tensorflow.core.framework import node_def_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from graphfreeze.errors import VerificationError
+from graphfreeze.prover.closure import Closure
 from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import GraphView, Tensor, call_slots, data_inputs
 from graphfreeze.prover.handles import HARMLESS, READS, SAME, Binding, Context, Contexts
-from graphfreeze.prover.origins import Ends, Origins, join
+from graphfreeze.prover.norms import Norms
+from graphfreeze.prover.origins import Ends, NormEnd, Origins, join
 from graphfreeze.prover.roots import Roots
 from graphfreeze.prover.session_graph import REFERENCE_SAFE, takes_value
 from graphfreeze.prover.targets import Target, variable_targets
@@ -46,63 +49,67 @@ def find_slots(
         VerificationError: One variable is a slot of two.
     """
     explored = _explore(meta, library, dict(targets))
-    written = {variable for context in explored for variable, _ in _writes(context)}
-    slots: dict[int, Target] = {}
-    for node_id in sorted(written):
-        owner = targets[node_id]
-        candidates = variable_targets(meta, owner, exclude=targets)
-        for slot in sorted(_slots_of(meta, library, owner, candidates, captured)):
-            if slot in slots:
-                refuse("expected a slot of one targeted variable, found one of two", variable=candidates[slot].name)
-            slots[slot] = replace(candidates[slot], slot_of=owner)
-    return slots
-
-
-def _slots_of(
-    meta: meta_graph_pb2.MetaGraphDef,
-    library: Mapping[str, GraphView],
-    owner: Target,
-    candidates: dict[int, Target],
-    captured: Mapping[str, Iterable[str]],
-) -> set[int]:
+    written = sorted({variable for context in explored for variable, _ in _writes(context)})
+    # All variables of one shape are candidates alike, for whichever variable of that shape.
+    likes = {targets[node_id].shape: targets[node_id] for node_id in written}
+    of_shape = {shape: variable_targets(meta, like, exclude=targets) for shape, like in likes.items()}
+    candidates = {node_id: found for group in of_shape.values() for node_id, found in group.items()}
+    if not candidates:
+        return {}
     try:
-        contexts = _explore(meta, library, {owner.node_id: owner, **candidates})
+        contexts = _explore(meta, library, {**targets, **candidates})
     except VerificationError:
         # Handles of some are mixed up with others: these are no slots.
         candidates = {n: c for n, c in candidates.items() if _is_clear(meta, library, c)}
-        contexts = _explore(meta, library, {owner.node_id: owner, **candidates})
+        contexts = _explore(meta, library, {**targets, **candidates})
+    ends, beside = _ends(contexts, candidates, captured), _beside(contexts)
+    norms: dict[Context, Norms] = {}
+
+    def holders(norm: NormEnd, slots: Mapping[int, set[int]]) -> list[int]:
+        context = norm.context
+        if context not in norms:
+            norms[context] = Norms(context, targets, captured.get(context.view.name, ()))
+        return norms[context].holders(norm.node, slots)
+
+    own = {owner: {n for n in of_shape[targets[owner].shape] if n in candidates} for owner in written}
+    closure = Closure(own, ends, {owner: beside.get(owner, set()) & own[owner] for owner in written}, holders)
+    slots: dict[int, Target] = {}
+    for owner, found in closure.slots().items():
+        for slot in sorted(found):
+            if slot in slots:
+                refuse("expected a slot of one targeted variable, found one of two", variable=candidates[slot].name)
+            frozen = targets[owner].frozen.held_by(candidates[slot].frozen.variable)
+            slots[slot] = replace(candidates[slot], frozen=frozen, slot_of=targets[owner])
+    return slots
+
+
+def _ends(
+    contexts: Iterable[Context], candidates: Mapping[int, Target], captured: Mapping[str, Iterable[str]]
+) -> dict[int, Ends]:
+    """Where the values of all reads of each candidate end."""
+    heights = {node_id: candidate.shape[0] if candidate.shape else None for node_id, candidate in candidates.items()}
     ends: dict[int, Ends] = dict.fromkeys(candidates, frozenset())
-    taken: set[int] = set()
     for context in contexts:
         if context.view.definition is None and not context.is_session:
             ends |= dict.fromkeys(_seen_in(context) & set(candidates))
             continue
-        height = owner.shape[0] if owner.shape else None
-        for variable, found in Origins(context, captured.get(context.view.name, ()), height).ends().items():
-            if variable in candidates:
-                ends[variable] = join(ends[variable], found)
+        for variable, found in Origins(context, captured.get(context.view.name, ()), heights).ends().items():
+            ends[variable] = join(ends[variable], found)
         ends |= dict.fromkeys(_taken_otherwise(context) & set(candidates))
+    return ends
+
+
+def _beside(contexts: Iterable[Context]) -> dict[int, set[int]]:
+    """The variables that optimizers' operations take as slots, by the variable that they are slots of."""
+    found: dict[int, set[int]] = {}
+    for context in contexts:
         for variable, node in _writes(context):
             write = write_of(node)
-            if write is not None and write.applies and variable == owner.node_id:
-                beside = [context.variable_of(node.input[position]) for position in write.handles]
-                if beside[0] == variable:
-                    taken.update(slot for slot in beside[1:] if slot in candidates)
-    return taken | _closed({n: e for n, e in ends.items() if e is not None}, owner.node_id)
-
-
-def _closed(ends: dict[int, frozenset[int]], owner: int) -> set[int]:
-    """Those that end in the owner and in one another only, and from which the owner is reached."""
-    while True:
-        allowed = {owner, *ends}
-        kept = {n: e for n, e in ends.items() if e <= allowed}
-        if len(kept) == len(ends):
-            break
-        ends = kept
-    feeding = {n for n, e in ends.items() if owner in e}
-    while more := {n for n, e in ends.items() if n not in feeding and e & feeding}:
-        feeding |= more
-    return feeding
+            if write is not None and write.applies:
+                first, *others = (context.variable_of(node.input[position]) for position in write.handles)
+                if first == variable:
+                    found.setdefault(variable, set()).update(other for other in others if other is not None)
+    return found
 
 
 def _is_clear(meta: meta_graph_pb2.MetaGraphDef, library: Mapping[str, GraphView], candidate: Target) -> bool:

@@ -1,0 +1,90 @@
+"""The largest sets of candidates that end in their variable, in one another, and in norms that are masked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from graphfreeze.prover.origins import End, Ends, NormEnd
+
+__all__ = ["Closure"]
+
+Holders = Callable[[NormEnd, Mapping[int, set[int]]], list[int]]
+"""Takes a norm and slots by variable: the variables that it then belongs to."""
+
+
+class Closure:
+    """The slots of all variables. Variables go by their object nodes.
+
+    Args:
+        candidates: What may be a slot, by variable.
+        ends: Where the values of each candidate end.
+        beside: What is a slot by an optimizer's operation, wherever its values end.
+        holders: Which variables a norm belongs to.
+    """
+
+    def __init__(
+        self,
+        candidates: Mapping[int, set[int]],
+        ends: Mapping[int, Ends],
+        beside: Mapping[int, set[int]],
+        holders: Holders,
+    ) -> None:
+        self._candidates = candidates
+        self._ends = {candidate: found for candidate, found in ends.items() if found is not None}
+        self._beside = beside
+        self._holders = holders
+        self._shared: set[NormEnd] = set()
+
+    def slots(self) -> dict[int, set[int]]:
+        """The slots by variable."""
+        while True:
+            found = {owner: self._slots_of(owner) for owner in self._candidates}
+            taken = {end for slots in found.values() for slot in slots for end in self._ends.get(slot, ())}
+            norms = {end for end in taken if isinstance(end, NormEnd)} - self._shared
+            # What belongs to two is masked for neither: for the slots that end in it, it is a sum like any other.
+            shared = {norm for norm in norms if len(self._holders(norm, found)) > 1}
+            if not shared:
+                return found
+            self._shared |= shared
+
+    def _slots_of(self, owner: int) -> set[int]:
+        kept = {candidate for candidate in self._candidates[owner] if candidate in self._ends}
+        while True:
+            closed = self._closed(owner, kept)
+            feeding = self._feeding(owner, closed)
+            # Those from which the variable is not reached are no slots: what belonged to it by them alone does not.
+            fine = self._judge(owner, feeding)
+            wrong = {slot for slot in feeding if not all(fine(end) for end in self._ends[slot])}
+            if not wrong:
+                return feeding | self._beside[owner]
+            kept = closed - wrong
+
+    def _closed(self, owner: int, kept: set[int]) -> set[int]:
+        """Those that end in the owner, in one another, and in norms that then belong to the owner."""
+        while True:
+            fine, allowed = self._judge(owner, kept), {owner, *kept}
+            left = {n for n in kept if all(e in allowed if isinstance(e, int) else fine(e) for e in self._ends[n])}
+            if left == kept:
+                return kept
+            kept = left
+
+    def _feeding(self, owner: int, closed: set[int]) -> set[int]:
+        """Those from which the owner is reached."""
+        feeding: set[int] = {n for n in closed if owner in self._ends[n]}
+        while more := {n for n in closed - feeding if self._ends[n] & feeding}:
+            feeding |= more
+        return feeding
+
+    def _judge(self, owner: int, slots: set[int]) -> Callable[[End], bool]:
+        """Says of an end whether it is no norm, or one that belongs to the owner where these are its slots."""
+        given = {owner: slots | self._beside[owner]}
+        known: dict[NormEnd, bool] = {}
+
+        def fine(end: End) -> bool:
+            if isinstance(end, int):
+                return True
+            if end not in known:
+                known[end] = end not in self._shared and self._holders(end, given) == [owner]
+            return known[end]
+
+        return fine

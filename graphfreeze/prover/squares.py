@@ -1,0 +1,130 @@
+"""Squares of a tensor, and the nodes of the same body that sum them up: what may be a norm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tensorflow.core.framework import node_def_pb2
+
+from graphfreeze.prover.frames import Frame, constant_of, number_of, source_of
+from graphfreeze.prover.graph_view import GraphView, Tensor, data_inputs
+from graphfreeze.prover.handles import CALLS, Context
+from graphfreeze.prover.origins import ELEMENT_BY_ELEMENT, NORMS
+
+__all__ = ["Squared", "shape_of", "squares"]
+
+LISTS = CALLS | {"IdentityN"}
+"""Operations with one list of outputs: elsewhere, a position does not say which output it is."""
+
+
+class Squared(NamedTuple):
+    """A tensor whose squares a node sums up, after nothing but operations element by element.
+
+    Attributes:
+        tensor: The tensor.
+        norm: The node that sums up.
+        shape: The static shape of what it sums up.
+        rows: The indices of the rows that the tensor consists of, where `UnsortedSegmentSum` brings their squares to
+            these places before they are summed up; None where it is a whole.
+    """
+
+    tensor: Tensor
+    norm: str
+    shape: tuple[int, ...]
+    rows: Tensor | None
+
+
+class _Placed(NamedTuple):
+    """Where rows are brought to: their indices, and how many rows the whole has."""
+
+    rows: Tensor
+    height: int
+
+
+def squares(context: Context) -> Iterator[Squared]:
+    """Every tensor of a body whose squares a node of the same body sums up; those without a static shape are none."""
+    frame = Frame(context)
+    for node in context.view.nodes.values():
+        squared = _squared_by(context.view, node) if context.counts(node.name) else None
+        if squared is None:
+            continue
+        for norm, placed in [(node, None)] if node.op == "L2Loss" else _summing(frame, node):
+            shape = shape_of(context, Tensor.parse(norm.input[0]))
+            if shape is not None and placed is not None:
+                shape = (placed.height, *shape[1:])
+            if shape is not None:
+                yield Squared(squared, norm.name, shape, None if placed is None else placed.rows)
+
+
+def _squared_by(view: GraphView, node: node_def_pb2.NodeDef) -> Tensor | None:
+    """The tensor that a node squares."""
+    inputs = data_inputs(node)
+    if node.op in ("L2Loss", "Square") and inputs:
+        return Tensor.parse(inputs[0])
+    if node.op == "Pow" and len(inputs) == 2 and _is_two(view, inputs[1]):
+        return Tensor.parse(inputs[0])
+    if node.op == "Mul" and len(inputs) == 2:
+        one, other = (source_of(view, text) for text in inputs)
+        return one if one == other else None
+    return None
+
+
+def _is_two(view: GraphView, text: str) -> bool:
+    seen: set[str] = set()
+    while text not in seen:
+        seen.add(text)
+        node = view.nodes.get(Tensor.parse(text).node)
+        if node is None or node.op not in ("Identity", "Cast"):
+            break
+        text = node.input[0]
+    array = constant_of(view, text)
+    return array is not None and array.shape == () and bool(array == 2)
+
+
+def _summing(frame: Frame, square: node_def_pb2.NodeDef) -> Iterator[tuple[node_def_pb2.NodeDef, _Placed | None]]:
+    """The nodes that sum up what is made of a node's result, and where rows were brought to on the way."""
+    start: tuple[tuple[str, int], _Placed | None] = ((square.name, 0), None)
+    work, seen = [start], {start}
+    summing: set[tuple[str, _Placed | None]] = set()
+    while work:
+        key, placed = work.pop()
+        for node, position in frame.view.takers.get(key[0], ()):
+            if Tensor.parse(data_inputs(node)[position]).key != key or not frame.context.counts(node.name):
+                continue
+            if node.op in NORMS and position == 0 and (node.name, placed) not in summing:
+                summing.add((node.name, placed))
+                yield node, placed
+            after = _after(frame, node, position, placed)
+            if after is not None and after not in seen:
+                seen.add(after)
+                work.append(after)
+
+
+def _after(
+    frame: Frame, node: node_def_pb2.NodeDef, position: int, placed: _Placed | None
+) -> tuple[tuple[str, int], _Placed | None] | None:
+    """The result of a node that keeps elements in their places, or brings rows to theirs."""
+    if node.op == "IdentityN":
+        return (node.name, position), placed
+    if node.op in ELEMENT_BY_ELEMENT:
+        return (node.name, 0), placed
+    inputs = data_inputs(node)
+    if node.op != "UnsortedSegmentSum" or position != 0 or placed is not None or len(inputs) < 3:
+        return None
+    height = number_of(frame, inputs[2])
+    return None if height is None else ((node.name, 0), _Placed(source_of(frame.view, inputs[1]), height))
+
+
+def shape_of(context: Context, tensor: Tensor) -> tuple[int, ...] | None:
+    """What the model notes of a tensor's shape, where it is certain which of a node's outputs it is.
+
+    A size that is not known is -1.
+    """
+    node = context.view.nodes.get(tensor.node)
+    noted = [] if node is None or "_output_shapes" not in node.attr else node.attr["_output_shapes"].list.shape
+    if node is None or tensor.position >= len(noted) or (len(noted) > 1 and node.op not in LISTS):
+        return None
+    shape = noted[tensor.position]
+    sizes = tuple(int(dim.size) for dim in shape.dim)
+    return None if shape.unknown_rank else sizes
