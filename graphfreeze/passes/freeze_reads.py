@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from tensorflow.core.protobuf import saved_model_pb2
 
 from graphfreeze.passes.freeze_updates import mask_updates
-from graphfreeze.passes.gradient_norms import find_norms
+from graphfreeze.passes.gradient_norms import GradientNorms
 from graphfreeze.passes.keras2 import Keras2Mode, retag
 from graphfreeze.passes.mask_function import mask_function
 from graphfreeze.passes.scoped import bind_clones, check_signatures
@@ -155,7 +155,7 @@ def freeze_reads(
     objects = proto.meta_graphs[0].object_graph_def.nodes
     masks = targets | {slot: targets[owner] for slot, owner in slots.items()}
     dtypes = {node: model.variables_by_node[node].dtype for node in masks}
-    values = ValueEnds(model, analysis)
+    norms = GradientNorms(ValueEnds(model, analysis), targets)
     reads: list[MaskedRead] = []
     updates: list[MaskedUpdate] = []
     for context, function in bodies.items():
@@ -177,7 +177,6 @@ def freeze_reads(
             )
             for frozen, node, operation in edit.reads
         ]
-        norms = find_norms(values, context, targets, slots)
         updates += [
             MaskedUpdate(
                 model.variables_by_node[variable].name,
@@ -188,7 +187,9 @@ def freeze_reads(
                 operation,
                 endpoints.of(context, node),
             )
-            for variable, node, operation in mask_updates(function, body, flow, masks, dtypes, norms, budget)
+            for variable, node, operation in mask_updates(
+                function, body, flow, masks, dtypes, norms.of(context, slots), budget
+            )
         ]
     changed = [body for context, body in bodies.items() if context.binding or names[context] != context.function]
     if not model.has_objects:

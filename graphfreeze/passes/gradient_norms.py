@@ -1,125 +1,196 @@
-"""Where a training step takes the norm of a targeted variable's gradient to clip all gradients by it.
+"""Where a training step computes norms of what it updates a targeted variable with, as clipping, LAMB and Adafactor do.
 
-Frozen elements have no gradient in a step that is traced anew, so they have no part in that norm. A tensor counts as
-the gradient of a variable when it has its shape, ends element by element in updates of the variable and of its slots,
-and comes from no variable's value element by element (as weight decay does). The norm must itself reach the update.
-The rows of a sparse gradient count likewise, where their squares are first summed into a tensor like the variable.
+Frozen elements have no gradient in a step that is traced anew, so they have no part in such a norm: what is summed up
+for it has to be zero there. A sum belongs to a variable when what it sums up is made, element by element, of squares of
+tensors each of which
+
+- ends, element by element, in updates of the variable and of its slots, apart from norms,
+- does not begin, element by element, with what a variable holds, as weight decay does; or begins with a slot,
+
+and when its result reaches such an update itself. The rows of a sparse gradient count likewise, where their squares are
+first summed into a tensor like the variable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
-from graphfreeze.passes.same_tensor import first_size, same_tensor
-from graphfreeze.passes.value_ends import ELEMENTWISE, ValueEnds
-from graphfreeze.savedmodel.body import Body
+from graphfreeze.passes.same_tensor import first_size, same_tensor, squared_by
+from graphfreeze.passes.value_ends import ELEMENTWISE, ELSEWHERE, Norm, ValueEnds, Values, handles_of
+from graphfreeze.savedmodel.body import Body, Consumer
 from graphfreeze.savedmodel.call_sites import CALLS
 from graphfreeze.savedmodel.graph_variables import REFERENCES
 from graphfreeze.savedmodel.handle_flow import READS, Context, Flow
 from graphfreeze.savedmodel.updates import update_of
 from graphfreeze.selection.plan import FrozenVariable
 
-__all__ = ["find_norms"]
+__all__ = ["GradientNorms"]
 
 # Operations whose outputs are one list, so that the position in it says which shape is meant.
 _ONE_LIST = CALLS | {"IdentityN"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Norm:
-    """A part of a norm.
+class _Square:
+    """A tensor whose squares a sum takes.
 
     Attributes:
-        node: The node that takes what is to be zero at frozen elements.
-        square: The node that takes the gradient.
-        rows: Of a sparse gradient, the indices of its rows.
-        count: Of a sparse gradient, how many rows the variable has.
+        ends: The variables in whose updates it ends.
+        begins: The variables of whose values it is computed, element by element.
+        height: How many rows its squares have when they are summed up, if rows were brought to their places before.
     """
 
-    node: int
-    square: int
-    rows: str | None = None
-    count: int | None = None
+    ends: frozenset[int]
+    begins: frozenset[int]
+    height: int | None
 
 
-def find_norms(
-    ends: ValueEnds, context: Context, targets: Mapping[int, FrozenVariable], slots: Mapping[int, int]
-) -> dict[int, int]:
-    """The norms of gradients in one body.
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """A sum of squares.
+
+    Attributes:
+        squares: The tensors that are squared.
+        shape: The static shape of what it takes.
+        dtype: The data type of that.
+        reaches: The variables that are updated with its result.
+    """
+
+    squares: tuple[_Square, ...]
+    shape: tuple[int, ...] | None
+    dtype: int
+    reaches: frozenset[int]
+
+
+class GradientNorms:
+    """The norms in the bodies of a model.
 
     Args:
         ends: Where values go, as far as the handles of targeted variables and slots are followed.
-        context: The body.
         targets: Object node -> targeted variable.
-        slots: Object node of a slot -> that of its variable.
-
-    Returns:
-        Position of the node whose first input has to be zero at frozen elements -> object node of the variable.
     """
-    body, flow = ends.model.body(context.function), ends.analysis.contexts[context]
-    nodes = range(len(body.nodes))
-    norms = [_Norm(i, i) for i in nodes if _is_norm(body, i)]
-    norms += [norm for i in nodes if (norm := _norm_of_rows(ends, body, i)) is not None]
-    if not norms or not any(update_of(node) for node in body.nodes):
-        return {}
-    values = ends.of(context)
-    squares = {norm.square for norm in norms}
-    found = {}
-    for norm in norms:
-        gradient = body.tensor(body.nodes[norm.square].input[0])
-        owners = {
-            slots.get(end, end)
-            for consumer in body.consumers[gradient]
-            if consumer.node not in squares
-            for end in values.ends_at(consumer, norm.rows, norm.count)
-        }
-        owner = owners.pop() if len(owners) == 1 else None
-        if owner is None or owner not in targets:
-            continue
-        variable = targets[owner].variable
-        same_type = body.nodes[norm.node].attr["T"].type == tf.as_dtype(variable.dtype).as_datatype_enum
-        shape = _shape(body, body.tensor(body.nodes[norm.node].input[0]))
-        if norm.count is not None and shape is not None:
-            shape = (norm.count, *shape[1:])
-        like_it = same_type and shape == variable.shape and not _from_value(body, gradient)
-        if like_it and owner in {slots.get(node, node) for node in _updated_from(body, flow, norm.node)}:
-            found[norm.node] = owner
-    return found
 
+    def __init__(self, ends: ValueEnds, targets: Mapping[int, FrozenVariable]) -> None:
+        self._ends = ends
+        self._targets = targets
+        self._sums: dict[Context, dict[int, _Sum]] = {}
 
-def _norm_of_rows(ends: ValueEnds, body: Body, i: int) -> _Norm | None:
-    """The norm that a node ends which sums up squares of rows, each at its place in a whole."""
-    node = body.nodes[i]
-    if node.op != "Sum" or _shape(body, body.output(i, "output", 0)) != ():
-        return None
-    placed = body.positions.get(node.input[0].split(":", 1)[0])
-    if placed is None or body.nodes[placed].op != "UnsortedSegmentSum" or len(body.nodes[placed].input) < 3:
-        return None
-    rows, indices, count = body.nodes[placed].input[:3]
-    square = body.positions.get(rows.split(":", 1)[0])
-    if square is None or body.nodes[square].op != "Square":
-        return None
-    height = first_size(ends, body, count)
-    return None if height is None else _Norm(i, square, same_tensor(body, indices), height)
+    def of(self, context: Context, slots: Mapping[int, int]) -> dict[int, int]:
+        """The norms in one body.
 
+        Args:
+            context: The body.
+            slots: Object node of a slot -> that of its variable.
 
-def _is_norm(body: Body, i: int) -> bool:
-    """Whether a node begins a sum of squares of all elements."""
-    node = body.nodes[i]
-    if node.op == "L2Loss":
+        Returns:
+            Position of the node whose first input has to be zero at frozen elements -> object node of the variable.
+        """
+        found = {}
+        for node, norm in self._sums_in(context).items():
+            owners = {slots.get(end, end) for square in norm.squares for end in square.ends}
+            owner = owners.pop() if len(owners) == 1 else ELSEWHERE
+            own = {slot for slot, variable in slots.items() if variable == owner}
+            if owner in self._targets and self.belongs(Norm(context, node), owner, own):
+                found[node] = owner
+        return found
+
+    def belongs(self, norm: Norm, target: int, slots: Collection[int]) -> bool:
+        """Whether a norm has to leave out the frozen elements of a variable.
+
+        Args:
+            norm: The norm.
+            target: Object node of the variable.
+            slots: Object nodes of its slots.
+        """
+        found = self._sums_in(norm.context).get(norm.node)
+        own = {target, *slots}
+        variable = self._targets[target].variable
+        if found is None or found.dtype != tf.as_dtype(variable.dtype).as_datatype_enum or not found.reaches & own:
+            return False
+        for square in found.squares:
+            shape = found.shape
+            # A single row might be spread over others.
+            if shape and shape[0] == -1 and square.height is not None and square.height > 1:
+                shape = (square.height, *shape[1:])
+            begins = not square.begins or bool(square.begins.intersection(slots))
+            if shape != variable.shape or not square.ends or not square.ends <= own or not begins:
+                return False
         return True
-    sums = body.consumers.get(body.output(i, "y", 0), [])
-    return (
-        node.op == "Square"
-        and bool(sums)
-        and all(
-            body.nodes[j].op == "Sum" and position == 0 and _shape(body, body.output(j, "output", 0)) == ()
-            for j, position in sums
-        )
-    )
+
+    def _sums_in(self, context: Context) -> Mapping[int, _Sum]:
+        if context not in self._sums:
+            body = self._ends.model.body(context.function)
+            flow = self._ends.analysis.contexts[context]
+            squares: defaultdict[int, list[_Square]] = defaultdict(list)
+            if any(update_of(node) for node in body.nodes):
+                for node, square in _squares(self._ends, context, body, flow):
+                    squares[node].append(square)
+            self._sums[context] = {
+                node: _Sum(
+                    tuple(found),
+                    _shape(body, body.tensor(body.nodes[node].input[0])),
+                    body.nodes[node].attr["T"].type,
+                    _updated_from(body, flow, node, self._targets),
+                )
+                for node, found in squares.items()
+            }
+        return self._sums[context]
+
+
+def _squares(ends: ValueEnds, context: Context, body: Body, flow: Flow) -> Iterator[tuple[int, _Square]]:
+    """The sums of squares in a body, each with a tensor that is squared."""
+    values = ends.of(context)
+    for i, node in enumerate(body.nodes):
+        squared = body.tensor(node.input[0]) if node.op == "L2Loss" else squared_by(body, node)
+        if squared is None:
+            continue
+        sums = {i} if node.op == "L2Loss" else _norms_of(values, context, i)
+        if sums:
+            square = _square(values, body, flow, squared)
+            yield from ((k, replace(square, height=_height(ends, body, squared))) for k in sums)
+        for j in _placing(body, i):
+            height = first_size(ends, body, body.nodes[j].input[2])
+            sums = set() if height is None else _norms_of(values, context, j)
+            if sums:
+                indices = same_tensor(body, body.nodes[j].input[1])
+                square = _square(values, body, flow, squared, indices, height)
+                yield from ((k, square) for k in sums)
+
+
+def _norms_of(values: Values, context: Context, node: int) -> set[int]:
+    """The norms in the same body that what a node yields ends in."""
+    return {end.node for end in values.ends_of(node) if isinstance(end, Norm) and end.context == context}
+
+
+def _placing(body: Body, node: int) -> Iterator[int]:
+    """The nodes that sum up the rows that a node yields, each at its place in a whole."""
+    for i, position in body.consumers.get(body.output(node, "y", 0), ()):
+        if body.nodes[i].op == "UnsortedSegmentSum" and position == 0 and len(body.nodes[i].input) > 2:
+            yield i
+
+
+def _square(
+    values: Values, body: Body, flow: Flow, tensor: str, rows: str | None = None, height: int | None = None
+) -> _Square:
+    ends = {end for taker in body.consumers[tensor] for end in values.ends_at(taker, rows, height)}
+    variables = frozenset(end for end in ends if not isinstance(end, Norm))
+    return _Square(variables, _values_behind(body, flow, tensor), height)
+
+
+def _height(ends: ValueEnds, body: Body, tensor: str) -> int | None:
+    """How many rows a tensor has whose rows were brought to their places: its static shape may not say so."""
+    for _ in body.nodes:
+        name, _, output = tensor.partition(":")
+        node = body.nodes[body.positions[name]] if name in body.positions else None
+        if node is None or node.op not in ("Identity", "IdentityN"):
+            placed = node is not None and node.op == "UnsortedSegmentSum" and len(node.input) > 2
+            return first_size(ends, body, node.input[2]) if placed and node is not None else None
+        tensor = body.tensor(node.input[int(output.rpartition(":")[2])])
+    return None
 
 
 def _shape(body: Body, tensor: str) -> tuple[int, ...] | None:
@@ -136,33 +207,45 @@ def _shape(body: Body, tensor: str) -> tuple[int, ...] | None:
     return tuple(int(dim.size) for dim in shapes[index].dim)
 
 
-def _from_value(body: Body, tensor: str) -> bool:
-    """Whether a tensor is computed from what a variable holds, element by element."""
-    pending, seen = [tensor], set[str]()
+def _values_behind(body: Body, flow: Flow, tensor: str) -> frozenset[int]:
+    """The variables from whose values a tensor is computed, element by element; `ELSEWHERE` for unknown ones."""
+    pending, seen, found = [tensor], set[str](), set[int]()
     while pending:
         position = body.positions.get(pending.pop().split(":", 1)[0])
-        if position is None or body.nodes[position].op in READS or body.nodes[position].op in REFERENCES:
-            return True
-        node = body.nodes[position]
-        if (node.op in ELEMENTWISE or node.op == "IdentityN") and node.name not in seen:
+        node = None if position is None else body.nodes[position]
+        if node is None or node.op in REFERENCES:
+            found.add(ELSEWHERE)
+        elif node.op in READS:
+            found.add(flow.handles.get(body.tensor(node.input[0]), ELSEWHERE))
+        elif (node.op in ELEMENTWISE or node.op == "IdentityN") and node.name not in seen:
             seen.add(node.name)
             pending += [reference for reference in node.input if not reference.startswith("^")]
-    return False
+    return frozenset(found)
 
 
-def _updated_from(body: Body, flow: Flow, start: int) -> set[int]:
-    """The variables that are updated with what is computed from a node, in whatever way."""
-    consumers: dict[str, list[int]] = {}
+def _updated_from(body: Body, flow: Flow, start: int, targets: Collection[int]) -> frozenset[int]:
+    """The variables that are updated with what is computed from a node, in whatever way.
+
+    What is stored in other variables on the way, as Adafactor has them, is followed to their reads.
+    """
+    consumers: dict[str, list[Consumer]] = {}
     for tensor, takers in body.consumers.items():
-        consumers.setdefault(tensor.split(":", 1)[0], []).extend(taker.node for taker in takers)
+        consumers.setdefault(tensor.split(":", 1)[0], []).extend(takers)
     pending, seen, found = [start], {start}, set[int]()
     while pending:
-        for j in consumers.get(body.nodes[pending.pop()].name, ()):
+        next_nodes = []
+        for j, _ in consumers.get(body.nodes[pending.pop()].name, ()):
             update = update_of(body.nodes[j])
-            if update is not None:
-                handles = [body.tensor(body.nodes[j].input[position]) for position in update.handles]
-                found.update(flow.handles[handle] for handle in handles if handle in flow.handles)
-            elif j not in seen:
-                seen.add(j)
-                pending.append(j)
-    return found
+            if update is None:
+                next_nodes.append(j)
+                continue
+            variables = handles_of(body, flow, j, update)
+            found.update(variables)
+            for position, variable in zip(update.handles, variables, strict=True):
+                if variable not in targets:
+                    handle = body.tensor(body.nodes[j].input[position])
+                    next_nodes += [k for k, _ in body.consumers[handle] if body.nodes[k].op in READS]
+        fresh = set(next_nodes) - seen
+        seen |= fresh
+        pending += fresh
+    return frozenset(found - {ELSEWHERE})

@@ -14,7 +14,7 @@ from graphfreeze.savedmodel.call_sites import CALLS, CONDITIONALS, call_slots
 if TYPE_CHECKING:
     from graphfreeze.passes.value_ends import ValueEnds
 
-__all__ = ["divides", "first_size", "integer", "same_tensor", "tested_for_zero"]
+__all__ = ["divides", "first_size", "integer", "same_tensor", "squared_by", "tested_for_zero"]
 
 _INTEGERS = (types_pb2.DT_INT32, types_pb2.DT_INT64)
 _STEPS = 100
@@ -103,6 +103,22 @@ def first_size(bodies: ValueEnds, body: Body, reference: str) -> int | None:
             if position >= len(body.returned):
                 return None
             reference = body.returned[position]
+    return None
+
+
+def squared_by(body: Body, node: node_def_pb2.NodeDef) -> str | None:
+    """The tensor that a node squares, element by element; None where it does not."""
+    if node.op == "Square":
+        return body.tensor(node.input[0])
+    if node.op == "Mul" and same_tensor(body, node.input[0]) == same_tensor(body, node.input[1]):
+        return body.tensor(node.input[0])
+    if node.op == "Pow":
+        exponent = _maker(body, body.tensor(node.input[1]))
+        while exponent is not None and exponent.op in ("Identity", "Cast"):
+            exponent = _maker(body, body.tensor(exponent.input[0]))
+        number = _constant(exponent)
+        if number is not None and number.shape == () and number == 2:
+            return body.tensor(node.input[0])
     return None
 
 

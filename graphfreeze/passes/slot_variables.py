@@ -2,8 +2,8 @@
 
 Optimizers differ in how they keep their slots. An `Apply` operation takes them beside the variable. Keras traces its
 optimizers into plain arithmetic: there, a slot is a variable of the same shape that the variable's update is computed
-from, element by element, and that nothing else depends on. Holding some elements of such a slot can then change
-nothing but these very elements.
+from, element by element, and that nothing else depends on but norms, which leave out frozen elements. Holding some
+elements of such a slot can then change nothing but these very elements.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from graphfreeze.errors import UnsupportedVariableUseError
-from graphfreeze.passes.value_ends import ELSEWHERE, ValueEnds, handles_of
+from graphfreeze.passes.gradient_norms import GradientNorms
+from graphfreeze.passes.value_ends import ELSEWHERE, End, Norm, ValueEnds, handles_of
 from graphfreeze.savedmodel.contexts import Analysis, analyse
 from graphfreeze.savedmodel.handle_flow import UseKind
 from graphfreeze.savedmodel.model import SavedModel
@@ -40,11 +41,13 @@ def find_slots(model: SavedModel, analysis: Analysis, targets: Mapping[int, Froz
     candidates = {n for n, v in model.variables_by_node.items() if v.shape in shapes and n not in targets}
     if not written or not candidates:
         return {}
-    influences, declared = _influences(model, candidates, written)
+    ends = ValueEnds(model, analyse(model, frozenset(candidates | written)))
+    influences, declared = _influences(ends, candidates, written)
+    norms = GradientNorms(ends, targets)
     slots: dict[int, int] = {}
     for target in sorted(written):
         own = {n for n in candidates if model.variables_by_node[n].shape == targets[target].variable.shape}
-        found = declared[target] | _closed(own, influences, target)
+        found = declared[target] | _closed(own, influences, target, norms)
         for slot in sorted(found):
             if slots.setdefault(slot, target) != target:
                 names = [model.variables_by_node[n].name for n in (slot, target, slots[slot])]
@@ -55,10 +58,16 @@ def find_slots(model: SavedModel, analysis: Analysis, targets: Mapping[int, Froz
     return slots
 
 
-def _closed(candidates: Collection[int], influences: Mapping[int, set[int]], target: int) -> set[int]:
+def _closed(
+    candidates: Collection[int], influences: Mapping[int, set[End]], target: int, norms: GradientNorms
+) -> set[int]:
     """The largest set of candidates that influence only the target and one another, and the target in the end."""
     inner = set(candidates)
-    while outgoing := {n for n in inner if not influences[n] <= inner | {target}}:
+
+    def is_own(end: End) -> bool:
+        return norms.belongs(end, target, inner) if isinstance(end, Norm) else end in inner or end == target
+
+    while outgoing := {n for n in inner if not all(is_own(end) for end in influences[n])}:
         inner -= outgoing
     reaching = {target}
     while added := {n for n in inner - reaching if influences[n] & (reaching - {n})}:
@@ -67,12 +76,11 @@ def _closed(candidates: Collection[int], influences: Mapping[int, set[int]], tar
 
 
 def _influences(
-    model: SavedModel, candidates: set[int], written: set[int]
-) -> tuple[dict[int, set[int]], dict[int, set[int]]]:
+    ends: ValueEnds, candidates: set[int], written: set[int]
+) -> tuple[dict[int, set[End]], dict[int, set[int]]]:
     """What each candidate's value reaches, and which candidates `Apply` operations take as whose slots."""
-    analysis = analyse(model, frozenset(candidates | written))
-    ends = ValueEnds(model, analysis)
-    reached: dict[int, set[int]] = {node: set() for node in candidates}
+    model, analysis = ends.model, ends.analysis
+    reached: dict[int, set[End]] = {node: set() for node in candidates}
     declared: dict[int, set[int]] = {node: set() for node in written}
     for context, flow in analysis.contexts.items():
         body = model.body(context.function)

@@ -6,6 +6,8 @@ Besides elementwise operations, a value is followed
 - through identities of several tensors, as gradient accumulation has them,
 - into the branches of If, and out of them.
 
+It also ends in norms: numbers that a node computes from all of its elements, or from all along some axes.
+
 Keras 3 divides sparse gradients in one of two branches: where a denominator is zero or not a number, it adds rows. The
 test itself, and the branch for that case, do not count.
 """
@@ -26,7 +28,7 @@ from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.savedmodel.reads import captured_tensors
 from graphfreeze.savedmodel.updates import Update, UpdateKind, update_of
 
-__all__ = ["ELEMENTWISE", "ELSEWHERE", "ValueEnds", "Values", "handles_of"]
+__all__ = ["ELEMENTWISE", "ELSEWHERE", "SUMS", "End", "Norm", "ValueEnds", "Values", "handles_of"]
 
 # An element of the result depends on the same element of the operands alone.
 ELEMENTWISE = frozenset(
@@ -49,12 +51,26 @@ ELEMENTWISE = frozenset(
         *("GreaterEqual", "Equal", "NotEqual", "LogicalAnd", "LogicalOr", "LogicalNot", "IsFinite", "IsNan"),
     }
 )
+SUMS = frozenset({"L2Loss", "Sum", "Mean"})
+"""What a norm may be computed with: elements that are zero have no part in it."""
 # The result depends on the operand's shape alone.
 _OF_SHAPE = frozenset({"Shape", "Size", "Rank", "ZerosLike", "OnesLike"})
 ELSEWHERE = -1
 """Stands for everything that is not the value of a variable."""
 _UNKNOWN_ROWS = "?"
 _NOWHERE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A node that sums up the elements of a value, whole or along some axes, in one of `SUMS`."""
+
+    context: Context
+    node: int
+
+
+End = int | Norm
+"""Where a value ends: in the update of a variable, by its object node, in a norm, or in `ELSEWHERE`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +99,7 @@ class _Returned:
     is_test: bool
 
 
-_End = int | _Returned
+_End = End | _Returned
 
 
 class ValueEnds:
@@ -113,6 +129,7 @@ class Values:
 
     def __init__(self, bodies: ValueEnds, context: Context, captured: frozenset[str]) -> None:
         self._bodies = bodies
+        self._context = context
         self._body: Body = bodies.model.body(context.function)
         self._flow: Flow = bodies.analysis.contexts[context]
         self._captured = captured
@@ -127,8 +144,8 @@ class Values:
                 self._returned[name].append(position)
         self._ends: dict[_Place, frozenset[_End]] = {}
 
-    def reached_by(self, use: Use) -> set[int]:
-        """The variables that what a node does with a candidate ends in; with `ELSEWHERE` where it ends elsewhere."""
+    def reached_by(self, use: Use) -> set[End]:
+        """Where what a node does with a candidate ends."""
         node = self._body.nodes[use.node]
         if use.kind is UseKind.WRITE and update_of(node) is not None:
             return set()
@@ -145,8 +162,8 @@ class Values:
             place = replace(place, rows=_UNKNOWN_ROWS)
         return _outside(self._follow(place))
 
-    def ends_at(self, consumer: Consumer, rows: str | None = None, count: int | None = None) -> set[int]:
-        """The variables that a value which a node takes ends in.
+    def ends_at(self, consumer: Consumer, rows: str | None = None, count: int | None = None) -> set[End]:
+        """Where a value ends that a node takes.
 
         Args:
             consumer: The node.
@@ -157,6 +174,10 @@ class Values:
         for step in self._steps(consumer, _Place("", count, rows)):
             ends |= self._follow(step) if isinstance(step, _Place) else {step}
         return _outside(ends)
+
+    def ends_of(self, node: int) -> set[End]:
+        """Where what a node yields ends, taken as a whole value."""
+        return _outside(self._follow(_Place(self._body.nodes[node].name, None)))
 
     def _is_value_of(self, use: Use, position: int) -> bool:
         """Whether a node takes the value of a reference at that input."""
@@ -212,6 +233,8 @@ class Values:
             yield replace(place, tensor=node.name)
         elif node.op in ("GatherV2", "UnsortedSegmentSum") and consumer.input == 0 and len(node.input) > 2:
             yield self._by_rows(consumer.node, place)
+        elif node.op in SUMS and consumer.input == 0 and place.rows is None:
+            yield Norm(self._context, consumer.node)
         elif node.op not in _OF_SHAPE:
             yield from self._in_update(consumer, place)
 
@@ -274,6 +297,6 @@ def handles_of(body: Body, flow: Flow, node: int, update: Update) -> list[int]:
     return [flow.handles.get(body.tensor(inputs[position]), ELSEWHERE) for position in update.handles]
 
 
-def _outside(ends: Iterable[_End]) -> set[int]:
+def _outside(ends: Iterable[_End]) -> set[End]:
     """Ends of a value in a body whose caller is not looked at."""
     return {ELSEWHERE if isinstance(end, _Returned) else end for end in ends}

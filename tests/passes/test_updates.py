@@ -45,12 +45,14 @@ def handles(loaded: Any, model: SavedModel) -> dict[str, Any]:
     captures = loaded.signatures["train"].captured_inputs
     assert len(nodes) == len(captures)
     named = zip(nodes, captures, strict=True)
-    return {model.variables_by_node[node].name: capture for node, capture in named if node in model.variables_by_node}
+    found = [(model.variables_by_node[node], capture) for node, capture in named if node in model.variables_by_node]
+    # Adafactor keeps integers that have a weight's name.
+    return {variable.name: capture for variable, capture in found if variable.dtype != "int32"}
 
 
 def read(model: SavedModel, taken: dict[str, Any]) -> dict[str, Array]:
     """What is stored."""
-    dtypes = {variable.name: variable.dtype for variable in model.variables}
+    dtypes = {variable.name: variable.dtype for variable in model.variables if variable.dtype != "int32"}
     return {n: tf.raw_ops.ReadVariableOp(resource=h, dtype=dtypes[n]).numpy() for n, h in taken.items()}
 
 

@@ -75,6 +75,35 @@ def _keras_3(optimizer: Any) -> Trained:
     return module
 
 
+def _keras_3_dense(optimizer: Any) -> Trained:
+    """The same of Keras' own variables and with gradients that are tensors: some optimizers know no others."""
+    module = Trained(lambda g, _: optimizer.apply([tf.convert_to_tensor(x) for x in g], held), optimizer=optimizer)
+    held = [keras.Variable(getattr(module, name), name=name) for name in VARIABLES]
+    for name, variable in zip(VARIABLES, held, strict=True):
+        setattr(module, name, variable)
+    optimizer.build(held)
+    return module
+
+
+def _trust_ratio() -> Trained:
+    """LAMB as it was first written down: weight decay, by `decays`, is part of the update whose norm is taken."""
+
+    def minimise(gradients: Sequence[Any], variables: Sequence[Any]) -> None:
+        for k, (gradient, variable) in enumerate(zip(gradients, variables, strict=True)):
+            m, v, decay = module.m[k], module.v[k], module.decays[k]  # type: ignore[attr-defined]
+            gradient = tf.convert_to_tensor(gradient)
+            m.assign(m * 0.9 + gradient * 0.1)
+            v.assign(v * 0.99 + gradient * gradient * 0.01)
+            update = m / (tf.sqrt(v) + 1e-6) + decay * variable
+            weight_norm, update_norm = tf.norm(variable), tf.norm(update)
+            ratio = tf.where(weight_norm > 0, tf.where(update_norm > 0, weight_norm / update_norm, 1.0), 1.0)
+            variable.assign_sub(0.1 * ratio * update)
+
+    module = Trained(minimise, decays=[0.01] * len(VARIABLES))
+    _slots(module, "m", "v")
+    return module
+
+
 def _accumulating(optimizer: Any) -> Trained:
     """A module that was trained so often that its next two steps end with what is accumulated used, and begin again."""
     module = _keras_3(optimizer)
@@ -181,6 +210,14 @@ OPTIMIZERS: dict[str, Callable[[], Trained]] = {
     "Keras 3 accumulation": lambda: _accumulating(
         keras.optimizers.SGD(0.1, momentum=0.9, gradient_accumulation_steps=2)
     ),
+    "Keras 3 accumulation with clipping": lambda: _accumulating(
+        keras.optimizers.SGD(0.1, momentum=0.9, gradient_accumulation_steps=2, global_clipnorm=0.01)
+    ),
+    "Keras 3 clipping of each": lambda: _keras_3_dense(keras.optimizers.SGD(0.5, momentum=0.9, clipnorm=0.01)),
+    "Keras 3 Lamb": lambda: _keras_3(keras.optimizers.Lamb(0.1)),
+    "Keras 3 Lion": lambda: _keras_3(keras.optimizers.Lion(0.1)),
+    "Keras 3 Adafactor": lambda: _keras_3_dense(keras.optimizers.Adafactor(0.1)),
+    "trust ratio": _trust_ratio,
     "Keras 3 accumulation with Adam": lambda: _accumulating(keras.optimizers.Adam(0.1, gradient_accumulation_steps=2)),
 }
 

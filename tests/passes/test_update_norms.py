@@ -1,0 +1,69 @@
+"""Optimizers that take norms of what they update a weight with: frozen elements have no part in these."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from graphfreeze.checks.graph_optimizer import optimizer_option
+from graphfreeze.prover import prove
+
+from .test_updates import handles, read, rewrite
+from .training_models import BATCH, OPTIMIZERS, VARIABLES, steps
+
+
+@pytest.mark.parametrize(
+    ("name", "norms"),
+    [
+        ("Keras 3 Lamb", {"w": 1, "b": 1, "e": 1}),
+        # Of matrices also the means of squares that the factored slots take, one for rows and one for columns.
+        ("Keras 3 Adafactor", {"w": 3, "b": 1, "e": 3}),
+        ("Keras 3 accumulation with clipping", {"w": 1, "b": 1, "e": 1}),
+        ("Keras 3 clipping of each", {"w": 1, "b": 1, "e": 1}),
+        ("trust ratio", {"w": 1, "b": 1, "e": 1}),
+    ],
+)
+def test_frozen_elements_have_no_part_in_norms(tmp_path: Path, name: str, norms: dict[str, int]) -> None:
+    """What trains moves as in a step without gradients and slots of frozen elements, though theirs are not zero."""
+    module = OPTIMIZERS[name]()
+    model, plan, rewritten = rewrite(module, tmp_path, "blend")
+    sums = [u.name for u in rewritten.updates if u.operation in ("Sum", "Mean")]
+    assert {key: sums.count(key) for key in VARIABLES} == norms
+    prove(tmp_path / "in", tmp_path / "out", plan)
+    loaded = tf.saved_model.load(str(tmp_path / "out"))
+    masks = {u.name: plan.find(u.of) for u in rewritten.updates}
+    held = {key: entry.full_mask for key, entry in masks.items() if entry is not None}
+    variables = {key: variable for key, variable in _variables(module).items() if key in held}
+    assert variables.keys() == held.keys()
+    frozen = {key: variables[key].numpy() for key in VARIABLES}
+    for key in held.keys() - set(VARIABLES):
+        assert (variables[key].numpy()[~held[key]] != 0).any(), key
+        variables[key].assign(np.where(held[key], variables[key].numpy(), 0))
+    # Neither has the weight decay of frozen elements.
+    module.decays = [0.01 * held[key] for key in VARIABLES]
+    with optimizer_option("disable_meta_optimizer", True):
+        for _ in range(4):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean((loaded.predict(BATCH["x"], BATCH["i"])["output"] - BATCH["y"]) ** 2)
+            gradients = tape.gradient(loss, [getattr(loaded, key) for key in VARIABLES])
+            for key, gradient in zip(VARIABLES, gradients, strict=True):
+                assert (tf.convert_to_tensor(gradient).numpy()[~held[key]] == 0).all()
+            module._minimise(gradients, module.weights)
+            for key, value in frozen.items():
+                variables[key].assign(np.where(held[key], variables[key].numpy(), value))
+            steps(loaded, 1)
+            found = read(model, handles(loaded, model))
+            for key, mask in held.items():
+                expected = variables[key].numpy()
+                np.testing.assert_allclose(found[key][mask], expected[mask], rtol=1e-5, atol=1e-7, err_msg=key)
+
+
+def _variables(module: Any) -> dict[str, Any]:
+    """All variables of a module by the names that they have in its SavedModel."""
+    slots = module.optimizer.variables if hasattr(module, "optimizer") else [*module.m, *module.v]
+    named = [(getattr(v, "path", None) or v.name.removesuffix(":0"), v) for v in slots]
+    return {key: v for key, v in named if v.dtype != "int32"} | {key: getattr(module, key) for key in VARIABLES}
