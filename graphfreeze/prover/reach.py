@@ -9,8 +9,8 @@ from tensorflow.core.framework import node_def_pb2
 from graphfreeze.prover.frames import source_of
 from graphfreeze.prover.graph_view import Tensor, data_inputs
 from graphfreeze.prover.handles import READS, Context
-from graphfreeze.prover.origins import ELEMENT_BY_ELEMENT
 from graphfreeze.prover.session_graph import REFERENCE_NODES, takes_value
+from graphfreeze.prover.squares import behind
 from graphfreeze.prover.writes import write_of
 
 __all__ = ["Reach"]
@@ -37,18 +37,14 @@ class Reach:
         """
         if tensor not in self._values:
             found: set[int | None] = set()
-            work, seen = [tensor], {tensor}
-            while work:
-                made = work.pop()
+            for made in behind(self._context.view, tensor):
                 node = self._context.view.nodes.get(made.node)
-                if node is None or node.op in REFERENCE_NODES or made.key in self._context.references:
-                    found.add(self._context.sources.get(made.key) if made.key in self._context.references else None)
+                if made.key in self._context.references:
+                    found.add(self._context.sources[made.key])
+                elif node is None or node.op in REFERENCE_NODES:
+                    found.add(None)
                 elif node.op in READS:
                     found.add(self._context.variable_of(node.input[0]))
-                else:
-                    fresh = [part for part in _parts(node, made) if part not in seen]
-                    seen.update(fresh)
-                    work += fresh
             self._values[tensor] = frozenset(found)
         return self._values[tensor]
 
@@ -78,8 +74,15 @@ class Reach:
 
     def _updated_from(self, name: str) -> frozenset[str]:
         """The handles and references of the variables in whose writes something of a node has a part."""
+        view = self._context.view
+        # Norms of many gradients come together soon: from there on, they are followed once.
+        passed: set[str] = set()
+        takers = view.takers.get(name, [])
+        while name not in passed and len(takers) == 1 and write_of(takers[0][0]) is None:
+            passed.add(name)
+            name = takers[0][0].name
+            takers = view.takers.get(name, [])
         if name not in self._updates:
-            view = self._context.view
             found: set[str] = set()
             work, seen = [name], {name}
             while work:
@@ -114,13 +117,3 @@ class Reach:
             made = view.nodes.get(Tensor.parse(text).node)
             if made is not None and made.op in REFERENCE_NODES and takes_value(node, position):
                 yield Tensor.parse(text)
-
-
-def _parts(node: node_def_pb2.NodeDef, made: Tensor) -> list[Tensor]:
-    """The tensors that one of a node's results is made of, element by element."""
-    inputs = data_inputs(node)
-    if node.op == "IdentityN":
-        inputs = inputs[made.position : made.position + 1]
-    elif node.op not in ELEMENT_BY_ELEMENT:
-        inputs = []
-    return [Tensor.parse(text) for text in inputs]

@@ -12,7 +12,7 @@ from graphfreeze.prover.graph_view import GraphView, Tensor, data_inputs
 from graphfreeze.prover.handles import CALLS, Context
 from graphfreeze.prover.origins import ELEMENT_BY_ELEMENT, NORMS
 
-__all__ = ["Squared", "shape_of", "squares"]
+__all__ = ["Squared", "behind", "squares"]
 
 LISTS = CALLS | {"IdentityN"}
 """Operations with one list of outputs: elsewhere, a position does not say which output it is."""
@@ -50,7 +50,7 @@ def squares(context: Context) -> Iterator[Squared]:
         if squared is None:
             continue
         for norm, placed in [(node, None)] if node.op == "L2Loss" else _summing(frame, node):
-            shape = shape_of(context, Tensor.parse(norm.input[0]))
+            shape = _summed_shape(frame, norm)
             if shape is not None and placed is not None:
                 shape = (placed.height, *shape[1:])
             if shape is not None:
@@ -116,7 +116,41 @@ def _after(
     return None if height is None else ((node.name, 0), _Placed(source_of(frame.view, inputs[1]), height))
 
 
-def shape_of(context: Context, tensor: Tensor) -> tuple[int, ...] | None:
+def _summed_shape(frame: Frame, norm: node_def_pb2.NodeDef) -> tuple[int, ...] | None:
+    """The static shape of what a node sums up.
+
+    What is made of a sum of rows has as many as these are brought to, which the model does not note.
+    """
+    shape = _shape_of(frame.context, Tensor.parse(norm.input[0]))
+    if not shape or shape[0] != -1:
+        return shape
+    heights: set[int] = set()
+    for tensor in behind(frame.view, Tensor.parse(norm.input[0])):
+        node = frame.view.nodes.get(tensor.node)
+        if node is not None and node.op == "UnsortedSegmentSum":
+            height = number_of(frame, node.input[2])
+            heights.update([] if height is None else [height])
+    return (max(heights, default=-1), *shape[1:])
+
+
+def behind(view: GraphView, tensor: Tensor) -> set[Tensor]:
+    """A tensor and all of which it is made, element by element."""
+    work, found = [tensor], {tensor}
+    while work:
+        made = work.pop()
+        node = view.nodes.get(made.node)
+        inputs = [] if node is None else data_inputs(node)
+        if node is not None and node.op == "IdentityN":
+            inputs = inputs[made.position : made.position + 1]
+        elif node is None or node.op not in ELEMENT_BY_ELEMENT:
+            continue
+        fresh = [part for part in map(Tensor.parse, inputs) if part not in found]
+        found.update(fresh)
+        work += fresh
+    return found
+
+
+def _shape_of(context: Context, tensor: Tensor) -> tuple[int, ...] | None:
     """What the model notes of a tensor's shape, where it is certain which of a node's outputs it is.
 
     A size that is not known is -1.
