@@ -8,8 +8,8 @@ from graphfreeze.prover.origins import End, Ends, NormEnd
 
 __all__ = ["Closure"]
 
-Holders = Callable[[NormEnd, Mapping[int, set[int]]], list[int]]
-"""Takes a norm and slots by variable: the variables that it then belongs to."""
+Belongs = Callable[[NormEnd, int, set[int]], bool]
+"""Takes a norm, a variable, and what its slots are: whether the norm then belongs to the variable."""
 
 
 class Closure:
@@ -19,7 +19,7 @@ class Closure:
         candidates: What may be a slot, by variable.
         ends: Where the values of each candidate end.
         beside: What is a slot by an optimizer's operation, wherever its values end.
-        holders: Which variables a norm belongs to.
+        belongs: Whether a norm belongs to a variable.
     """
 
     def __init__(
@@ -27,27 +27,15 @@ class Closure:
         candidates: Mapping[int, set[int]],
         ends: Mapping[int, Ends],
         beside: Mapping[int, set[int]],
-        holders: Holders,
+        belongs: Belongs,
     ) -> None:
         self._candidates = candidates
         self._ends = {candidate: found for candidate, found in ends.items() if found is not None}
         self._beside = beside
-        self._holders = holders
-        self._shared: set[NormEnd] = set()
+        self._belongs = belongs
 
-    def slots(self) -> dict[int, set[int]]:
-        """The slots by variable."""
-        while True:
-            found = {owner: self._slots_of(owner) for owner in self._candidates}
-            taken = {end for slots in found.values() for slot in slots for end in self._ends.get(slot, ())}
-            norms = {end for end in taken if isinstance(end, NormEnd)} - self._shared
-            # What belongs to two is masked for neither: for the slots that end in it, it is a sum like any other.
-            shared = {norm for norm in norms if len(self._holders(norm, found)) > 1}
-            if not shared:
-                return found
-            self._shared |= shared
-
-    def _slots_of(self, owner: int) -> set[int]:
+    def slots_of(self, owner: int) -> set[int]:
+        """The slots of a variable."""
         kept = {candidate for candidate in self._candidates[owner] if candidate in self._ends}
         while True:
             closed = self._closed(owner, kept)
@@ -77,14 +65,14 @@ class Closure:
 
     def _judge(self, owner: int, slots: set[int]) -> Callable[[End], bool]:
         """Says of an end whether it is no norm, or one that belongs to the owner where these are its slots."""
-        given = {owner: slots | self._beside[owner]}
+        given = slots | self._beside[owner]
         known: dict[NormEnd, bool] = {}
 
         def fine(end: End) -> bool:
             if isinstance(end, int):
                 return True
             if end not in known:
-                known[end] = end not in self._shared and self._holders(end, given) == [owner]
+                known[end] = self._belongs(end, owner, given)
             return known[end]
 
         return fine

@@ -1,7 +1,7 @@
 """The norms that a training step computes with: frozen elements must have no part in them.
 
-A norm sums up the squares of something that ends, element by element, in writes of a targeted variable and of its
-slots: a gradient, in which no variable's value has a part, or something that is computed with a slot. It counts when it
+A norm sums up squares of what ends, element by element, in writes of a targeted variable and of its slots: a gradient,
+in which no variable's value has a part, or something that is computed with a slot. It counts when it
 reaches a write of the variable or of a slot, perhaps by way of variables that are neither, as the sums of squares are
 of which Adafactor makes its slot again. The rows of a sparse gradient count likewise, where their squares come to their
 places in a tensor of the variable's shape before they are summed up.
@@ -40,10 +40,10 @@ def find_norms(context: Context, targets: Mapping[int, Target], captured: Iterab
     norms = Norms(context, owners, captured)
     found = {}
     for name in norms.nodes:
-        holders = norms.holders(name, slots)
+        holders = [target for owner, target in owners.items() if norms.belongs(name, target, slots[owner])]
         # What two variables have a part in belongs to neither: each has elements of its own that are frozen.
         if len(holders) == 1:
-            found[name] = owners[holders[0]]
+            found[name] = holders[0]
     return found
 
 
@@ -60,27 +60,29 @@ class Norms:
         self._context = context
         self._targets = targets
         self._reach = Reach(context)
+        by_norm: dict[str, list[Squared]] = {}
+        for squared in squares(context):
+            by_norm.setdefault(squared.norm, []).append(squared)
         held = {(target.shape, target.dtype) for target in targets.values()}
         self._squared: dict[str, list[tuple[Squared, int]]] = {}
         marks: dict[Tensor, dict[Origin, None]] = {}
         numbers: dict[tuple[Tensor, Tensor | None, int | None], int] = {}
-        for squared in squares(context):
-            if (squared.shape, self._dtype(squared.norm)) in held:
-                height = squared.shape[0] if squared.shape else None
+        for name, found in by_norm.items():
+            if held.isdisjoint((squared.shape, self._dtype(name)) for squared in found):
+                continue
+            for squared in found:
+                # What gathers rows of a whole and sums them up again counts as something else.
+                height = None if squared.rows is None else squared.shape[0]
                 # What is squared goes by a number that no object node has.
                 number = numbers.setdefault((squared.tensor, squared.rows, height), -1 - len(numbers))
                 marks.setdefault(squared.tensor, {})[Origin(number, squared.rows, height=height)] = None
-                self._squared.setdefault(squared.norm, []).append((squared, number))
+                self._squared.setdefault(name, []).append((squared, number))
         self._ends: dict[int, Ends] = Origins(context, captured, {}, marks).ends() if marks else {}
 
     @property
     def nodes(self) -> list[str]:
         """The nodes that may belong to a variable."""
         return sorted(self._squared)
-
-    def holders(self, node: str, slots: Mapping[int, Container[int]]) -> list[int]:
-        """The variables that a node belongs to, of those whose slots are given."""
-        return [owner for owner in slots if self.belongs(node, self._targets[owner], slots[owner])]
 
     def belongs(self, node: str, target: Target, slots: Container[int]) -> bool:
         """Whether a node is a norm of what updates a variable.
@@ -90,8 +92,12 @@ class Norms:
             target: The variable.
             slots: What its slots are.
         """
-        updating = any(self._updates(s, number, target, slots) for s, number in self._squared.get(node, ()))
-        return updating and self._reach.reaches(node, target.node_id, slots, self._targets)
+        found = self._squared.get(node, ())
+        fine = {squared.tensor for squared, number in found if self._updates(squared, number, target, slots)}
+        # A tensor may count as a whole or as rows, but every one that is squared has to count.
+        if not found or not all(squared.tensor in fine for squared, _ in found):
+            return False
+        return self._reach.reaches(node, target.node_id, slots, self._targets)
 
     def _updates(self, squared: Squared, number: int, target: Target, slots: Container[int]) -> bool:
         if squared.shape != target.shape or self._dtype(squared.norm) != target.dtype:

@@ -65,17 +65,17 @@ def find_slots(
     ends, beside = _ends(contexts, candidates, captured), _beside(contexts)
     norms: dict[Context, Norms] = {}
 
-    def holders(norm: NormEnd, slots: Mapping[int, set[int]]) -> list[int]:
+    def belongs(norm: NormEnd, owner: int, slots: set[int]) -> bool:
         context = norm.context
         if context not in norms:
             norms[context] = Norms(context, targets, captured.get(context.view.name, ()))
-        return norms[context].holders(norm.node, slots)
+        return norms[context].belongs(norm.node, targets[owner], slots)
 
     own = {owner: {n for n in of_shape[targets[owner].shape] if n in candidates} for owner in written}
-    closure = Closure(own, ends, {owner: beside.get(owner, set()) & own[owner] for owner in written}, holders)
+    closure = Closure(own, ends, {owner: beside.get(owner, set()) & own[owner] for owner in written}, belongs)
     slots: dict[int, Target] = {}
-    for owner, found in closure.slots().items():
-        for slot in sorted(found):
+    for owner in written:
+        for slot in sorted(closure.slots_of(owner)):
             if slot in slots:
                 refuse("expected a slot of one targeted variable, found one of two", variable=candidates[slot].name)
             frozen = targets[owner].frozen.held_by(candidates[slot].frozen.variable)

@@ -66,7 +66,7 @@ def _squared_by(view: GraphView, node: node_def_pb2.NodeDef) -> Tensor | None:
         return Tensor.parse(inputs[0])
     if node.op == "Mul" and len(inputs) == 2:
         one, other = (source_of(view, text) for text in inputs)
-        return one if one == other else None
+        return Tensor.parse(inputs[0]) if one == other else None
     return None
 
 
@@ -134,16 +134,13 @@ def _summed_shape(frame: Frame, norm: node_def_pb2.NodeDef) -> tuple[int, ...] |
 
 
 def behind(view: GraphView, tensor: Tensor) -> set[Tensor]:
-    """A tensor and all of which it is made, element by element."""
+    """A tensor and all of which it is made, element by element. Of several identities, all count for each."""
     work, found = [tensor], {tensor}
     while work:
         made = work.pop()
         node = view.nodes.get(made.node)
-        inputs = [] if node is None else data_inputs(node)
-        if node is not None and node.op == "IdentityN":
-            inputs = inputs[made.position : made.position + 1]
-        elif node is None or node.op not in ELEMENT_BY_ELEMENT:
-            continue
+        keeps = node is not None and node.op in ELEMENT_BY_ELEMENT | {"IdentityN"}
+        inputs = data_inputs(node) if node is not None and keeps else []
         fresh = [part for part in map(Tensor.parse, inputs) if part not in found]
         found.update(fresh)
         work += fresh
