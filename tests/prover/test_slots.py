@@ -66,6 +66,9 @@ SLOTS = {
     "Keras 3 Adadelta": [{"AssignVariableOp"}] * 2,
     "Keras 3 accumulation": [{"AssignVariableOp"}] * 2,
     "Keras 3 accumulation with Adam": [{"AssignAddVariableOp"}] * 2 + [{"AssignVariableOp"}],
+    "Keras 3 accumulation with clipping": [{"AssignVariableOp"}] * 2,
+    "Keras 3 Lamb": [{"AssignAddVariableOp"}] * 2,
+    "Keras 3 Adafactor": [{"AssignVariableOp"}],
 }
 
 
@@ -82,6 +85,7 @@ def test_slots_of_an_embedding_are_proven(trained: Make, name: str) -> None:
         ("Keras 3 Adagrad", "ResourceScatterAdd"),
         ("Keras 3 RMSprop", "AssignVariableOp"),
         ("Keras 3 accumulation", "AssignVariableOp"),
+        ("Keras 3 Lamb", "AssignAddVariableOp"),
     ],
 )
 def test_every_update_of_a_slot_is_masked(trained: Make, name: str, operation: str) -> None:
@@ -133,6 +137,53 @@ def test_the_mask_of_a_slot_is_gathered_at_other_indices(trained: Make) -> None:
     added.input[1] = other.input[1]
     made(function, f"{scatter.name}/graphfreeze/keep").input[0] = "elsewhere:output:0"
     assert model.failure("expected the mask to be gathered with the update's indices")["node"] == scatter.name
+
+
+# -- norms of slots
+
+
+@pytest.mark.parametrize(
+    ("name", "operation", "count"),
+    [("Keras 3 Lamb", "Sum", 3), ("Keras 3 Adafactor", "Mean", 7), ("Keras 3 accumulation with clipping", "Sum", 3)],
+)
+def test_every_norm_is_masked(trained: Make, name: str, operation: str, count: int) -> None:
+    found = [
+        k
+        for k, (function, node) in enumerate(training(trained(name).meta, operation))
+        if f"{node.name}/graphfreeze/keep" in {n.name for n in function.node_def}
+    ]
+    assert len(found) == count
+    for k in found:
+        model = trained(name)
+        function, node = training(model.meta, operation)[k]
+        node.input[0] = made(function, f"{node.name}/graphfreeze/keep").input[1]
+        assert model.failure("expected the value that is written to be masked")["node"] == node.name
+
+
+def test_a_norm_is_masked_with_the_mask_of_another_variable(trained: Make) -> None:
+    model = trained("Keras 3 Lamb")
+    one, other, _ = (
+        n
+        for f, n in training(model.meta, "SelectV2")
+        if n.name.endswith("/graphfreeze/keep") and made(f, n.name.removesuffix("/graphfreeze/keep")).op == "Sum"
+    )
+    assert one.input[0] != other.input[0]
+    one.input[0] = other.input[0]
+    model.failure("expected the plan's mask, found another one|expected a mask for")
+
+
+def test_frozen_elements_count_as_one_in_a_norm(trained: Make) -> None:
+    model = trained("Keras 3 Lamb")
+    function, norm = next(
+        (f, n) for f, n in training(model.meta, "Sum") if f"{n.name}/graphfreeze/keep" in {m.name for m in f.node_def}
+    )
+    kept = made(function, f"{norm.name}/graphfreeze/keep")
+    ones = function.node_def.add()
+    ones.CopyFrom(made(function, kept.input[2]))
+    ones.name = "one_instead"
+    ones.attr["value"].tensor.tensor_content = np.ones((), np.float32).tobytes()
+    kept.input[2] = "one_instead:output:0"
+    assert model.failure("expected 0.0 to be written at frozen elements, found 1.0")["node"] == norm.name
 
 
 # -- what makes it a slot is changed in both models: then it is none, and must not be held
