@@ -116,6 +116,17 @@ HELD: dict[str, Callable[[Any, Any, Any], Any]] = {
 @pytest.mark.parametrize("name", HELD)
 def test_slots_may_end_in_norms(tmp_path: Path, name: str) -> None:
     assert found(HELD[name], tmp_path, ["v"]) == ({"s"}, ["v"])
+    # Whatever the slot holds at frozen elements, nothing else moves by it.
+    (frozen,) = freeze_plan(tmp_path / "in", ["v"], "select").variables
+    one, other = (tf.saved_model.load(str(tmp_path / "out")) for _ in range(2))
+    other.s.assign(tf.where(frozen.full_mask, other.s, other.s + 0.5))
+    x = tf.reshape(tf.range(1.0, 10.0), [3, 3]) / 10.0
+    for scale in (1.0, -0.5, 1.0):
+        assert one.train(x * scale).numpy() == other.train(x * scale).numpy()
+    assert (one.v.numpy() != tf.saved_model.load(str(tmp_path / "in")).v.numpy()).any()
+    for name in ("v", "r"):
+        assert getattr(one, name).numpy().tobytes() == getattr(other, name).numpy().tobytes(), name
+    assert (one.s.numpy() == other.s.numpy()).tolist() == frozen.full_mask.tolist()
 
 
 def given_out(m: Any, g: Any, x: Any) -> Any:
