@@ -33,15 +33,13 @@ class Reach:
         """The variables from whose values a tensor is computed, element by element.
 
         Returns:
-            Their object nodes; None stands for all that are not followed, and for arguments.
+            Their object nodes; None stands for all that are not followed, for arguments, and for references.
         """
         if tensor not in self._values:
             found: set[int | None] = set()
             for made in behind(self._context.view, tensor):
                 node = self._context.view.nodes.get(made.node)
-                if made.key in self._context.references:
-                    found.add(self._context.sources[made.key])
-                elif node is None or node.op in REFERENCE_NODES:
+                if node is None or node.op in REFERENCE_NODES:
                     found.add(None)
                 elif node.op in READS:
                     found.add(self._context.variable_of(node.input[0]))
