@@ -90,7 +90,7 @@ def _trust_ratio() -> Trained:
 
     def minimise(gradients: Sequence[Any], variables: Sequence[Any]) -> None:
         for k, (gradient, variable) in enumerate(zip(gradients, variables, strict=True)):
-            m, v, decay = module.m[k], module.v[k], module.decays[k]  # type: ignore[attr-defined]
+            m, v, decay = module.m[k], module.v[k], module.decays[k]
             gradient = tf.convert_to_tensor(gradient)
             m.assign(m * 0.9 + gradient * 0.1)
             v.assign(v * 0.99 + gradient * gradient * 0.01)
