@@ -62,17 +62,20 @@ def _closed(
     candidates: Collection[int], influences: Mapping[int, set[End]], target: int, norms: GradientNorms
 ) -> set[int]:
     """The largest set of candidates that influence only the target and one another, and the target in the end."""
-    inner = set(candidates)
+    inner, before = set(candidates), None
 
     def is_own(end: End) -> bool:
         return norms.belongs(end, target, inner) if isinstance(end, Norm) else end in inner or end == target
 
-    while outgoing := {n for n in inner if not all(is_own(end) for end in influences[n])}:
-        inner -= outgoing
-    reaching = {target}
-    while added := {n for n in inner - reaching if influences[n] & (reaching - {n})}:
-        reaching |= added
-    return reaching - {target}
+    # What is left out may be what a norm took for a slot.
+    while inner != before:
+        before = set(inner)
+        inner -= {n for n in inner if not all(is_own(end) for end in influences[n])}
+        reaching = {target}
+        while added := {n for n in inner - reaching if influences[n] & (reaching - {n})}:
+            reaching |= added
+        inner &= reaching
+    return inner
 
 
 def _influences(
