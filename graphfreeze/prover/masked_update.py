@@ -10,41 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
-import numpy as np
 from tensorflow.core.framework import node_def_pb2, types_pb2
 
-from graphfreeze.prover.constants import Array, broadcasts, decode, differing_elements
-from graphfreeze.prover.failure import refuse
-from graphfreeze.prover.graph_view import GraphView, Tensor, data_inputs, entered_by
+from graphfreeze.prover.graph_view import GraphView, Tensor, data_inputs
 from graphfreeze.prover.masked_read import MaskedReads
-from graphfreeze.prover.messages import dtype_name
 from graphfreeze.prover.targets import Target
-from graphfreeze.prover.writes import Write
-from graphfreeze.selection.variable import numpy_dtype
+from graphfreeze.prover.update_nodes import Update, UpdateNodes
 
-__all__ = ["MaskedUpdates", "Update"]
+__all__ = ["MaskedUpdates"]
 
 STORED = {None: ("ReadVariableOp", "value"), False: ("ResourceGather", "output"), True: ("ResourceGatherNd", "output")}
 """The read of what is stored, and its output: of everything, of rows, of elements."""
 STORED_BEHIND = {None: "DeepCopy", False: "GatherV2", True: "GatherNd"}
 """The same of a reference: what the update changes must not be what is read."""
-
-
-@dataclass(frozen=True)
-class Update:
-    """A node of the original that writes.
-
-    Attributes:
-        node: The node in the rewritten model.
-        write: How it writes.
-        targets: What its handles carry, in their order.
-    """
-
-    node: node_def_pb2.NodeDef
-    write: Write
-    targets: tuple[Target, ...]
 
 
 @dataclass(frozen=True)
@@ -72,9 +51,9 @@ class MaskedUpdates:
         self, original: GraphView, rewritten: GraphView, updates: Mapping[str, Update], reads: MaskedReads
     ) -> None:
         self._view = rewritten
+        self._nodes = UpdateNodes(original, rewritten, reads)
         self._updates = updates
         self._reads = reads
-        self._devices = {node.device for node in original.nodes.values()} | {""}
         self._restored: dict[str, list[_Restored]] = {}
         self._waits: dict[str, str] = {}
         for name in sorted(reads.added):
@@ -82,7 +61,9 @@ class MaskedUpdates:
                 self._find_restored(rewritten.nodes[name])
         for name, update in updates.items():
             if update.write.applies and name not in self._waits:
-                self._fail("expected frozen elements to be put back after the update, found no such nodes", update)
+                self._nodes.fail(
+                    "expected frozen elements to be put back after the update, found no such nodes", update
+                )
 
     def waited_for(self, control: str) -> str:
         """What a control input of the original (`^node`) is in the rewritten model."""
@@ -106,25 +87,27 @@ class MaskedUpdates:
         node, write = update.node, update.write
         found = {restored.handle: restored for restored in self._restored[name]}
         if len(found) < len(self._restored[name]) or set(found) != {node.input[position] for position in write.handles}:
-            self._fail("expected each variable that the update writes to be put back, found others", update)
+            self._nodes.fail("expected each variable that the update writes to be put back, found others", update)
         own = set(self.added_controls(name))
         controls = sorted(text for text in node.input if text.startswith("^") and text not in own)
         for position, target in zip(write.handles, update.targets, strict=True):
             restored = found[node.input[position]]
-            self._prove_mask(restored.mask, target, update)
+            self._nodes.prove_mask(restored.mask, target, update)
             self._prove_stored(restored.before, position, target, update, controls)
             whole, rows = (
                 ("Assign", "ScatterUpdate") if write.reference else ("AssignVariableOp", "ResourceScatterUpdate")
             )
             assign = whole if write.indices is None else rows
             if restored.assigned.op != assign or len(restored.assigned.input) != (2 if write.indices is None else 3):
-                self._fail(f"expected {assign}, found {restored.assigned.op} or other inputs", update, target)
+                self._nodes.fail(f"expected {assign}, found {restored.assigned.op} or other inputs", update, target)
             if write.indices is not None and restored.assigned.input[1] != node.input[write.indices]:
-                self._fail("expected rows to be put back at the update's indices, found other indices", update, target)
-            types = {"T" if write.reference else "dtype": target.dtype} | self._indices_type(update)
-            self._plain(restored.assigned, types, update)
+                self._nodes.fail(
+                    "expected rows to be put back at the update's indices, found other indices", update, target
+                )
+            types = {"T" if write.reference else "dtype": target.dtype} | self._nodes.indices_type(update)
+            self._nodes.plain(restored.assigned, types, update)
             kept = self._view.nodes[Tensor.parse(restored.assigned.input[-1]).node]
-            self._plain(kept, {"T": target.dtype}, update)
+            self._nodes.plain(kept, {"T": target.dtype}, update)
             after = self._view.nodes[Tensor.parse(kept.input[1]).node]
             self._prove_stored(after, position, target, update, [f"^{name}"])
 
@@ -139,22 +122,24 @@ class MaskedUpdates:
         """
         update = self._updates[name]
         (target,) = update.targets
-        kept = self._added(update.node.input[update.write.value], "SelectV2", "output", update)
+        kept = self._nodes.added(update.node.input[update.write.value], "SelectV2", "output", update)
         if kept is None or len(kept.input) != 3:
-            self._fail("expected the value that is written to be masked, found it unmasked", update)
-        self._plain(kept, {"T": target.dtype}, update)
+            self._nodes.fail("expected the value that is written to be masked, found it unmasked", update)
+        self._nodes.plain(kept, {"T": target.dtype}, update)
         mask, value, unchanged = kept.input
-        self._prove_mask(mask, target, update)
+        self._nodes.prove_mask(mask, target, update)
         if update.write.unchanged is None:
             stored = self._view.nodes.get(Tensor.parse(unchanged).node)
             controls = sorted(text for text in update.node.input if text.startswith("^"))
             if stored is None or stored.name not in self._reads.added:
-                self._fail("expected what is stored to be written at frozen elements, found something else", update)
+                self._nodes.fail(
+                    "expected what is stored to be written at frozen elements, found something else", update
+                )
             self._prove_stored(stored, 0, target, update, controls)
             output = "output" if update.write.reference else STORED[self._kind(update)][1]
-            self._check_output(unchanged, output, update)
+            self._nodes.check_output(unchanged, output, update)
         else:
-            self._prove_unchanged(unchanged, target, update, update.write.unchanged)
+            self._nodes.prove_unchanged(unchanged, target, update, update.write.unchanged)
         return str(value)
 
     # The parts.
@@ -174,7 +159,7 @@ class MaskedUpdates:
             return
         self._waits[name] = done.name
         self._restored[name] = found
-        self._plain(done, {}, self._updates[name], controls=True)
+        self._nodes.plain(done, {}, self._updates[name], controls=True)
 
     def _restored_by(self, assigned: node_def_pb2.NodeDef) -> _Restored | None:
         inputs = data_inputs(assigned)
@@ -191,12 +176,12 @@ class MaskedUpdates:
         if len(controls) != 1:
             return None
         for text, read in zip(stored, (after, before), strict=True):
-            outputs = {(operation, self._named(output)) for operation, output in STORED.values()}
+            outputs = {(operation, self._nodes.named(output)) for operation, output in STORED.values()}
             if self._view.definition is None:
                 outputs |= {(operation, "") for operation in STORED_BEHIND.values()}
             if Tensor.parse(text).position != 0 or (read.op, Tensor.parse(text).output) not in outputs:
                 return None
-        if Tensor.parse(inputs[-1]).output != self._named("output") or Tensor.parse(inputs[-1]).position != 0:
+        if Tensor.parse(inputs[-1]).output != self._nodes.named("output") or Tensor.parse(inputs[-1]).position != 0:
             return None
         return _Restored(controls[0][1:], inputs[0], before, assigned, mask)
 
@@ -207,138 +192,27 @@ class MaskedUpdates:
         write, node = update.write, update.node
         operation, _ = STORED[self._kind(update)]
         expected = [node.input[handle], *([] if write.indices is None else [node.input[write.indices]])]
-        types = {"dtype": target.dtype} | self._indices_type(update)
+        types = {"dtype": target.dtype} | self._nodes.indices_type(update)
         if write.reference:
             operation = STORED_BEHIND[self._kind(update)]
             types = {"T": target.dtype}
             if write.indices is not None:
-                types = {"Tparams": target.dtype} | self._indices_type(update)
+                types = {"Tparams": target.dtype} | self._nodes.indices_type(update)
             if operation == "GatherV2":
                 types["Taxis"] = types_pb2.DT_INT32
-                self._prove_axis(read, update, target)
+                self._nodes.prove_axis(read, update, target)
                 expected.append(read.input[2])
         if read.op != operation or data_inputs(read) != expected:
-            self._fail(
+            self._nodes.fail(
                 f"expected {operation} of {', '.join(expected)}, found {read.op} of {', '.join(data_inputs(read))}",
                 update,
                 target,
             )
         if sorted(text for text in read.input if text.startswith("^")) != list(controls):
-            self._fail(
+            self._nodes.fail(
                 f"expected the read {read.name!r} to wait for {', '.join(controls) or 'nothing'}", update, target
             )
-        self._plain(read, types, update, controls=True)
-
-    def _prove_mask(self, text: str, target: Target, update: Update) -> None:
-        """The plan's mask as bools, gathered where the update writes if it differs there."""
-        write = update.write
-        mask = self._view.nodes.get(Tensor.parse(text).node)
-        gather: node_def_pb2.NodeDef | None = None
-        expected = "GatherNd" if write.by_element else "GatherV2"
-        if write.indices is not None and mask is not None and mask.op == expected and mask.name in self._reads.added:
-            gather = mask
-            self._check_output(text, "output", update)
-            self._prove_gather(gather, update, target)
-            text = gather.input[0]
-        array = self._constant(text, types_pb2.DT_BOOL, update, target)
-        shape = target.shape
-        fits = broadcasts(array.shape, shape)
-        if gather is not None:
-            indexed = len(shape) if write.by_element else 1
-            fits = fits and array.ndim == len(shape) and array.shape[:indexed] == shape[:indexed]
-        elif write.indices is not None:
-            fits = fits and array.ndim <= (0 if write.by_element else len(shape) - 1)
-        if not fits:
-            self._fail(f"expected a mask for {shape} at the update's place, found shape {array.shape}", update, target)
-        # By their bits: a byte of 3 is a true one to numpy, but not to every kernel.
-        different = differing_elements(np.broadcast_to(array, shape), target.frozen.full_mask)
-        if different.any():
-            index = [int(i[0]) for i in np.nonzero(different)]
-            self._fail(
-                f"expected the plan's mask, found another one: {int(different.sum())} of {different.size} elements "
-                f"differ, the first at {index}",
-                update,
-                target,
-            )
-
-    def _prove_gather(self, gather: node_def_pb2.NodeDef, update: Update, target: Target) -> None:
-        write, node = update.write, update.node
-        assert write.indices is not None
-        inputs = 3 if gather.op == "GatherV2" else 2
-        if len(gather.input) != inputs or gather.input[1] != node.input[write.indices]:
-            self._fail("expected the mask to be gathered with the update's indices, found other ones", update, target)
-        types = {"Tparams": types_pb2.DT_BOOL} | self._indices_type(update)
-        if gather.op == "GatherV2":
-            self._prove_axis(gather, update, target)
-            types["Taxis"] = types_pb2.DT_INT32
-        self._plain(gather, types, update)
-
-    def _prove_axis(self, gather: node_def_pb2.NodeDef, update: Update, target: Target) -> None:
-        if len(data_inputs(gather)) != 3:
-            self._fail("expected a gather along an axis, found other inputs", update, target)
-        axis = self._constant(gather.input[2], types_pb2.DT_INT32, update, target)
-        if axis.ndim or int(axis):
-            self._fail("expected rows to be gathered along axis 0, found another one", update, target)
-
-    def _prove_unchanged(self, text: str, target: Target, update: Update, number: float) -> None:
-        found = self._constant(text, target.dtype, update, target)
-        expected = np.array(number).astype(numpy_dtype(target.frozen.variable.dtype))
-        if found.shape != () or found.tobytes() != expected.tobytes():
-            self._fail(f"expected {expected} to be written at frozen elements, found {found}", update, target)
-
-    def _constant(self, text: str, dtype: int, update: Update, target: Target) -> Array:
-        node = self._added(text, "Const", "output", update)
-        if node is None:
-            self._fail(f"expected a constant of its own in the masked update, found {text!r}", update, target)
-        self._plain(node, {"dtype": dtype}, update)
-        array = decode(node.attr["value"].tensor) if "value" in node.attr else None
-        if array is None or node.attr["value"].tensor.dtype != dtype:
-            self._fail(f"expected a constant of dtype {dtype_name(dtype)}, found none", update, target)
-        return array
-
-    def _added(self, text: str, operation: str, output: str, update: Update) -> node_def_pb2.NodeDef | None:
-        node = self._view.nodes.get(Tensor.parse(text).node)
-        if node is None or node.name not in self._reads.added or node.op != operation:
-            return None
-        self._check_output(text, output, update)
-        return node
-
-    def _check_output(self, text: str, output: str, update: Update) -> None:
-        tensor = Tensor.parse(text)
-        if tensor.position != 0 or tensor.output != self._named(output):
-            self._fail(f"expected the output {output!r} of {tensor.node!r}, found {text!r}", update)
-
-    def _named(self, output: str) -> str:
-        """How a tensor names an output: in the main graph, not at all."""
-        return output if self._view.definition is not None else ""
+        self._nodes.plain(read, types, update, controls=True)
 
     def _kind(self, update: Update) -> bool | None:
         return None if update.write.indices is None else update.write.by_element
-
-    def _indices_type(self, update: Update) -> dict[str, int]:
-        if update.write.indices is None:
-            return {}
-        node = update.node
-        return {"Tindices": node.attr["Tindices"].type if "Tindices" in node.attr else types_pb2.DT_INVALID}
-
-    def _plain(
-        self, node: node_def_pb2.NodeDef, types: Mapping[str, int], update: Update, *, controls: bool = False
-    ) -> None:
-        """Prove that an added node holds nothing but its operation, inputs, these dtypes, and a constant's value."""
-        self._reads.accounted.add(node.name)
-        free = {"value"} if node.op == "Const" else set()
-        found = {name: node.attr[name].type for name in node.attr if name not in free}
-        if found != dict(types) or any(node.attr[name].WhichOneof("value") != "type" for name in found):
-            self._fail(f"expected {node.op} with {dict(types)}, found {found} in {node.name!r}", update)
-        extra = {field.name for field, _ in node.ListFields()} - {"name", "op", "input", "device", "attr"}
-        inputs = list(node.input)
-        if node.op == "Const" and update.write.handles:
-            frame = entered_by(self._view, update.node.input[update.write.handles[0]])
-            inputs = [text for text in inputs if text != f"^{frame}"]
-        waits = not controls and any(text.startswith("^") for text in inputs)
-        if extra or waits or node.device not in self._devices or (node.op == "Const" and inputs):
-            self._fail(f"expected a plain {node.op}, found control inputs, another device or more", update)
-
-    def _fail(self, message: str, update: Update, target: Target | None = None) -> NoReturn:
-        variable = (target or update.targets[0]).name
-        refuse(message, variable=variable, function=self._view.name, node=update.node.name)

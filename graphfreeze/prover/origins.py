@@ -5,7 +5,8 @@ operations have the origins of all operands. A gather along axis 0 makes rows of
 variable's height makes a whole of rows again, at the same indices. A branch has the origins of what it is given.
 
 Whoever takes a value otherwise is an end of its origins: a write of variables, of everything or at the rows' indices;
-a sum or mean over a whole, which may have to be masked; or something else, where the elements would be mixed up.
+a sum or mean over a whole, or over rows at known indices, which may have to be masked; or something else, where the
+elements would be mixed up.
 """
 
 from __future__ import annotations
@@ -50,10 +51,12 @@ class NormEnd(NamedTuple):
     Attributes:
         context: The body.
         node: The node.
+        rows: The indices of the rows that the value consists of; None where it is a whole.
     """
 
     context: Context
     node: str
+    rows: Tensor | None = None
 
 
 End = int | NormEnd
@@ -157,7 +160,7 @@ class Origins:
         if node.op in SHAPE_ONLY:
             return frozenset()
         if node.op in NORMS and position == 0:
-            return frozenset({NormEnd(frame.context, node.name)}) if origin.rows is None else None
+            return None if origin.rows == SOME_ROWS else frozenset({NormEnd(frame.context, node.name, origin.rows)})
         write = write_of(node)
         if write is None or position != write.value or write.by_element:
             return None

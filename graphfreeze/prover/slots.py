@@ -69,7 +69,7 @@ def find_slots(
         context = norm.context
         if context not in norms:
             norms[context] = Norms(context, targets, captured.get(context.view.name, ()))
-        return norms[context].belongs(norm.node, targets[owner], slots)
+        return norms[context].belongs(norm.node, norm.rows, targets[owner], slots)
 
     own = {owner: {n for n in of_shape[targets[owner].shape] if n in candidates} for owner in written}
     closure = Closure(own, ends, {owner: beside.get(owner, set()) & own[owner] for owner in written}, belongs)

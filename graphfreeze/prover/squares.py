@@ -11,6 +11,7 @@ from graphfreeze.prover.frames import Frame, constant_of, number_of, source_of
 from graphfreeze.prover.graph_view import GraphView, Tensor, data_inputs
 from graphfreeze.prover.handles import CALLS, Context
 from graphfreeze.prover.origins import ELEMENT_BY_ELEMENT, NORMS
+from graphfreeze.prover.writes import write_of
 
 __all__ = ["Squared", "behind", "squares"]
 
@@ -21,18 +22,22 @@ LISTS = CALLS | {"IdentityN"}
 class Squared(NamedTuple):
     """A tensor whose squares a node sums up, after nothing but operations element by element.
 
+    What the tensor is, is an assumption: a whole, or rows at some indices of the body.
+
     Attributes:
         tensor: The tensor.
         norm: The node that sums up.
         shape: The static shape of what it sums up.
-        rows: The indices of the rows that the tensor consists of, where `UnsortedSegmentSum` brings their squares to
-            these places before they are summed up; None where it is a whole.
+        rows: The indices of the rows that the tensor consists of; None where it is a whole.
+        summed: The indices of the rows that the node sums up then; None where that is a whole, as it is after
+            `UnsortedSegmentSum` brought rows to their places.
     """
 
     tensor: Tensor
     norm: str
     shape: tuple[int, ...]
     rows: Tensor | None
+    summed: Tensor | None
 
 
 class _Placed(NamedTuple):
@@ -43,18 +48,38 @@ class _Placed(NamedTuple):
 
 
 def squares(context: Context) -> Iterator[Squared]:
-    """Every tensor of a body whose squares a node of the same body sums up; those without a static shape are none."""
+    """Every tensor of a body whose squares a node of the same body sums up; those without a static shape are none.
+
+    Each is given once for everything that it may be so that a norm may have a meaning.
+    """
     frame = Frame(context)
+    indices = _row_indices(context)
     for node in context.view.nodes.values():
         squared = _squared_by(context.view, node) if context.counts(node.name) else None
         if squared is None:
             continue
         for norm, placed in [(node, None)] if node.op == "L2Loss" else _summing(frame, node):
             shape = _summed_shape(frame, norm)
-            if shape is not None and placed is not None:
-                shape = (placed.height, *shape[1:])
-            if shape is not None:
-                yield Squared(squared, norm.name, shape, None if placed is None else placed.rows)
+            if shape is None:
+                continue
+            if placed is not None:
+                yield Squared(squared, norm.name, (placed.height, *shape[1:]), placed.rows, None)
+                continue
+            for rows in (None, *indices):
+                yield Squared(squared, norm.name, shape, rows, rows)
+
+
+def _row_indices(context: Context) -> list[Tensor]:
+    """All indices by which a body writes rows, or sums them up into a whole."""
+    found: dict[Tensor, None] = {}
+    for node in filter(lambda node: context.counts(node.name), context.view.nodes.values()):
+        write, inputs = write_of(node), data_inputs(node)
+        position = 1 if node.op == "UnsortedSegmentSum" else None
+        if write is not None and not write.by_element:
+            position = write.indices
+        if position is not None and position < len(inputs):
+            found[source_of(context.view, inputs[position])] = None
+    return list(found)
 
 
 def _squared_by(view: GraphView, node: node_def_pb2.NodeDef) -> Tensor | None:

@@ -12,10 +12,10 @@ from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import GraphView, Tensor, data_inputs, integer_attr
 from graphfreeze.prover.handles import HARMLESS, READS, SAME, Context
 from graphfreeze.prover.masked_read import RawRead
-from graphfreeze.prover.masked_update import Update
 from graphfreeze.prover.norms import find_norms
 from graphfreeze.prover.session_graph import REFERENCE_SAFE, takes_value
 from graphfreeze.prover.targets import Target
+from graphfreeze.prover.update_nodes import Update
 from graphfreeze.prover.writes import NORM, write_of
 
 __all__ = ["Uses"]
@@ -55,8 +55,8 @@ class Uses:
         self.updates: dict[str, Update] = {}
         self._find_raw_reads()
         self._find_added_reads()
-        for name, target in find_norms(context, targets, captured).items():
-            self.updates[name] = Update(rewritten.nodes[name], NORM, (target,))
+        for name, norm in find_norms(context, targets, captured).items():
+            self.updates[name] = Update(rewritten.nodes[name], NORM, (norm.target,), norm.rows)
 
     def _fail(self, message: str, node: str, variable: str) -> NoReturn:
         refuse(message, variable=variable, function=self._rewritten.name, node=node)
