@@ -65,12 +65,13 @@ def check_behaviour(
     gradients: list[Report] = []
     undifferentiated: list[Report] = []
     names = {variable.object_path: variable.name for variable in variables}
+    nothing = FreezePlan()
     for name in endpoints:
         if name in updating:
             reason = "it trains what is frozen in the rewritten model, so that the original goes another way"
             skipped.append({"endpoint": name, "reason": reason})
             continue
-        frozen_here = plan if not plan.only_in or name in plan.only_in else FreezePlan()
+        frozen_here = plan if not plan.only_in or name in plan.only_in else nothing
         found = pair.compare(name, frozen_here, lambda *sides: _observe(*sides, data, seed))
         if isinstance(found.outputs, str):
             skipped.append({"endpoint": name, "reason": found.outputs})

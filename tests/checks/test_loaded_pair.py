@@ -99,11 +99,10 @@ def test_what_only_reads_is_compared_in_models_that_are_loaded_once(
     # The pair that e_counts changed is followed by another.
     assert loads == ["model", "out", "model", "out"]
     endpoints = ["a_plain", "b_loop", "c_mean", "d_loop_again", "e_counts", "f_sees_the_count"]
-    assert {record["endpoint"]: record["status"] for record in gradients["evidence"]["compared"]} == dict.fromkeys(
-        endpoints, "equal"
-    )
-    compared = {record["endpoint"]: record["status"] for record in outputs["evidence"]["compared"]}
-    assert compared == dict.fromkeys(endpoints, "equal") | {"e_counts": "not repeatable"}
+    # The first call of each model finds the table empty. By the gradients the original was called twice, the other once.
+    for check, counted in ((outputs, "equal"), (gradients, "not repeatable")):
+        expected = dict.fromkeys(endpoints, "equal") | {"e_counts": counted}
+        assert {record["endpoint"]: record["status"] for record in check["evidence"]["compared"]} == expected
 
 
 def test_another_plan_is_compared_in_models_of_its_own(model: SavedModel, tmp_path: Path, loads: Loads) -> None:
