@@ -153,6 +153,23 @@ def test_files_that_disagree(tmp_path: Path, key: str, value: object, message: s
         load_plan(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["mask", "value"])
+@pytest.mark.parametrize("elements", [6, 1 << 19])
+def test_bytes_that_are_no_bools(tmp_path: Path, kind: str, elements: int) -> None:
+    source = TableSource({"switch": np.ones((2, elements // 2), np.bool_)})
+    save_plan(plan_of(source, "freeze switch[0]", "train switch[0, 0]"), tmp_path)
+    path = tmp_path / "masks.safetensors"
+    tensors = load_file(path)
+    (key,) = (name for name in tensors if name.startswith(kind))
+    tensors[key].reshape(-1).view(np.uint8)[-1] = 3
+    save_file(tensors, path)
+    message = (
+        rf"masks\.safetensors: the {kind} of 'switch' holds the byte 3, expected bools, each a byte that is 0 or 1"
+    )
+    with pytest.raises(ArtifactReadError, match=message):
+        _ = load_plan(tmp_path).variables[0].value  # of a large plan, values are read when they are needed
+
+
 def test_masks_that_nobody_asked_for(tmp_path: Path) -> None:
     save_plan(plan_of(TableSource({"x": np.ones(2, np.float32)}), "freeze x"), tmp_path)
     path = tmp_path / "masks.safetensors"
