@@ -157,11 +157,9 @@ def _restore(
         )
 
     def read_frozen() -> npt.NDArray[Any]:
-        return (
-            _from_storage(tensors.read(key, variable), variable)
-            if checksum is None
-            else np.concatenate(list(read_pieces()))
-        )
+        if checksum is not None:
+            return np.concatenate(list(read_pieces()))
+        return _from_storage(tensors.read(key, variable), variable)
 
     def read_pieces() -> Iterator[npt.NDArray[Any]]:
         if checksum is not None:
