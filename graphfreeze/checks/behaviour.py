@@ -72,7 +72,7 @@ def check_behaviour(
             skipped.append({"endpoint": name, "reason": reason})
             continue
         frozen_here = plan if not plan.only_in or name in plan.only_in else nothing
-        found = pair.compare(name, frozen_here, lambda *sides: _observe(*sides, data, seed))
+        found = pair.compare(name, frozen_here, lambda before, after: _observe(before, after, data, seed))
         if isinstance(found.outputs, str):
             skipped.append({"endpoint": name, "reason": found.outputs})
             continue

@@ -25,6 +25,7 @@ from graphfreeze.selection.bool_bytes import odd_bool
 from graphfreeze.selection.dtypes import dtype_kind
 from graphfreeze.selection.masks import broadcast_count, frozen_pieces
 from graphfreeze.selection.plan import FreezePlan, FrozenVariable, LazyFrozenVariable
+from graphfreeze.selection.plan_document import check_plan_document
 from graphfreeze.selection.tensor_stream import DTYPES, Pending, write_tensors
 from graphfreeze.selection.variable import Variable, numpy_dtype
 
@@ -88,6 +89,7 @@ def load_plan(directory: Path, stored: StoredValues | None = None) -> FreezePlan
     document = _read_document(directory / _PLAN_FILE)
     tensors = _Tensors(directory / _MASKS_FILE)
     try:
+        check_plan_document(document)
         plan = FreezePlan(
             tuple(_restore(entry, tensors, directory, stored) for entry in document["variables"]),
             tuple(document["only_in"]),

@@ -76,6 +76,18 @@ def test_a_manifest_whose_graph_takes_the_unknown_is_refused(out: Path) -> None:
         read_artifact(out)
 
 
+@pytest.mark.parametrize("graph", ["gradients", "forward"])
+@pytest.mark.parametrize("side", ["inputs", "outputs"])
+def test_a_manifest_that_lists_a_tensor_twice_is_refused(out: Path, graph: str, side: str) -> None:
+    path = out / "training" / "manifest.json"
+    document = json.loads(path.read_text())
+    names = document["graphs"][graph][side]
+    names.append(names[0])
+    path.write_text(json.dumps(document))
+    with pytest.raises(ArtifactReadError, match=rf"{graph}\.onnx lists {names[0]} twice"):
+        read_artifact(out)
+
+
 def test_a_state_of_another_shape_is_refused(out: Path) -> None:
     path = out / "training" / "manifest.json"
     document = json.loads(path.read_text())

@@ -99,7 +99,7 @@ def test_what_only_reads_is_compared_in_models_that_are_loaded_once(
     # The pair that e_counts changed is followed by another.
     assert loads == ["model", "out", "model", "out"]
     endpoints = ["a_plain", "b_loop", "c_mean", "d_loop_again", "e_counts", "f_sees_the_count"]
-    # The first call of each model finds the table empty. By the gradients the original was called twice, the other once.
+    # The first call of each model finds the table empty. Before its gradients, one was called twice, the other once.
     for check, counted in ((outputs, "equal"), (gradients, "not repeatable")):
         expected = dict.fromkeys(endpoints, "equal") | {"e_counts": counted}
         assert {record["endpoint"]: record["status"] for record in check["evidence"]["compared"]} == expected
