@@ -118,7 +118,7 @@ def test_what_fails_in_models_that_have_run_is_observed_once_more(
 ) -> None:
     plan = rewrite(model, tmp_path / "out")
     gradients = Side.gradients
-    failed = []
+    failed: list[Loads] = []
 
     def failing(side: Side, batch: Any) -> Any:
         if side.endpoint.name == "b_loop" and not failed:

@@ -213,7 +213,7 @@ def test_a_stored_batch_that_does_not_fit_is_a_corrupt_artifact(tmp_path: Path) 
     reference["batch/y"] = reference["batch/y"][:, 1:]
     out = write_toy(tmp_path / "out", reference=reference)
     with pytest.raises(
-        ArtifactReadError, match="The reference batch of .* is not what its manifest says: y has the shape"
+        ArtifactReadError, match=r"The reference batch of .* is not what its manifest says: y has the shape"
     ):
         validate(out, device="cpu")
     with pytest.raises(DataError, match="y has the shape"):
