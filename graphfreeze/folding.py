@@ -12,7 +12,7 @@ import numpy.typing as npt
 from graphfreeze.artifact import Artifact, FrozenElements, StateEntry, read_artifact, read_frozen_elements
 from graphfreeze.artifact.inference import write_inference_model
 from graphfreeze.artifact.tensors import TensorFile
-from graphfreeze.errors import DataError
+from graphfreeze.errors import ArtifactReadError, DataError
 from graphfreeze.output import atomic_directory
 from graphfreeze.selection import load_plan
 from graphfreeze.tensorflow_loader import load_tensorflow
@@ -115,10 +115,16 @@ def _trained_values(
             "give a checkpoint of the loaded model, or a SavedModel"
         )
     stored, frozen = TensorFile(source), _frozen_elements(artifact)
+    paths = {variable.object_path for variable in model.variables}
     trained: dict[str, Callable[[], npt.NDArray[Any]]] = {}
     for entry in artifact.manifest.state:
         if entry.object_path is None:
             continue
+        if entry.object_path not in paths:
+            raise ArtifactReadError(
+                f"{artifact.directory} does not belong to {model.directory}: the model has no variable at the object "
+                f"path {entry.object_path!r} of {entry.name}. Both must come from one `graphfreeze rewrite`."
+            )
         if entry.name not in stored or stored.shape(entry.name) != entry.stored_shape:
             raise DataError(f"{source} is no state of {model.directory.parent}: {entry.name} is missing or misshapen")
         trained[entry.object_path] = partial(_stored_value, stored, entry, frozen)

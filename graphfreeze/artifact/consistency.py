@@ -51,6 +51,8 @@ def check_manifest(manifest: Manifest) -> list[str]:
         ]
         missing = required_outputs[name] - set(graph.outputs)
         problems += [f"{graph.file} lacks the output {n}" for n in sorted(missing)]
+    for graph in manifest.graphs.values():
+        problems += [f"{graph.file} lists {name} twice" for name in _duplicates([*graph.inputs, *graph.outputs])]
     forward = manifest.graphs["forward"]
     problems += [
         f"{forward.file} has the unknown output {n}" for n in forward.outputs if not n.startswith(("output/", "new/"))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from graphfreeze.artifact.manifest import BatchEntry
 from graphfreeze.errors import DataError
+from graphfreeze.selection.bool_bytes import odd_bool
 from graphfreeze.selection.variable import numpy_dtype
 
 __all__ = ["DataSource", "Dataset", "describe_entries", "load_data"]
@@ -157,6 +158,10 @@ def _check_dtype(array: npt.NDArray[Any], entry: BatchEntry) -> str | None:
     """Refuse a dtype that would not survive the cast; the cast that is needed, in words, or None."""
     expected = numpy_dtype(entry.dtype)
     found = array.dtype
+    if (odd := odd_bool(array)) is not None:
+        raise DataError(
+            f"{entry.name} holds the byte {odd}, expected bools, each a byte that is 0 or 1. Save the array again."
+        )
     if found == expected:
         return None
     if not _castable(array, expected):

@@ -217,6 +217,10 @@ def _graphs(fields: _Object) -> dict[str, GraphEntry]:
     return graphs
 
 
+# Of what is found in place of something else, so many characters tell enough.
+_SHOWN = 120
+
+
 class _Object:
     """A JSON object that is read key by key, each with its type; `finish` refuses what is left over."""
 
@@ -232,8 +236,10 @@ class _Object:
         raise ArtifactReadError(f"{self._where} lacks the key {key!r}. Run `graphfreeze rewrite` again.")
 
     def wrong(self, key: str, expected: str, found: object) -> None:
+        text = repr(found)
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
         raise ArtifactReadError(
-            f"{self._where}: {key!r} should be {expected}, found {found!r}. Run `graphfreeze rewrite` again."
+            f"{self._where}: {key!r} should be {expected}, found {shown}. Run `graphfreeze rewrite` again."
         )
 
     def finish(self) -> None:

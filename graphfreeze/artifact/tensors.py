@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from graphfreeze.errors import ArtifactReadError
 from graphfreeze.selection import tensor_stream
+from graphfreeze.selection.bool_bytes import odd_bool
 from graphfreeze.selection.tensor_stream import Pending
 
 __all__ = ["Pending", "TensorFile", "write_tensors"]
@@ -55,6 +56,11 @@ class TensorFile(Mapping[str, npt.NDArray[Any]]):
             tensor: npt.NDArray[Any] = self._file.get_tensor(name)
         except (SafetensorError, AttributeError, TypeError) as error:
             raise ArtifactReadError(f"{self.path}: the tensor {name} cannot be read: {error}.") from error
+        if (odd := odd_bool(tensor)) is not None:
+            raise ArtifactReadError(
+                f"{self.path}: the tensor {name} holds the byte {odd}, expected bools, each a byte that is 0 or 1. "
+                "Copy the file again, or make it anew."
+            )
         return tensor
 
     def __iter__(self) -> Iterator[str]:

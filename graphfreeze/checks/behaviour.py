@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +12,15 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from graphfreeze.checks.graph_optimizer import optimizer_option
+from graphfreeze.checks.loaded_pair import LoadedPair
+from graphfreeze.checks.side import Batch, Side
 from graphfreeze.errors import CheckFailedError, UnsupportedError
 from graphfreeze.selection.plan import FreezePlan
 from graphfreeze.selection.variable import Variable
-from graphfreeze.training.batch import index_limits, random_inputs
-from graphfreeze.training.endpoint import Endpoint, choose_endpoint, endpoint_names
-from graphfreeze.training.functionalise import functionalise
-from graphfreeze.training.parameters import resolve
-from graphfreeze.training.variable_uses import VariableSlot
+from graphfreeze.training.endpoint import choose_endpoint, endpoint_names
 
-__all__ = ["Side", "check_behaviour", "compare_gradients", "compare_outputs", "conclude"]
+__all__ = ["check_behaviour", "compare_gradients", "compare_outputs", "conclude"]
 
-_BATCH_SIZE = 8
-
-Batch = Mapping[str, npt.NDArray[Any]]
 Report = dict[str, Any]
 
 
@@ -65,36 +59,59 @@ def check_behaviour(
     Raises:
         CheckFailedError: Something differs; `details` holds what and by how much.
     """
-    # Each comparison loads the models anew: a step may change state, and TensorFlow loses the gradient functions of
-    # loops when the first trace of them is gone.
-    endpoints, skipped = _endpoints(original)
+    pair = LoadedPair(original, rewritten, variables)
+    endpoints, skipped = _endpoints(pair.original)
     outputs: list[Report] = []
     gradients: list[Report] = []
     undifferentiated: list[Report] = []
     names = {variable.object_path: variable.name for variable in variables}
+    nothing = FreezePlan()
     for name in endpoints:
         if name in updating:
             reason = "it trains what is frozen in the rewritten model, so that the original goes another way"
             skipped.append({"endpoint": name, "reason": reason})
             continue
-        frozen_here = plan if not plan.only_in or name in plan.only_in else FreezePlan()
-        sides = [Side.load(original, name, variables), Side.load(rewritten, name, variables)]
-        sides[0].assign(frozen_here)
-        batch = sides[0].batch(data, seed)
-        try:
-            twice = [sides[0].run(batch), sides[0].run(batch)]
-        except tf.errors.OpError as error:
-            reason = f"the original fails on random inputs, give it data: {error.message.splitlines()[0]}"
-            skipped.append({"endpoint": name, "reason": reason})
+        frozen_here = plan if not plan.only_in or name in plan.only_in else nothing
+        found = pair.compare(name, frozen_here, lambda before, after: _observe(before, after, data, seed))
+        if isinstance(found.outputs, str):
+            skipped.append({"endpoint": name, "reason": found.outputs})
             continue
-        outputs += compare_outputs(name, twice, sides[1].run(batch))
-        try:
-            originals = [sides[0].gradients(batch), sides[0].gradients(batch)]
-        except (LookupError, tf.errors.OpError) as error:
-            undifferentiated.append({"endpoint": name, "reason": f"the original has no gradients: {error}"})
-            continue
-        gradients += compare_gradients(name, names, frozen_here, originals, sides[1].gradients(batch))
+        outputs += compare_outputs(name, *found.outputs)
+        if isinstance(found.gradients, str):
+            undifferentiated.append({"endpoint": name, "reason": found.gradients})
+        else:
+            gradients += compare_gradients(name, names, frozen_here, *found.gradients)
     return conclude(outputs, gradients, skipped, undifferentiated)
+
+
+_Observed = tuple[Sequence[Batch], Batch]
+"""What the original gives, twice, and what the rewritten model gives."""
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """What both models give at an endpoint; or why they do not."""
+
+    outputs: _Observed | str
+    gradients: _Observed | str = ""
+
+    @property
+    def complete(self) -> bool:
+        return not isinstance(self.outputs, str) and not isinstance(self.gradients, str)
+
+
+def _observe(original: Side, rewritten: Side, data: Batch | None, seed: int) -> _Comparison:
+    batch = original.batch(data, seed)
+    try:
+        twice = [original.run(batch), original.run(batch)]
+    except tf.errors.OpError as error:
+        return _Comparison(f"the original fails on random inputs, give it data: {error.message.splitlines()[0]}")
+    outputs = twice, rewritten.run(batch)
+    try:
+        gradients = [original.gradients(batch), original.gradients(batch)]
+    except (LookupError, tf.errors.OpError) as error:
+        return _Comparison(outputs, f"the original has no gradients: {error}")
+    return _Comparison(outputs, (gradients, rewritten.gradients(batch)))
 
 
 def conclude(
@@ -132,9 +149,8 @@ def conclude(
     return checks
 
 
-def _endpoints(saved_model: Path) -> tuple[list[str], list[Report]]:
+def _endpoints(loaded: Any) -> tuple[list[str], list[Report]]:
     """The names of the endpoints that can be compared, and why the others cannot."""
-    loaded = tf.saved_model.load(str(saved_model))
     names, skipped = [], []
     for name in endpoint_names(loaded):
         try:
@@ -146,100 +162,6 @@ def _endpoints(saved_model: Path) -> tuple[list[str], list[Report]]:
         except UnsupportedError as reason:
             skipped.append({"endpoint": name, "reason": str(reason)})
     return names, skipped
-
-
-@dataclass
-class Side:
-    """One of the two models, at one endpoint. What is loaded must be kept: its functions do not keep it alive."""
-
-    loaded: Any
-    endpoint: Endpoint
-    resources: dict[str, Any]
-    function: Any = None
-
-    @classmethod
-    def load(cls, path: Path, name: str, variables: Sequence[Variable]) -> Side:
-        """Load a model with one of its endpoints."""
-        loaded = tf.saved_model.load(str(path))
-        found = {variable.object_path: _find(loaded, variable.object_path) for variable in variables}
-        resources = {path: resource for path, resource in found.items() if hasattr(resource, "handle")}
-        return cls(loaded, choose_endpoint(loaded, name), resources)
-
-    def assign(self, plan: FreezePlan) -> None:
-        """Give the variables the plan's frozen values."""
-        for frozen in plan.variables:
-            resource = self.resources[frozen.variable.object_path]
-            resource.assign(np.where(frozen.full_mask, resource.numpy(), frozen.value))
-
-    def batch(self, data: Batch | None, seed: int) -> dict[str, npt.NDArray[Any]]:
-        """The inputs from the data where it has all of them, else random ones."""
-        entries = self.endpoint.inputs
-        if data is not None and all(entry.name in data for entry in entries):
-            return {entry.name: np.asarray(data[entry.name]) for entry in entries}
-        slots = {id(r.handle): VariableSlot(path, r.dtype, tuple(r.shape)) for path, r in self.resources.items()}
-        specs = [tf.TensorSpec(e.shape, e.dtype, name=e.name) for e in entries]
-        traced = tf.function(self._call, autograph=False).get_concrete_function(*specs)
-        try:
-            named = functionalise(
-                traced, [e.name for e in entries], [str(i) for i in range(len(traced.outputs))], slots
-            )
-            limits = index_limits(named)
-        except UnsupportedError:
-            limits = {}  # a table or an iterator: integers stay small
-        return random_inputs(entries, limits, np.random.default_rng(seed), _BATCH_SIZE)
-
-    def _call(self, *flat: Any) -> list[Any]:
-        return self.endpoint(dict(zip((e.name for e in self.endpoint.inputs), flat, strict=True)))
-
-    def run(self, batch: Batch) -> dict[str, npt.NDArray[Any]]:
-        """The outputs, with the variables as they were."""
-        before = {path: resource.numpy() for path, resource in self.resources.items()}
-        results = self.step(batch)
-        for path, resource in self.resources.items():
-            resource.assign(before[path])
-        return dict(zip((entry.name for entry in self.endpoint.outputs), results, strict=True))
-
-    def step(self, batch: Batch) -> list[npt.NDArray[Any]]:
-        """The outputs in their order; what the endpoint writes stays written."""
-        flat = [tf.constant(batch[entry.name]) for entry in self.endpoint.inputs]
-        return [result.numpy() for result in self._call(*flat)]
-
-    def gradients(self, batch: Batch) -> dict[str, npt.NDArray[Any]]:
-        """The gradient of the sum of squared outputs for each variable that has one."""
-        watched = {path: r for path, r in self.resources.items() if r.dtype.is_floating and r.trainable}
-        flat = [tf.constant(batch[entry.name]) for entry in self.endpoint.inputs]
-        if self.function is None:
-            self.function = tf.function(self._gradients, autograph=False).get_concrete_function(*flat)
-        before = {path: resource.numpy() for path, resource in self.resources.items()}
-        found = self.function(*flat)
-        for path, resource in self.resources.items():
-            resource.assign(before[path])
-        return {path: found[path].numpy() for path in watched if path in found}
-
-    def _gradients(self, *flat: Any) -> dict[str, Any]:
-        watched = {path: r for path, r in self.resources.items() if r.dtype.is_floating and r.trainable}
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(list(watched.values()))
-            floats = [tf.cast(o, tf.float32) for o in self._call(*flat) if o.dtype.is_floating]
-            total = tf.add_n([tf.reduce_sum(tf.square(o)) for o in floats]) if floats else tf.constant(0.0)
-        found = tape.gradient(total, list(watched.values()))
-        return {
-            path: tf.convert_to_tensor(gradient)
-            for path, gradient in zip(watched, found, strict=True)
-            if gradient is not None
-        }
-
-
-def _find(loaded: Any, object_path: str) -> Any:
-    """The object at a path, maybe that of an optimizer's slot, OPTIMIZER/SLOT/VARIABLE; None where it is hidden."""
-    with contextlib.suppress(AttributeError, LookupError, TypeError):
-        return resolve(loaded, object_path)
-    parts = object_path.split("/")
-    for i in range(1, len(parts) - 1):
-        with contextlib.suppress(AttributeError, LookupError, TypeError, ValueError):
-            optimizer = resolve(loaded, "/".join(parts[:i]))
-            return optimizer.get_slot(resolve(loaded, "/".join(parts[i + 1 :])), parts[i])
-    return None
 
 
 def compare_outputs(endpoint: str, twice: Sequence[Batch], rewritten: Batch) -> list[Report]:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from graphfreeze.checks.behaviour import Batch, Report, Side
+from graphfreeze.checks.behaviour import Report
+from graphfreeze.checks.side import Batch, Side
 from graphfreeze.errors import CheckFailedError, UnsupportedError
 from graphfreeze.selection.plan import FreezePlan
 from graphfreeze.selection.variable import Variable

@@ -31,6 +31,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.framework import node_def_pb2
 
+from graphfreeze.passes.gradient_norms import MaskedNorm
 from graphfreeze.passes.main_graph import FunctionLike
 from graphfreeze.passes.masked_read import MaskedReadBuilder, scope
 from graphfreeze.passes.size_budget import SizeBudget
@@ -53,7 +54,7 @@ def mask_updates(
     flow: Flow,
     masks: Mapping[int, FrozenVariable],
     dtypes: Mapping[int, str],
-    norms: Mapping[int, int],
+    norms: Mapping[int, MaskedNorm],
     budget: SizeBudget,
 ) -> list[tuple[int, str, str]]:
     """Mask the updates of one function. Its reads are masked already.
@@ -64,7 +65,7 @@ def mask_updates(
         flow: Where handles go in it.
         masks: Object node -> the targeted variable whose mask holds: of a slot, that of its variable.
         dtypes: Object node -> dtype, of variables and slots.
-        norms: Position of a node that takes a gradient for its norm -> object node of the gradient's variable.
+        norms: Position of a node that takes a gradient for its norm -> which elements must have no part in it.
         budget: What the graph may grow to.
 
     Returns:
@@ -88,10 +89,10 @@ def mask_updates(
             builder.mask_value(node, update, masks[variables[0]], dtypes[variables[0]])
         masked += [(variable, node.name, node.op) for variable in variables]
     builder.entered_by = None
-    for i, variable in norms.items():
+    for i, norm in norms.items():
         node = function.node_def[i]
-        builder.mask_value(node, _NORM, masks[variable], dtypes[variable])
-        masked.append((variable, node.name, node.op))
+        builder.mask_value(node, _NORM, masks[norm.variable], dtypes[norm.variable], norm.rows)
+        masked.append((norm.variable, node.name, node.op))
     wait_for(function, done, builder.direct)
     return masked
 
@@ -125,9 +126,16 @@ class _Builder(MaskedReadBuilder):
         self.direct: set[str] = set()
         """The nodes that wait for an update itself, not for what is put back after it."""
 
-    def mask_value(self, node: node_def_pb2.NodeDef, update: Update, frozen: FrozenVariable, dtype: str) -> None:
-        """Keep the frozen elements out of what a node writes."""
-        mask = self._update_mask(node, update, frozen)
+    def mask_value(
+        self,
+        node: node_def_pb2.NodeDef,
+        update: Update,
+        frozen: FrozenVariable,
+        dtype: str,
+        rows: tuple[str, int] | None = None,
+    ) -> None:
+        """Keep the frozen elements out of what a node writes, at the update's own indices or at given ones."""
+        mask = self._update_mask(node, update, frozen, rows)
         if update.neutral is None:
             kept = self._stored(node, update, 0, "before", dtype, _controls(node))
         else:
@@ -166,14 +174,22 @@ class _Builder(MaskedReadBuilder):
         waits = [f"^{tensor.split(':', 1)[0]}" for tensor in restores]
         return self._add("NoOp", f"{name}/done", waits, node.device, "").split(":", 1)[0]
 
-    def _update_mask(self, node: node_def_pb2.NodeDef, update: Update, frozen: FrozenVariable) -> str:
+    def _update_mask(
+        self,
+        node: node_def_pb2.NodeDef,
+        update: Update,
+        frozen: FrozenVariable,
+        rows: tuple[str, int] | None = None,
+    ) -> str:
         """The mask, true where trainable, in a shape that broadcasts to what is written."""
-        if update.indices is None:
+        if update.indices is not None:
+            rows = node.input[update.indices], node.attr["Tindices"].type
+        if rows is None:
             return self._bools(frozen, frozen.mask, node.device)
         if frozen.mask.size == 1:
             return self._bools(frozen, frozen.mask.reshape(()), node.device)
-        indices = node.input[update.indices]
-        types = {"Tparams": int(tf.bool.as_datatype_enum), "Tindices": node.attr["Tindices"].type}
+        indices, dtype = rows
+        types = {"Tparams": int(tf.bool.as_datatype_enum), "Tindices": dtype}
         name = f"{node.name}/graphfreeze/mask"
         if update.kind is UpdateKind.ELEMENTS:
             inputs = [self._bools(frozen, frozen.full_mask, node.device), indices]

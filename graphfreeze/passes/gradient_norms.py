@@ -7,31 +7,47 @@ tensors each of which
 - ends, element by element, in updates of the variable and of its slots, apart from norms,
 - does not begin, element by element, with what a variable holds, as weight decay does; or begins with a slot,
 
-and when its result reaches such an update itself. The rows of a sparse gradient count likewise, where their squares are
-first summed into a tensor like the variable.
+and when its result reaches such an update itself. The rows of a sparse gradient count likewise: at their indices, or
+where their squares are first summed into a tensor like the variable.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import tensorflow as tf
+from tensorflow.core.framework import types_pb2
 
 from graphfreeze.passes.same_tensor import first_size, same_tensor, squared_by
-from graphfreeze.passes.value_ends import ELEMENTWISE, ELSEWHERE, Norm, ValueEnds, Values, handles_of
+from graphfreeze.passes.value_ends import ELEMENTWISE, ELSEWHERE, Norm, ValueEnds, handles_of
 from graphfreeze.savedmodel.body import Body, Consumer
 from graphfreeze.savedmodel.call_sites import CALLS
 from graphfreeze.savedmodel.graph_variables import REFERENCES
 from graphfreeze.savedmodel.handle_flow import READS, Context, Flow
-from graphfreeze.savedmodel.updates import update_of
+from graphfreeze.savedmodel.updates import UpdateKind, update_of
 from graphfreeze.selection.plan import FrozenVariable
 
-__all__ = ["GradientNorms"]
+__all__ = ["GradientNorms", "MaskedNorm"]
 
 # Operations whose outputs are one list, so that the position in it says which shape is meant.
 _ONE_LIST = CALLS | {"IdentityN"}
+# Operations besides updates that take indices of rows: which input that is, and where its data type is.
+_TAKING_INDICES = {"UnsortedSegmentSum": (1, "Tindices"), "Unique": (0, "T")}
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedNorm:
+    """A norm in which frozen elements must have no part.
+
+    Attributes:
+        variable: The object node of the variable.
+        rows: Where the norm is of some rows: an input of a node with their indices, and the dtype of these.
+    """
+
+    variable: int
+    rows: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +55,13 @@ class _Square:
     """A tensor whose squares a sum takes.
 
     Attributes:
+        tensor: The tensor.
         ends: The variables in whose updates it ends.
         begins: The variables of whose values it is computed, element by element.
         height: How many rows its squares have when they are summed up, if rows were brought to their places before.
     """
 
+    tensor: str
     ends: frozenset[int]
     begins: frozenset[int]
     height: int | None
@@ -54,13 +72,13 @@ class _Sum:
     """A sum of squares.
 
     Attributes:
-        squares: The tensors that are squared.
+        squares: The tensors that are squared, by the indices of the rows that are summed up; None for whole values.
         shape: The static shape of what it takes.
         dtype: The data type of that.
         reaches: The variables that are updated with its result.
     """
 
-    squares: tuple[_Square, ...]
+    squares: Mapping[str | None, list[_Square]]
     shape: tuple[int, ...] | None
     dtype: int
     reaches: frozenset[int]
@@ -79,7 +97,7 @@ class GradientNorms:
         self._targets = targets
         self._sums: dict[Context, dict[int, _Sum]] = {}
 
-    def of(self, context: Context, slots: Mapping[int, int]) -> dict[int, int]:
+    def of(self, context: Context, slots: Mapping[int, int]) -> dict[int, MaskedNorm]:
         """The norms in one body.
 
         Args:
@@ -87,15 +105,17 @@ class GradientNorms:
             slots: Object node of a slot -> that of its variable.
 
         Returns:
-            Position of the node whose first input has to be zero at frozen elements -> object node of the variable.
+            Position of a node whose first input has to be zero at frozen elements -> of which.
         """
         found = {}
         for node, norm in self._sums_in(context).items():
-            owners = {slots.get(end, end) for square in norm.squares for end in square.ends}
-            owner = owners.pop() if len(owners) == 1 else ELSEWHERE
-            own = {slot for slot, variable in slots.items() if variable == owner}
-            if owner in self._targets and self.belongs(Norm(context, node), owner, own):
-                found[node] = owner
+            for rows, squares in norm.squares.items():
+                owners = {slots.get(end, end) for square in squares for end in square.ends}
+                owner = owners.pop() if len(owners) == 1 else ELSEWHERE
+                own = {slot for slot, variable in slots.items() if variable == owner}
+                if owner in self._targets and self.belongs(Norm(context, node, rows), owner, own):
+                    body = self._ends.model.body(context.function)
+                    found[node] = MaskedNorm(owner, None if rows is None else _indices(body)[rows])
         return found
 
     def belongs(self, norm: Norm, target: int, slots: Collection[int]) -> bool:
@@ -111,27 +131,28 @@ class GradientNorms:
         variable = self._targets[target].variable
         if found is None or found.dtype != tf.as_dtype(variable.dtype).as_datatype_enum or not found.reaches & own:
             return False
-        for square in found.squares:
-            shape = found.shape
-            # A single row might be spread over others.
-            if shape and shape[0] == -1 and square.height is not None and square.height > 1:
-                shape = (square.height, *shape[1:])
+        squares = found.squares.get(norm.rows, [])
+        if {square.tensor for squares in found.squares.values() for square in squares} > {s.tensor for s in squares}:
+            return False
+        for square in squares:
             begins = not square.begins or bool(square.begins.intersection(slots))
-            if shape != variable.shape or not square.ends or not square.ends <= own or not begins:
+            if not square.ends or not square.ends <= own or not begins:
                 return False
-        return True
+            if not _fits(found.shape, square.height, variable.shape, norm.rows is not None):
+                return False
+        return bool(squares)
 
     def _sums_in(self, context: Context) -> Mapping[int, _Sum]:
         if context not in self._sums:
             body = self._ends.model.body(context.function)
             flow = self._ends.analysis.contexts[context]
-            squares: defaultdict[int, list[_Square]] = defaultdict(list)
+            squares: defaultdict[int, defaultdict[str | None, list[_Square]]] = defaultdict(lambda: defaultdict(list))
             if any(update_of(node) for node in body.nodes):
-                for node, square in _squares(self._ends, context, body, flow):
-                    squares[node].append(square)
+                for norm, square in _squares(self._ends, context, body, flow):
+                    squares[norm.node][norm.rows].append(square)
             self._sums[context] = {
                 node: _Sum(
-                    tuple(found),
+                    found,
                     _shape(body, body.tensor(body.nodes[node].input[0])),
                     body.nodes[node].attr["T"].type,
                     _updated_from(body, flow, node, self._targets),
@@ -141,44 +162,60 @@ class GradientNorms:
         return self._sums[context]
 
 
-def _squares(ends: ValueEnds, context: Context, body: Body, flow: Flow) -> Iterator[tuple[int, _Square]]:
+def _fits(found: tuple[int, ...] | None, height: int | None, shape: tuple[int, ...], of_rows: bool) -> bool:
+    """Whether what is summed up has a variable's shape, or that of some of its rows."""
+    if not found or len(found) != len(shape):
+        return found == shape
+    # A single row might be spread over others.
+    if not of_rows and found[0] == -1 and height is not None and height > 1:
+        found = (height, *found[1:])
+    return found[1:] == shape[1:] and (of_rows or found[0] == shape[0])
+
+
+def _squares(ends: ValueEnds, context: Context, body: Body, flow: Flow) -> Iterator[tuple[Norm, _Square]]:
     """The sums of squares in a body, each with a tensor that is squared."""
     values = ends.of(context)
+    heights: dict[str | None, int | None] = {None: None}
+    heights |= {indices: _rows_in_all(ends, body, indices) for indices in _indices(body)}
     for i, node in enumerate(body.nodes):
         squared = body.tensor(node.input[0]) if node.op == "L2Loss" else squared_by(body, node)
-        if squared is None:
-            continue
-        sums = {i} if node.op == "L2Loss" else _norms_of(values, context, i)
-        if sums:
-            square = _square(values, body, flow, squared)
-            yield from ((k, replace(square, height=_height(ends, body, squared))) for k in sums)
-        for j in _placing(body, i):
-            height = first_size(ends, body, body.nodes[j].input[2])
-            sums = set() if height is None else _norms_of(values, context, j)
-            if sums:
-                indices = same_tensor(body, body.nodes[j].input[1])
-                square = _square(values, body, flow, squared, indices, height)
-                yield from ((k, square) for k in sums)
+        for rows, height in heights.items() if squared is not None else ():
+            assert squared is not None
+            if node.op == "L2Loss":
+                norms = {Norm(context, i, rows)}
+            else:
+                found = values.ends_of(i, rows, height)
+                norms = {e for e in found if isinstance(e, Norm) and e.context == context and e.rows in (rows, None)}
+            if norms:
+                taken = {end for taker in body.consumers[squared] for end in values.ends_at(taker, rows, height)}
+                variables = frozenset(end for end in taken if not isinstance(end, Norm))
+                placed = _height(ends, body, squared) if rows is None else height
+                square = _Square(squared, variables, _values_behind(body, flow, squared), placed)
+                yield from ((norm, square) for norm in norms)
 
 
-def _norms_of(values: Values, context: Context, node: int) -> set[int]:
-    """The norms in the same body that what a node yields ends in."""
-    return {end.node for end in values.ends_of(node) if isinstance(end, Norm) and end.context == context}
+def _indices(body: Body) -> dict[str, tuple[str, int]]:
+    """The tensors with indices of rows in a body, each as an input of a node, and with its data type."""
+    found: dict[str, tuple[str, int]] = {}
+    for node in body.nodes:
+        update = update_of(node)
+        position, dtype = _TAKING_INDICES.get(node.op, (None, "Tindices"))
+        if update is not None and update.kind is not UpdateKind.ELEMENTS:
+            position = update.indices
+        if position is not None and node.attr[dtype].type in (types_pb2.DT_INT32, types_pb2.DT_INT64):
+            reference = node.input[position]
+            found.setdefault(same_tensor(body, reference), (reference, node.attr[dtype].type))
+    return found
 
 
-def _placing(body: Body, node: int) -> Iterator[int]:
-    """The nodes that sum up the rows that a node yields, each at its place in a whole."""
-    for i, position in body.consumers.get(body.output(node, "y", 0), ()):
-        if body.nodes[i].op == "UnsortedSegmentSum" and position == 0 and len(body.nodes[i].input) > 2:
-            yield i
-
-
-def _square(
-    values: Values, body: Body, flow: Flow, tensor: str, rows: str | None = None, height: int | None = None
-) -> _Square:
-    ends = {end for taker in body.consumers[tensor] for end in values.ends_at(taker, rows, height)}
-    variables = frozenset(end for end in ends if not isinstance(end, Norm))
-    return _Square(variables, _values_behind(body, flow, tensor), height)
+def _rows_in_all(ends: ValueEnds, body: Body, rows: str) -> int | None:
+    """How many rows a tensor has into which rows are brought to their places, where that is known."""
+    heights = {
+        first_size(ends, body, node.input[2])
+        for node in body.nodes
+        if node.op == "UnsortedSegmentSum" and len(node.input) > 2 and same_tensor(body, node.input[1]) == rows
+    }
+    return heights.pop() if len(heights) == 1 else None
 
 
 def _height(ends: ValueEnds, body: Body, tensor: str) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy.typing as npt
 import tensorflow as tf
@@ -14,7 +14,7 @@ from graphfreeze.savedmodel.call_sites import CALLS, CONDITIONALS, call_slots
 if TYPE_CHECKING:
     from graphfreeze.passes.value_ends import ValueEnds
 
-__all__ = ["divides", "first_size", "integer", "same_tensor", "squared_by", "tested_for_zero"]
+__all__ = ["brought_together", "divides", "first_size", "integer", "same_tensor", "squared_by", "tested_for_zero"]
 
 _INTEGERS = (types_pb2.DT_INT32, types_pb2.DT_INT64)
 _STEPS = 100
@@ -104,6 +104,25 @@ def first_size(bodies: ValueEnds, body: Body, reference: str) -> int | None:
                 return None
             reference = body.returned[position]
     return None
+
+
+class Together(NamedTuple):
+    """How rows of the same index are summed up: indices, of which some are the same, and each of these once."""
+
+    indices: str
+    each_once: str
+
+
+def brought_together(body: Body, reference: str) -> Together | None:
+    """By which indices a sum of segments brings rows together, if `Unique` found its segments."""
+    tensor = same_tensor(body, reference)
+    position = body.positions.get(tensor.split(":", 1)[0])
+    if position is None or body.nodes[position].op != "Unique":
+        return None
+    segments = body.output(position, "idx", 0) if body.in_function else body.output(position, "", 1)
+    if tensor != segments:
+        return None
+    return Together(same_tensor(body, body.nodes[position].input[0]), body.output(position, "y", 0))
 
 
 def squared_by(body: Body, node: node_def_pb2.NodeDef) -> str | None:

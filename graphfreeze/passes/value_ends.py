@@ -2,7 +2,7 @@
 
 Besides elementwise operations, a value is followed
 - to the rows of it that a gather takes along its first axis, as far as these are computed with element by element, and
-  written, or summed up, at the very same indices,
+  written, or summed up, at the very same indices; rows of the same index may be summed up before,
 - through identities of several tensors, as gradient accumulation has them,
 - into the branches of If, and out of them.
 
@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from graphfreeze.passes.same_tensor import divides, first_size, integer, same_tensor, tested_for_zero
+from graphfreeze.passes.same_tensor import brought_together, divides, first_size, integer, same_tensor, tested_for_zero
 from graphfreeze.savedmodel.body import Body, Consumer
 from graphfreeze.savedmodel.call_sites import CONDITIONALS
 from graphfreeze.savedmodel.contexts import Analysis
@@ -63,10 +63,17 @@ _NOWHERE = -1
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """A node that sums up the elements of a value, whole or along some axes, in one of `SUMS`."""
+    """A node that sums up the elements of a value, whole or along some axes, in one of `SUMS`.
+
+    Attributes:
+        context: The body.
+        node: Its position.
+        rows: The tensor with the indices of the rows that the value consists of; None where it is whole.
+    """
 
     context: Context
     node: int
+    rows: str | None = None
 
 
 End = int | Norm
@@ -175,9 +182,9 @@ class Values:
             ends |= self._follow(step) if isinstance(step, _Place) else {step}
         return _outside(ends)
 
-    def ends_of(self, node: int) -> set[End]:
-        """Where what a node yields ends, taken as a whole value."""
-        return _outside(self._follow(_Place(self._body.nodes[node].name, None)))
+    def ends_of(self, node: int, rows: str | None = None, count: int | None = None) -> set[End]:
+        """Where what a node yields ends, taken as a whole value or as rows: see `ends_at`."""
+        return _outside(self._follow(_Place(self._body.nodes[node].name, count, rows)))
 
     def _is_value_of(self, use: Use, position: int) -> bool:
         """Whether a node takes the value of a reference at that input."""
@@ -233,8 +240,8 @@ class Values:
             yield replace(place, tensor=node.name)
         elif node.op in ("GatherV2", "UnsortedSegmentSum") and consumer.input == 0 and len(node.input) > 2:
             yield self._by_rows(consumer.node, place)
-        elif node.op in SUMS and consumer.input == 0 and place.rows is None:
-            yield Norm(self._context, consumer.node)
+        elif node.op in SUMS and consumer.input == 0 and place.rows != _UNKNOWN_ROWS:
+            yield Norm(self._context, consumer.node, place.rows)
         elif node.op not in _OF_SHAPE:
             yield from self._in_update(consumer, place)
 
@@ -245,6 +252,9 @@ class Values:
         if node.op == "GatherV2":
             along_rows = first_size(self._bodies, self._body, node.input[2]) == 0 and not integer(node, "batch_dims")
             return replace(place, tensor=node.name, rows=indices) if along_rows and place.rows is None else ELSEWHERE
+        together = brought_together(self._body, node.input[1])
+        if together is not None and together.indices == place.rows:
+            return replace(place, tensor=node.name, rows=together.each_once)
         # With fewer rows than the variable's, the sum might be spread over all of its rows.
         is_whole = place.count is not None and first_size(self._bodies, self._body, node.input[2]) == place.count
         return replace(place, tensor=node.name, rows=None) if is_whole and place.rows == indices else ELSEWHERE

@@ -13,11 +13,11 @@ import onnxruntime
 from onnxruntime import OrtValue
 
 from graphfreeze.artifact.reader import Artifact
-from graphfreeze.errors import ArtifactReadError, DataError
+from graphfreeze.errors import DataError
 from graphfreeze.runtime.device import Device
 from graphfreeze.runtime.device_tensor import allocate, download, element_dtype, upload
 from graphfreeze.runtime.placement import Placement, assigned_nodes, read_kernels
-from graphfreeze.runtime.session import create_session, first_line
+from graphfreeze.runtime.session import check_names, create_session, first_line
 
 __all__ = ["GraphRunner", "run_binding"]
 
@@ -31,8 +31,8 @@ class GraphRunner:
         device: Where to run.
         optimize: Whether onnxruntime may rearrange the graph.
 
-    The first use raises ArtifactReadError where onnxruntime cannot load the file or its inputs are not those of the
-    manifest, and ValidationError where the session does not get the device.
+    The first use raises ArtifactReadError where onnxruntime cannot load the file or its inputs and outputs are not
+    those of the manifest, and ValidationError where the session does not get the device.
     """
 
     def __init__(self, artifact: Artifact, graph: str, device: Device, *, optimize: bool = True) -> None:
@@ -83,13 +83,8 @@ class GraphRunner:
         return Placement(self._path.name, self.device, assigned_nodes(session), kernels, self.entry.host_side)
 
     def _checked(self, session: onnxruntime.InferenceSession) -> onnxruntime.InferenceSession:
-        """The session, if its inputs are those of the manifest."""
-        names = {i.name for i in session.get_inputs()}
-        if names != set(self.entry.inputs):
-            raise ArtifactReadError(
-                f"{self._path} takes {sorted(names)}, manifest.json says {sorted(self.entry.inputs)}. "
-                "Run `graphfreeze rewrite` again."
-            )
+        """The session, if its inputs and outputs are those of the manifest."""
+        check_names(session, self.entry, self._path)
         return session
 
     def _run(

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import onnxruntime
 
+from graphfreeze.artifact.manifest import GraphEntry
 from graphfreeze.errors import ArtifactReadError, ValidationError
 from graphfreeze.runtime.device import Device
 from graphfreeze.runtime.tiling import tiled_model
 
-__all__ = ["create_session", "first_line"]
+__all__ = ["check_names", "create_session", "first_line"]
 
 # How long a thread looks for work before it sleeps. The nodes of a step follow each other in less. By default it is a
 # hundredth of a second and more, which a processor that others use too pays with half of its speed.
@@ -59,7 +60,8 @@ def create_session(
         if model is not None:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
         source = str(path) if model is None else model.SerializeToString()
-        session = onnxruntime.InferenceSession(source, options, providers=device.providers)
+        # By default it would print an error and try the same once more.
+        session = onnxruntime.InferenceSession(source, options, providers=device.providers, enable_fallback=0)
     except Exception as error:  # onnxruntime raises bare exceptions of many kinds
         raise ArtifactReadError(f"onnxruntime cannot load {path}: {first_line(error)}") from error
     if device.provider not in session.get_providers():
@@ -67,6 +69,23 @@ def create_session(
             f"{path.name} was to run on {device.kind}, and onnxruntime loaded it for {session.get_providers()} only."
         )
     return session
+
+
+def check_names(session: onnxruntime.InferenceSession, entry: GraphEntry, path: Path) -> None:
+    """Check that a session takes and gives what the manifest says.
+
+    Raises:
+        ArtifactReadError: It takes other inputs, or lacks an output.
+    """
+    taken, given = ({tensor.name for tensor in tensors} for tensors in (session.get_inputs(), session.get_outputs()))
+    if taken != set(entry.inputs):
+        raise ArtifactReadError(
+            f"{path} takes {sorted(taken)}, manifest.json says {sorted(entry.inputs)}. Run `graphfreeze rewrite` again."
+        )
+    if absent := [name for name in entry.outputs if name not in given]:
+        raise ArtifactReadError(
+            f"{path} lacks the output {absent[0]!r} that manifest.json lists. Run `graphfreeze rewrite` again."
+        )
 
 
 def first_line(error: Exception) -> str:

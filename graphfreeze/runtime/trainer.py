@@ -23,7 +23,7 @@ from graphfreeze.runtime.device_state import DeviceState
 from graphfreeze.runtime.device_tensor import element_dtype
 from graphfreeze.runtime.graph_runner import GraphRunner
 from graphfreeze.runtime.saved_state import StateSource, read_state
-from graphfreeze.runtime.session import create_session
+from graphfreeze.runtime.session import check_names, create_session
 from graphfreeze.runtime.step_bindings import StepBindings
 
 __all__ = ["BatchGradients", "Progress", "Trainer"]
@@ -87,8 +87,10 @@ class Trainer:
         self._entries = {entry.name: entry for entry in self._manifest.state}
         values = self.artifact.state if state is None else read_state(self.artifact, self.frozen, state)
         self._state = DeviceState(self._manifest.state, values, self.device)
-        session = create_session(self.artifact.graph_path("train_step"), self.device, tiled=True)
-        self._bindings = StepBindings(session, self._manifest.graphs["train_step"], self._state, self.device)
+        path, entry = self.artifact.graph_path("train_step"), self._manifest.graphs["train_step"]
+        session = create_session(path, self.device, tiled=True)
+        check_names(session, entry, path)
+        self._bindings = StepBindings(session, entry, self._state, self.device)
 
     # -- training
 

@@ -17,6 +17,7 @@ from graphfreeze.savedmodel.checkpoint_index import read_index
 from graphfreeze.savedmodel.files import VARIABLES_PREFIX, check_variable_files
 from graphfreeze.savedmodel.object_graph import align
 from graphfreeze.savedmodel.references import broken_objects
+from graphfreeze.selection.bool_bytes import odd_bool
 
 __all__ = ["OBJECT_GRAPH_KEY", "VARIABLE_VALUE", "Checkpoint"]
 
@@ -123,7 +124,8 @@ class Checkpoint:
                 f"{self.prefix} cannot yield the value {key!r}: {_first_line(error)} Export the model again."
             ) from error
         # numpy's own byte strings would drop trailing zeros.
-        return np.asarray(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
+        array = np.asarray(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
+        return self._without_odd_bools(key, array)
 
     def read_part(self, key: str, part: str, dtype: str) -> npt.NDArray[Any]:
         """A slice of a value.
@@ -148,8 +150,15 @@ class Checkpoint:
                 f"{self.prefix} cannot yield {part!r} of the value {key!r}: {_first_line(error)} "
                 "Export the model again."
             ) from error
-        found: npt.NDArray[Any] = value.numpy()
-        return found
+        return self._without_odd_bools(key, value.numpy())
+
+    def _without_odd_bools(self, key: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if (odd := odd_bool(array)) is not None:
+            raise ModelReadError(
+                f"{self.prefix}: the value {key!r} holds the byte {odd}, expected bools, each a byte that is 0 or 1. "
+                "Export the model again."
+            )
+        return array
 
     @cached_property
     def _objects(self) -> trackable_object_graph_pb2.TrackableObjectGraph:

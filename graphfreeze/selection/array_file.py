@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphfreeze.errors import SelectorError
+from graphfreeze.selection.bool_bytes import odd_bool
 from graphfreeze.selection.nearest import suggest
 
 __all__ = ["ArrayFile", "parse_array_file", "read_array"]
@@ -84,6 +85,10 @@ def read_array(file: ArrayFile, directory: Path | None, shape: tuple[int, ...]) 
         raise SelectorError(f"there is no file {path}") from None
     except _UNREADABLE as error:
         raise SelectorError(f"{path} is not a readable {path.suffix} file: {error}") from None
+    if (odd := odd_bool(array)) is not None:
+        raise SelectorError(
+            f"{file.label} holds the byte {odd}, expected bools, each a byte that is 0 or 1; save the array again"
+        )
     return array
 
 

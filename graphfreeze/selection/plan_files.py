@@ -21,9 +21,11 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from graphfreeze.errors import ArtifactReadError
+from graphfreeze.selection.bool_bytes import odd_bool
 from graphfreeze.selection.dtypes import dtype_kind
 from graphfreeze.selection.masks import broadcast_count, frozen_pieces
 from graphfreeze.selection.plan import FreezePlan, FrozenVariable, LazyFrozenVariable
+from graphfreeze.selection.plan_document import check_plan_document
 from graphfreeze.selection.tensor_stream import DTYPES, Pending, write_tensors
 from graphfreeze.selection.variable import Variable, numpy_dtype
 
@@ -87,6 +89,7 @@ def load_plan(directory: Path, stored: StoredValues | None = None) -> FreezePlan
     document = _read_document(directory / _PLAN_FILE)
     tensors = _Tensors(directory / _MASKS_FILE)
     try:
+        check_plan_document(document)
         plan = FreezePlan(
             tuple(_restore(entry, tensors, directory, stored) for entry in document["variables"]),
             tuple(document["only_in"]),
@@ -134,7 +137,7 @@ def _restore(
         dtype=entry["dtype"],
         trainable=entry["trainable"],
     )
-    mask = tensors[_mask_key(variable.object_path)]
+    mask = tensors.read(_mask_key(variable.object_path), variable)
     dtype, pair = _storage(variable)
     key = _value_key(variable.object_path)
     checksum = entry.get("checkpoint_crc32c")
@@ -156,7 +159,9 @@ def _restore(
         )
 
     def read_frozen() -> npt.NDArray[Any]:
-        return _from_storage(tensors[key], variable) if checksum is None else np.concatenate(list(read_pieces()))
+        if checksum is not None:
+            return np.concatenate(list(read_pieces()))
+        return _from_storage(tensors.read(key, variable), variable)
 
     def read_pieces() -> Iterator[npt.NDArray[Any]]:
         if checksum is not None:
@@ -166,7 +171,7 @@ def _restore(
                     "SavedModel, which is not at hand: give the whole output of the rewrite"
                 )
             return frozen_pieces(stored(variable, checksum), frozen.mask)
-        return (_from_storage(piece, variable) for piece in tensors.pieces(key, shape[0]))
+        return (_from_storage(piece, variable) for piece in tensors.pieces(key, shape[0], variable))
 
     def read_value() -> npt.NDArray[Any]:
         kept = read_frozen()
@@ -182,7 +187,7 @@ def _restore(
         tuple(entry["selectors"]),
         frozen_elements,
         mask.shape,
-        partial(tensors.__getitem__, _mask_key(variable.object_path)) if mask.nbytes > _KEPT_BYTES else lambda: mask,
+        partial(tensors.read, _mask_key(variable.object_path), variable) if mask.nbytes > _KEPT_BYTES else lambda: mask,
         read_value,
         read_pieces,
         at_current=checksum is not None,
@@ -221,20 +226,29 @@ class _Tensors:
         with self._open() as file:
             self.names = frozenset(file.keys())
 
-    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+    def read(self, name: str, variable: Variable) -> npt.NDArray[Any]:
+        """A tensor that belongs to a variable."""
         with self._open() as file:
             tensor: npt.NDArray[Any] = file.get_tensor(self._known(name))
-        return tensor
+        return self._without_odd_bools(name, variable, tensor)
 
-    def pieces(self, name: str, length: int) -> Iterator[npt.NDArray[Any]]:
-        """A tensor in consecutive pieces along its first axis, which has that length."""
+    def pieces(self, name: str, length: int, variable: Variable) -> Iterator[npt.NDArray[Any]]:
+        """A tensor that belongs to a variable, in consecutive pieces along its first axis, which has that length."""
         if length <= _PIECE:
-            yield self[name]
+            yield self.read(name, variable)
             return
         for start in range(0, length, _PIECE):
             with self._open() as file:
                 piece: npt.NDArray[Any] = file.get_slice(self._known(name))[start : min(start + _PIECE, length)]
-            yield piece
+            yield self._without_odd_bools(name, variable, piece)
+
+    def _without_odd_bools(self, name: str, variable: Variable, tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if (odd := odd_bool(tensor)) is not None:
+            raise ArtifactReadError(
+                f"{self.path}: the {name.partition('/')[0]} of {variable.name!r} holds the byte {odd}, expected bools, "
+                "each a byte that is 0 or 1; rewrite again"
+            )
+        return tensor
 
     def describe(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """The shape and dtype of a tensor."""

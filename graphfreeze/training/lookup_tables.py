@@ -144,6 +144,13 @@ def _contents(node: Any, resource: Resource) -> tuple[npt.NDArray[Any], npt.NDAr
         keys, values = tf.raw_ops.LookupTableExportV2(table_handle=resource.handle, Tkeys=dtypes[0], Tvalues=dtypes[1])
     except tf.errors.OpError as error:
         raise UnsupportedError(f"the lookup table {resource.name!r} cannot be read: {error.message}") from error
+    if keys.shape.rank != 1:
+        # A DenseHashTable exports its buckets, the empty ones too.
+        raise UnsupportedError(
+            f"the lookup table {resource.name!r} ({node.name!r}) yields keys of shape {tuple(keys.shape)}, as a dense "
+            "hash table does, where one key after the other was expected: look these up before the step, or choose an "
+            "endpoint without the table"
+        )
     return keys.numpy(), values.numpy()
 
 

@@ -68,7 +68,16 @@ def validate(
     if reference is not None and (problems := check_reference(manifest, reference)):
         raise DataError(f"The reference does not fit the artifact: {problems[0]}.", {"problems": problems})
     chosen = choose_device(device)
-    dataset = load_data({e.name: expected[f"batch/{e.name}"] for e in manifest.batch}, manifest.batch)
+    stored = {e.name: expected[f"batch/{e.name}"] for e in manifest.batch}
+    try:
+        dataset = load_data(stored, manifest.batch)
+    except DataError as error:
+        if reference is not None:
+            raise
+        raise ArtifactReadError(
+            f"The reference batch of {artifact.directory} is not what its manifest says: {error} "
+            "Run `graphfreeze rewrite` again."
+        ) from error
     batch = dataset.batch(slice(None))
     initial = dict(artifact.state)
 

@@ -116,6 +116,13 @@ def test_what_does_not_fit_is_refused_by_name(data: dict[str, npt.NDArray[Any]],
         load_data(data, ENTRIES)
 
 
+def test_bytes_that_are_no_bools_are_refused() -> None:
+    odd = np.array([0, 1, 255], np.uint8).view(np.bool_)
+    for dtype in ("bool", "float32"):
+        with pytest.raises(DataError, match=r"x holds the byte 255, expected bools, each a byte that is 0 or 1\."):
+            load_data({"x": odd}, (BatchEntry("x", "input", ("batch",), dtype),))
+
+
 def test_a_model_of_one_batch_size_still_takes_any_number_of_rows() -> None:
     arrays: dict[str, npt.NDArray[Any]] = {"x": np.zeros((16, 4), np.float32), "y": np.arange(16)}
     dataset = load_data(arrays, FIXED)

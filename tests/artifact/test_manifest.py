@@ -127,6 +127,12 @@ def test_anything_else_is_refused_by_name(path: str, value: Any, message: str) -
         from_json(json.dumps(document))
 
 
+def test_of_what_is_found_a_part_is_shown() -> None:
+    with pytest.raises(ArtifactReadError, match=r"'state' should be a list of objects, found \[\{") as caught:
+        from_json(json.dumps(DOCUMENT | {"state": [*DOCUMENT["state"], 3]}))
+    assert len(str(caught.value)) < 300
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null"])
 def test_text_that_is_no_manifest_is_refused(text: str) -> None:
     with pytest.raises(ArtifactReadError, match=r"manifest\.json"):

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from graphfreeze.artifact.frozen import differing_bits, read_frozen_elements
 from graphfreeze.artifact.inspect import inspect_artifact
 from graphfreeze.artifact.layout import to_stored, to_tensorflow
 from graphfreeze.artifact.manifest import SlicesEntry
 from graphfreeze.artifact.reader import Artifact, read_artifact
+from graphfreeze.artifact.tensors import TensorFile
 from graphfreeze.errors import ArtifactReadError
 from tests.artifact.toy import KERNEL, LEARNING_RATE, MASK, PROJECTION, STATE, build_manifest, stored, write_plan
 
@@ -74,6 +76,18 @@ def test_a_manifest_whose_graph_takes_the_unknown_is_refused(out: Path) -> None:
         read_artifact(out)
 
 
+@pytest.mark.parametrize("graph", ["gradients", "forward"])
+@pytest.mark.parametrize("side", ["inputs", "outputs"])
+def test_a_manifest_that_lists_a_tensor_twice_is_refused(out: Path, graph: str, side: str) -> None:
+    path = out / "training" / "manifest.json"
+    document = json.loads(path.read_text())
+    names = document["graphs"][graph][side]
+    names.append(names[0])
+    path.write_text(json.dumps(document))
+    with pytest.raises(ArtifactReadError, match=rf"{graph}\.onnx lists {names[0]} twice"):
+        read_artifact(out)
+
+
 def test_a_state_of_another_shape_is_refused(out: Path) -> None:
     path = out / "training" / "manifest.json"
     document = json.loads(path.read_text())
@@ -81,6 +95,12 @@ def test_a_state_of_another_shape_is_refused(out: Path) -> None:
     path.write_text(json.dumps(document))
     with pytest.raises(ArtifactReadError, match=r"conv/bias is float32\[3\], the manifest says float32\[4\]"):
         _ = read_artifact(out).state
+
+
+def test_bytes_that_are_no_bools_are_refused(tmp_path: Path) -> None:
+    save_file({"on": np.array([1, 0, 2], np.uint8).view(np.bool_)}, tmp_path / "state.safetensors")
+    with pytest.raises(ArtifactReadError, match=r"state\.safetensors: the tensor on holds the byte 2, expected bools"):
+        _ = TensorFile(tmp_path / "state.safetensors")["on"]
 
 
 def test_layouts_are_inverse() -> None:

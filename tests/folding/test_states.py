@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -149,4 +150,16 @@ def test_a_corrupt_restore_function_is_refused(rewritten: Rewritten, trained: An
     kept.write_bytes(proto.SerializeToString())
     with pytest.raises(graphfreeze.ModelReadError, match="The function that restores variables is corrupt"):
         graphfreeze.fold(tmp_path / "out", tmp_path / "deploy", state=state)
+    assert not (tmp_path / "deploy").exists()
+
+
+def test_a_manifest_of_another_model_is_refused(rewritten: Rewritten, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(rewritten.out, tmp_path / "out"))
+    shutil.copyfile(out / "training" / "state.safetensors", out / "training" / "trained.safetensors")
+    path = out / "training" / "manifest.json"
+    document = json.loads(path.read_text())
+    document["state"][0]["object_path"] = "elsewhere"
+    path.write_text(json.dumps(document))
+    with pytest.raises(graphfreeze.ArtifactReadError, match="no variable at the object path 'elsewhere' of"):
+        graphfreeze.fold(out, tmp_path / "deploy")
     assert not (tmp_path / "deploy").exists()

@@ -59,6 +59,9 @@ def test_what_is_refused() -> None:
         lower(lambda x: strings.lookup(tf.as_string(x)), {"x": Argument((None, 3), "int64")})
     with pytest.raises(UnsupportedError, match=r"LookupTableInsertV2 .* uses the resource"):
         lower(grow, {"x": Argument((None,), "int64")})
+    dense = tf.lookup.experimental.DenseHashTable(tf.int64, tf.int64, 0, -1, -2)
+    with pytest.raises(UnsupportedError, match="as a dense hash table does"):
+        lower(lambda x: dense.lookup(x), {"x": Argument((None,), "int64")})
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

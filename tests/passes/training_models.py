@@ -75,9 +75,29 @@ def _keras_3(optimizer: Any) -> Trained:
     return module
 
 
-def _keras_3_dense(optimizer: Any) -> Trained:
-    """The same of Keras' own variables and with gradients that are tensors: some optimizers know no others."""
-    module = Trained(lambda g, _: optimizer.apply([tf.convert_to_tensor(x) for x in g], held), optimizer=optimizer)
+def _clipped(clip: Callable[[Sequence[Any]], Sequence[Any]]) -> Trained:
+    """Momentum with gradients that are clipped before."""
+
+    def minimise(gradients: Sequence[Any], variables: Sequence[Any]) -> None:
+        for k, (gradient, variable) in enumerate(zip(clip(gradients), variables, strict=True)):
+            m = module.m[k]  # type: ignore[attr-defined]
+            m.assign(m * 0.9 + tf.convert_to_tensor(gradient))
+            if isinstance(gradient, tf.IndexedSlices):
+                variable.scatter_sub(tf.IndexedSlices(gradient.values * 0.1, gradient.indices))
+            variable.assign_sub(0.1 * m)
+
+    module = Trained(minimise)
+    _slots(module, "m")
+    return module
+
+
+def _keras_3_variables(optimizer: Any, *, dense: bool = False) -> Trained:
+    """The same of Keras' own variables, perhaps with gradients that are tensors: some optimizers know no others."""
+
+    def minimise(gradients: Sequence[Any], _: Sequence[Any]) -> None:
+        optimizer.apply([tf.convert_to_tensor(g) for g in gradients] if dense else list(gradients), held)
+
+    module = Trained(minimise, optimizer=optimizer)
     held = [keras.Variable(getattr(module, name), name=name) for name in VARIABLES]
     for name, variable in zip(VARIABLES, held, strict=True):
         setattr(module, name, variable)
@@ -213,10 +233,14 @@ OPTIMIZERS: dict[str, Callable[[], Trained]] = {
     "Keras 3 accumulation with clipping": lambda: _accumulating(
         keras.optimizers.SGD(0.1, momentum=0.9, gradient_accumulation_steps=2, global_clipnorm=0.01)
     ),
-    "Keras 3 clipping of each": lambda: _keras_3_dense(keras.optimizers.SGD(0.5, momentum=0.9, clipnorm=0.01)),
+    "Keras 3 clipping of each": lambda: _keras_3(keras.optimizers.SGD(0.5, momentum=0.9, clipnorm=0.01)),
     "Keras 3 Lamb": lambda: _keras_3(keras.optimizers.Lamb(0.1)),
     "Keras 3 Lion": lambda: _keras_3(keras.optimizers.Lion(0.1)),
-    "Keras 3 Adafactor": lambda: _keras_3_dense(keras.optimizers.Adafactor(0.1)),
+    "Keras 3 Adafactor": lambda: _keras_3_variables(keras.optimizers.Adafactor(0.1)),
+    "Keras 3 Adafactor, dense": lambda: _keras_3_variables(keras.optimizers.Adafactor(0.1), dense=True),
+    "clipping by the global norm": lambda: _clipped(lambda gradients: tf.clip_by_global_norm(gradients, 0.1)[0]),
+    "clipping of each": lambda: _clipped(lambda gradients: [tf.clip_by_norm(g, 0.1) for g in gradients]),
+    "tf_keras clipping": lambda: _tf_keras(tf_keras.optimizers.SGD(0.5, momentum=0.9, global_clipnorm=0.01)),
     "trust ratio": _trust_ratio,
     "Keras 3 accumulation with Adam": lambda: _accumulating(keras.optimizers.Adam(0.1, gradient_accumulation_steps=2)),
 }

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnxruntime
 import pytest
 
@@ -229,6 +230,21 @@ def test_wrong_sizes_are_refused(out: Path) -> None:
     for sizes, message in (((0, 4), "epochs must be 1 or more"), ((1, 0), "batch_size must be 1 or more")):
         with pytest.raises(UsageError, match=message):
             make_trainer(out).fit(random_batch(4), epochs=sizes[0], batch_size=sizes[1])
+
+
+@pytest.mark.parametrize(("side", "message"), [("inputs", "takes .*, manifest"), ("outputs", "lacks the output 'new/")])
+def test_a_graph_that_is_not_what_the_manifest_says_is_named(out: Path, side: str, message: str) -> None:
+    path = out / "training" / "train_step.onnx"
+    model = onnx.load(path, load_external_data=False)
+    if side == "inputs":
+        unused = onnx.helper.make_tensor_value_info("unused", onnx.TensorProto.FLOAT, ())
+        model.graph.input.append(unused)
+    else:
+        index = next(i for i, output in enumerate(model.graph.output) if output.name.startswith("new/"))
+        del model.graph.output[index]
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ArtifactReadError, match=rf"train_step\.onnx {message}"):
+        make_trainer(out)
 
 
 def test_a_graph_that_onnxruntime_cannot_load_is_named(out: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
@@ -165,3 +166,13 @@ def test_several_graphs(copy: Path) -> None:
     assert "holds 2 graphs" in message_of(copy, UsageError)
     with pytest.raises(UnsupportedError, match="one of them has an object graph"):
         SavedModel.load(copy, ["serve"])
+
+
+def test_bytes_that_are_no_bools(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.on = tf.Variable(np.array([0, 1, 2], np.uint8).view(np.bool_), name="on")
+    module.f = tf.function(lambda x: tf.where(module.on, x, -x), input_signature=[tf.TensorSpec([3], tf.float32)])
+    tf.saved_model.save(module, str(tmp_path / "model"))
+    model = SavedModel.load(tmp_path / "model")
+    with pytest.raises(ModelReadError, match=r"the value 'on/.* holds the byte 2, expected bools, each a byte"):
+        model.read(model.variables[0])

@@ -44,6 +44,10 @@ def test_masks_from_npz(tmp_path: Path, save: object) -> None:
         (MASK[0], r" has shape \(3,\)"),
         (MASK.astype(np.float32), "must hold bool, or the integers 0 and 1; found float32"),
         (MASK.astype(np.int8) * 2, "must hold bool, or the integers 0 and 1"),
+        (
+            (MASK.astype(np.int8) * 2).view(np.bool_),
+            r"mask.* holds the byte 2, expected bools, each a byte that is 0 or 1",
+        ),
         (MASK.astype(object), "holds Python objects .a pickle., which are never loaded"),
         (np.zeros((2, 3), bool), "selects no element"),
     ],

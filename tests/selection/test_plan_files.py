@@ -120,6 +120,8 @@ def test_truncated_masks(tmp_path: Path) -> None:
         ({"variables": [3]}, "is not a freeze plan"),
         ({"variables": []}, "disagree on"),
         ({"only_in": None}, "is not a freeze plan"),
+        ({"only_in": [3]}, r"is not a freeze plan: .*only_in should be a list of strings, found '\[3\]'"),
+        ({"tags": "serve"}, "tags should be a list of strings"),
     ],
 )
 def test_a_plan_that_is_none(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -137,6 +139,14 @@ def test_a_plan_that_is_none(tmp_path: Path, change: dict[str, Any], message: st
         ("shape", [6], "does not fit its shape"),
         ("dtype", "float64", "is stored as float32, expected float64"),
         ("dtype", "nonsense", "is not a freeze plan"),
+        ("shape", [float("nan"), 3], r"shape should be a list of sizes, found '\[nan, 3\]'"),
+        ("shape", [2**62, 3], "shape should be a list of sizes"),
+        ("shape", [-2, -3], "shape should be a list of sizes"),
+        ("shape", 6, "shape should be a list of sizes"),
+        ("name", 3, "name should be a string"),
+        ("trainable", 1, "trainable should be true or false"),
+        ("frozen_elements", 2.0, "frozen_elements should be a number of elements"),
+        ("selectors", "freeze x", "selectors should be a list of strings"),
         ("form", "auto", "form 'auto'"),
         ("frozen_elements", 5, "counts 5 of 6 elements of 'x' frozen, the mask 2 of 6"),
         ("elements", 7, "counts 2 of 7"),
@@ -151,6 +161,23 @@ def test_files_that_disagree(tmp_path: Path, key: str, value: object, message: s
     path.write_text(json.dumps(document))
     with pytest.raises(ArtifactReadError, match=message):
         load_plan(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["mask", "value"])
+@pytest.mark.parametrize("elements", [6, 1 << 19])
+def test_bytes_that_are_no_bools(tmp_path: Path, kind: str, elements: int) -> None:
+    source = TableSource({"switch": np.ones((2, elements // 2), np.bool_)})
+    save_plan(plan_of(source, "freeze switch[0]", "train switch[0, 0]"), tmp_path)
+    path = tmp_path / "masks.safetensors"
+    tensors = load_file(path)
+    (key,) = (name for name in tensors if name.startswith(kind))
+    tensors[key].reshape(-1).view(np.uint8)[-1] = 3
+    save_file(tensors, path)
+    message = (
+        rf"masks\.safetensors: the {kind} of 'switch' holds the byte 3, expected bools, each a byte that is 0 or 1"
+    )
+    with pytest.raises(ArtifactReadError, match=message):
+        _ = load_plan(tmp_path).variables[0].value  # of a large plan, values are read when they are needed
 
 
 def test_masks_that_nobody_asked_for(tmp_path: Path) -> None:

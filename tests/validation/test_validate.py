@@ -208,6 +208,18 @@ def test_another_reference_may_be_given(out: Path) -> None:
         validate(out, device="cpu", reference=wrong)
 
 
+def test_a_stored_batch_that_does_not_fit_is_a_corrupt_artifact(tmp_path: Path) -> None:
+    reference = build_reference(random_batch(6))
+    reference["batch/y"] = reference["batch/y"][:, 1:]
+    out = write_toy(tmp_path / "out", reference=reference)
+    with pytest.raises(
+        ArtifactReadError, match=r"The reference batch of .* is not what its manifest says: y has the shape"
+    ):
+        validate(out, device="cpu")
+    with pytest.raises(DataError, match="y has the shape"):
+        validate(out, device="cpu", reference=reference)
+
+
 def test_outputs_in_the_reference_are_compared_too(out: Path) -> None:
     batch = random_batch(6)
     z = batch["image"].reshape(6, 8) @ STATE["conv/kernel"].reshape(8, 3) + STATE["conv/bias"] + STATE["conv/offset"]
