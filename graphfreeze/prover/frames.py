@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tensorflow.core.framework import node_def_pb2, types_pb2
 
@@ -11,7 +12,7 @@ from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import GraphView, Tensor, call_slots, data_inputs, integer_attr
 from graphfreeze.prover.handles import BRANCHES, CALLS, Context
 
-__all__ = ["Frame", "asked_for_zeros", "constant_of", "divides", "number_of", "source_of"]
+__all__ = ["Distinct", "Frame", "asked_for_zeros", "constant_of", "distinct_of", "divides", "number_of", "source_of"]
 
 LIMIT = 10_000
 """How many calls of one body are followed."""
@@ -84,6 +85,28 @@ def source_of(view: GraphView, text: str) -> Tensor:
             break
         text = node.input[0]
     return tensor
+
+
+class Distinct(NamedTuple):
+    """Indices of which each is there once.
+
+    Attributes:
+        once: These indices.
+        repeated: Those of which they were made.
+    """
+
+    once: Tensor
+    repeated: Tensor
+
+
+def distinct_of(view: GraphView, positions: Tensor) -> Distinct | None:
+    """The distinct indices among which a tensor says, of each of the others, where it is: the results of `Unique`."""
+    node = view.nodes.get(positions.node)
+    named = view.definition is not None
+    wanted = ("idx", 0) if named else ("", 1)
+    if node is None or node.op != "Unique" or (positions.output, positions.position) != wanted:
+        return None
+    return Distinct(Tensor(node.name, "y" if named else "", 0), source_of(view, node.input[0]))
 
 
 def asked_for_zeros(view: GraphView, node: node_def_pb2.NodeDef | None) -> Tensor | None:

@@ -2,7 +2,8 @@
 
 An origin is a variable, of which a tensor holds all elements in their places, or the rows at some indices. Elementwise
 operations have the origins of all operands. A gather along axis 0 makes rows of a whole, and a sum into a tensor of the
-variable's height makes a whole of rows again, at the same indices. A branch has the origins of what it is given.
+variable's height makes a whole of rows again, at the same indices. A sum of rows with the same index makes rows again,
+each index once. A branch has the origins of what it is given.
 
 Whoever takes a value otherwise is an end of its origins: a write of variables, of everything or at the rows' indices;
 a sum or mean over a whole, or over rows at known indices, which may have to be masked; or something else, where the
@@ -18,7 +19,7 @@ from typing import NamedTuple
 from tensorflow.core.framework import node_def_pb2
 
 from graphfreeze.prover.failure import refuse
-from graphfreeze.prover.frames import Frame, asked_for_zeros, divides, number_of, source_of
+from graphfreeze.prover.frames import Frame, asked_for_zeros, distinct_of, divides, number_of, source_of
 from graphfreeze.prover.graph_view import Tensor, data_inputs, integer_attr
 from graphfreeze.prover.handles import READS, Context
 from graphfreeze.prover.session_graph import takes_value
@@ -187,6 +188,9 @@ class Origins:
         if node.op == "GatherV2":
             plain = number == 0 and integer_attr(node, "batch_dims") == 0
             return replace(origin, rows=indices) if plain and origin.rows is None else None
+        distinct = distinct_of(frame.view, indices)
+        if distinct is not None and distinct.repeated == origin.rows:
+            return replace(origin, rows=distinct.once)
         whole = number is not None and number == origin.height
         return replace(origin, rows=None) if whole and origin.rows == indices else None
 

@@ -70,11 +70,11 @@ def squares(context: Context) -> Iterator[Squared]:
 
 
 def _row_indices(context: Context) -> list[Tensor]:
-    """All indices by which a body writes rows, or sums them up into a whole."""
+    """All indices by which a body writes rows, sums them up into a whole, or finds those that have the same."""
     found: dict[Tensor, None] = {}
     for node in filter(lambda node: context.counts(node.name), context.view.nodes.values()):
         write, inputs = write_of(node), data_inputs(node)
-        position = 1 if node.op == "UnsortedSegmentSum" else None
+        position = {"UnsortedSegmentSum": 1, "Unique": 0}.get(node.op)
         if write is not None and not write.by_element:
             position = write.indices
         if position is not None and position < len(inputs):

@@ -194,7 +194,7 @@ def _integers_of(view: GraphView, text: str) -> int:
         if Tensor.parse(data_inputs(taker)[position]) == tensor and position == taken:
             dtypes.append(_dtype(taker, "Tindices"))
         elif Tensor.parse(data_inputs(taker)[position]) == tensor and position == 0:
-            dtypes.append(_dtype(taker, {"Identity": "T", "Cast": "SrcT"}.get(taker.op, "")))
+            dtypes.append(_dtype(taker, {"Identity": "T", "Unique": "T", "Cast": "SrcT"}.get(taker.op, "")))
     known = set(dtypes) & {types_pb2.DT_INT32, types_pb2.DT_INT64}
     return known.pop() if len(known) == 1 else types_pb2.DT_INVALID
 
