@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from tensorflow.core.framework import function_pb2, node_def_pb2
@@ -82,7 +82,7 @@ class Mutant:
     proto: saved_model_pb2.SavedModel
 
     @classmethod
-    def copy(cls, original: Path, rewritten: Path, plan: FreezePlan, into: Path) -> Mutant:
+    def copy(cls, original: Path, rewritten: Path, plan: FreezePlan, into: Path) -> Self:
         """Copy both models."""
         before, after = shutil.copytree(original, into / "original"), shutil.copytree(rewritten, into / "rewritten")
         return cls(Path(before), Path(after), plan, _load(rewritten))

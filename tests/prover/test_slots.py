@@ -144,7 +144,14 @@ def test_the_mask_of_a_slot_is_gathered_at_other_indices(trained: Make) -> None:
 
 @pytest.mark.parametrize(
     ("name", "operation", "count"),
-    [("Keras 3 Lamb", "Sum", 3), ("Keras 3 Adafactor", "Mean", 7), ("Keras 3 accumulation with clipping", "Sum", 3)],
+    [
+        ("Keras 3 Lamb", "Sum", 3),
+        ("Keras 3 Adafactor", "Mean", 6),
+        ("Keras 3 Adafactor", "Sum", 1),
+        ("Keras 3 Adafactor, dense", "Mean", 7),
+        ("Keras 3 accumulation with clipping", "Sum", 3),
+        ("tf_keras clipping", "L2Loss", 3),
+    ],
 )
 def test_every_norm_is_masked(trained: Make, name: str, operation: str, count: int) -> None:
     found = [
