@@ -13,6 +13,7 @@ import keras
 from graphfreeze.training.arguments import Configured, construct, parse_configured, snake_case
 from graphfreeze.training.loss_scale import LossScale, with_loss_scale
 from graphfreeze.training.schedules import with_schedule
+from graphfreeze.training.untouched import untouched_zeros
 
 __all__ = [
     "ELEMENTWISE",
@@ -108,8 +109,10 @@ def build_optimizer(
     names = {id(variable): name for variable, (name, _) in zip(variables, parameters, strict=True)}
     make_slot = optimizer.add_variable_from_reference
 
-    def remember(reference_variable: Any, name: str | None = None, *args: Any, **kwargs: Any) -> Any:
-        made = make_slot(reference_variable, name, *args, **kwargs)
+    def remember(reference_variable: Any, name: str | None = None, initializer: Any = "zeros", **kwargs: Any) -> Any:
+        # Most state starts at zero, and while the step is traced nothing writes it: it need not take memory.
+        start = untouched_zeros if initializer == "zeros" else initializer
+        made = make_slot(reference_variable, name, start, **kwargs)
         slots[id(made)] = (names[id(reference_variable)], name or "slot")
         return made
 
