@@ -121,6 +121,7 @@ def trace_step(
     inference_endpoint = choose_forward_endpoint(loaded, forward_endpoint, trained_endpoint)
     objective = make_objective(trained_endpoint, losses, sample_weight=sample_weight)
     parameters = find_parameters(loaded, variables, plan, trained_endpoint)
+    del loaded
     scaled = with_loss_scale(optimizer)
     tracer = _Tracer(trained_endpoint, inference_endpoint, objective, parameters, scaled.arguments.get("loss_scale"))
     tracer.seed = seed

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import mmap
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +13,8 @@ import tensorflow as tf
 
 __all__ = ["untouched_zeros"]
 
-_ALIGNMENT = 64
-"""In bytes: TensorFlow copies what begins elsewhere."""
+_FEWEST_BYTES = 1 << 16
+"""What is smaller is not worth pages of its own."""
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 """Of each size in bytes. Not every dtype can be handed over as it is, and zero has the same bits in all of them."""
 
@@ -26,10 +28,17 @@ def untouched_zeros(shape: Sequence[int], dtype: Any) -> Any:
     """
     dtype = tf.as_dtype(dtype)
     unsigned = _UNSIGNED.get(dtype.size)
-    elements = math.prod(shape)
-    if unsigned is None or not elements or not (dtype.is_floating or dtype.is_integer) or dtype.is_quantized:
+    size = math.prod(shape) * dtype.size
+    if unsigned is None or size < _FEWEST_BYTES or not (dtype.is_floating or dtype.is_integer):
         return tf.zeros(shape, dtype)
-    memory = np.zeros(elements + _ALIGNMENT // dtype.size, unsigned)
-    start = -memory.ctypes.data % _ALIGNMENT // dtype.size
-    zeros = tf.experimental.dlpack.from_dlpack(memory[start : start + elements].reshape(shape).__dlpack__())
+    # Not numpy's: that takes memory which was in use before where it can, and writes the zeros.
+    memory = np.frombuffer(_map(size), unsigned).reshape(shape)
+    zeros = tf.experimental.dlpack.from_dlpack(memory.__dlpack__())
     return zeros if dtype.as_numpy_dtype is unsigned else tf.bitcast(zeros, dtype)
+
+
+def _map(size: int) -> mmap.mmap:
+    """Pages of this process alone."""
+    if sys.platform == "win32":
+        return mmap.mmap(-1, size)
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
