@@ -96,8 +96,7 @@ def make_flat(optimizer: Configured, targets: Sequence[Target]) -> list[FlatVari
         name = _NAME if len(groups) == 1 else f"{_NAME}_{dtype}"
         while name in taken:
             name += "_"
-        value = tf.concat([tf.reshape(member.variable, [-1]) for member in members], 0)
-        variable = tf.Variable(value, name=name)
+        variable = tf.Variable(tf.zeros([sum(member.elements for member in members)], dtype), name=name)
         made.append(FlatVariable(Target(name, variable, _mask(members)), tuple(members)))
     return made
 

@@ -19,6 +19,7 @@ __all__ = [
     "ELEMENTWISE",
     "LEARNING_RATE",
     "OPTIMIZERS",
+    "STARTS_APART",
     "OptimizerVariable",
     "build_optimizer",
     "parse_optimizer",
@@ -60,6 +61,10 @@ ELEMENTWISE = frozenset(
 )
 """Those whose new value and state of an element depend on that element alone, or on norms of gradients besides, in
 which zeros do not count: elements that never train can be left out."""
+
+
+STARTS_APART = ELEMENTWISE - {"schedule_free_adamw"}
+"""Those of which no state starts at the values of the parameters."""
 
 
 @dataclass(frozen=True)
