@@ -97,8 +97,8 @@ def _release_other_functions(functions: Sequence[Any]) -> None:
         # A function that was traced here is in no graph of a file.
         if graph is None or not graph._is_function(function.name):
             continue
-        together = [other for other in functions if other.graph.outer_graph is graph]
-        used = {name for other in together for name in (other.name, *other.graph._functions)}
+        together = [f for f in functions if f.graph.outer_graph is graph]
+        used = {name for f in together for name in (tf.compat.as_str(f.name), *f.graph._functions)}
         for name in [name for name in graph._functions if name not in used]:
             graph._remove_function(name)
     gc.collect()
