@@ -18,6 +18,9 @@ from graphfreeze.training.stored_values import ReadValue, StoredValues
 
 __all__ = ["LoadedModel", "load_model"]
 
+_MOST_OPERATIONS = 1000
+"""To look for what is not in use any more takes about as long as to load so many operations. Fewer may stay."""
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -92,6 +95,7 @@ def _release_other_functions(functions: Sequence[Any]) -> None:
     TensorFlow loads the functions of a file into one graph, which each of them keeps in memory, and with it all others:
     those that save and restore, and the other endpoints.
     """
+    operations = 0
     for function in functions:
         graph = function.graph.outer_graph
         # A function that was traced here is in no graph of a file.
@@ -100,5 +104,7 @@ def _release_other_functions(functions: Sequence[Any]) -> None:
         together = [f for f in functions if f.graph.outer_graph is graph]
         used = {name for f in together for name in (tf.compat.as_str(f.name), *f.graph._functions)}
         for name in [name for name in graph._functions if name not in used]:
+            operations += len(graph._functions[name].graph.get_operations())
             graph._remove_function(name)
-    gc.collect()
+    if operations >= _MOST_OPERATIONS:
+        gc.collect()
