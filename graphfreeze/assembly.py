@@ -139,14 +139,20 @@ def assemble(step: TracedStep, *, opset: int, seed: int, native_noise: bool = Fa
         graphs=entries,
     )
     made = Assembly(manifest, graphs, {})
-    return Assembly(manifest, graphs, {name: _pending(made, name, variable) for name, variable in variables.items()})
+    return Assembly(
+        manifest, graphs, {name: _pending(made, name, variable, step) for name, variable in variables.items()}
+    )
 
 
-def _pending(assembly: Assembly, name: str, variable: Any) -> Pending:
+def _pending(assembly: Assembly, name: str, variable: Any, step: TracedStep) -> Pending:
     entry = assembly.manifest.find_state(name)
     assert entry is not None
-    dtype = np.dtype(variable.dtype.as_numpy_dtype)
-    return Pending(dtype, entry.stored_shape, lambda: assembly.stored(name, np.asarray(variable.numpy())))
+
+    def value() -> npt.NDArray[Any]:
+        step.restore_values()
+        return assembly.stored(name, np.asarray(variable.numpy()))
+
+    return Pending(np.dtype(variable.dtype.as_numpy_dtype), entry.stored_shape, value)
 
 
 def _batch_entry(entry: TensorEntry, role: BatchRole) -> BatchEntry:

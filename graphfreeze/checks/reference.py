@@ -100,6 +100,7 @@ def call_gradients(step: TracedStep, batch: Mapping[str, npt.NDArray[Any]]) -> l
 
     Noise that TensorFlow would draw from a state of its own comes from the seed of the step.
     """
+    step.restore_values()
     if step.noise is None:
         return list(step.functions["gradients"](*(tf.constant(batch[entry.name]) for entry in step.batch)))
     named = step.noise.gradients
@@ -115,6 +116,7 @@ def call_gradients(step: TracedStep, batch: Mapping[str, npt.NDArray[Any]]) -> l
 @contextmanager
 def restored(step: TracedStep, variables: Sequence[Any] | None = None) -> Iterator[None]:
     """Put variables back at the end, by default all: seeds, statistics and optimizer state move in a run."""
+    step.restore_values()
     if variables is None:
         variables = [*{id(v): v for p in step.parameters for v in (p.resource, p.state)}.values()]
         variables += [v.variable for v in step.optimizer_variables]

@@ -57,7 +57,8 @@ class Builder:
         if not stays and key in self._equal[depth]:
             return self._equal[depth][key]
         name = self.unique(f"{self.scope}/{op_type}")
-        node = ir.node(op_type, values, attributes=attributes or None, num_outputs=outputs, name=name)
+        typed = {key: _with_type(key, value) for key, value in attributes.items()}
+        node = ir.node(op_type, values, attributes=typed or None, num_outputs=outputs, name=name)
         made = list(node.outputs)
         for index, output in enumerate(made):
             output.name = name if index == 0 else f"{name}:{index}"
@@ -156,3 +157,10 @@ class Builder:
     def depth(self) -> int:
         """How many nested graphs are open."""
         return len(self._nodes) - 1
+
+
+def _with_type(name: str, value: Any) -> Any:
+    """The attribute as it is, but for whole numbers: that a list holds these takes onnx_ir long to find out."""
+    if isinstance(value, list | tuple) and value and all(isinstance(number, int) for number in value):
+        return ir.AttrInt64s(name, value)
+    return value

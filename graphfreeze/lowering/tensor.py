@@ -99,12 +99,12 @@ class Tensor:
 
     def dim(self, axis: int) -> Dim:
         """One dimension at each sample batch size."""
-        return tuple(shape[axis] for shape in self.shapes)
+        return tuple([shape[axis] for shape in self.shapes])
 
     @property
     def dims(self) -> list[Dim]:
         """All dimensions at each sample batch size."""
-        return [self.dim(axis) for axis in range(self.rank)]
+        return list(zip(*self.shapes, strict=True))
 
     @property
     def shape(self) -> tuple[int | None, ...]:

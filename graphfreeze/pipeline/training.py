@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from graphfreeze.errors import DataError, UnsupportedError, UsageError
 from graphfreeze.pipeline.options import Batch, Options
 from graphfreeze.pipeline.report import Report, in_report
 from graphfreeze.pipeline.saved_model import check_behaviour_of
-from graphfreeze.selection import FreezePlan, Variable
+from graphfreeze.selection import FreezePlan
 
 if TYPE_CHECKING:
     from graphfreeze.assembly import Assembly
@@ -78,7 +78,7 @@ def write_training(
     from graphfreeze.training.mode import describe_mode
 
     start("tracing the training step")
-    step = trace(directory / "saved_model", source.variables, plan, options)
+    step = trace(directory / "saved_model", source, plan, options)
     _check_scope(plan, step.endpoint.name, step.forward_endpoint.name)
     start("lowering it to ONNX")
     assembly = assemble(step, opset=options.opset, seed=options.seed, native_noise=options.noise == "native")
@@ -135,15 +135,15 @@ def _check_scope(plan: FreezePlan, *endpoints: str) -> None:
             )
 
 
-def trace(saved_model: Path, variables: Sequence[Variable], plan: FreezePlan, options: Options) -> TracedStep:
-    """The training step that the options ask for, traced by TensorFlow."""
+def trace(saved_model: Path, source: SavedModel, plan: FreezePlan, options: Options) -> TracedStep:
+    """The training step that the options ask for, traced by TensorFlow. What is stored is as in the source."""
     from graphfreeze.training.losses import parse_losses
     from graphfreeze.training.optimizers import parse_optimizer
     from graphfreeze.training.trace import trace_step
 
     return trace_step(
         saved_model,
-        variables,
+        source.variables,
         plan,
         losses=parse_losses(options.loss or ()),
         optimizer=parse_optimizer(options.optimizer),
@@ -151,6 +151,7 @@ def trace(saved_model: Path, variables: Sequence[Variable], plan: FreezePlan, op
         forward_endpoint=options.forward_endpoint,
         sample_weight=options.sample_weight,
         seed=options.seed,
+        read=source.read,
     )
 
 

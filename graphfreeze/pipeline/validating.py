@@ -72,7 +72,7 @@ def _new_reference(artifact: Artifact, data: StrPath) -> dict[str, npt.NDArray[A
         data=data,
     )
     model = SavedModel.load(out / "saved_model")
-    step = trace(model.directory, model.variables, load_plan(out / "plan"), options)
+    step = trace(model.directory, model, load_plan(out / "plan"), options)
     assembly = assemble(step, opset=manifest.opset, seed=manifest.seed)
     batch = reference_batch(step, assembly, options)
     return stored_reference(assembly, compute_reference(step, batch, manifest.seed), batch)

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from graphfreeze.training.arguments import Configured
 from graphfreeze.training.graph import NamedGraph
-from graphfreeze.training.optimizers import ELEMENTWISE
+from graphfreeze.training.optimizers import ELEMENTWISE, STARTS_APART
 
 __all__ = ["FlatVariable", "Target", "drop_inputs_and_outputs", "make_flat"]
 
@@ -96,7 +96,11 @@ def make_flat(optimizer: Configured, targets: Sequence[Target]) -> list[FlatVari
         name = _NAME if len(groups) == 1 else f"{_NAME}_{dtype}"
         while name in taken:
             name += "_"
-        value = tf.concat([tf.reshape(member.variable, [-1]) for member in members], 0)
+        if optimizer.name in STARTS_APART:
+            # The members may hold nothing yet, and what it holds before a step is nowhere used.
+            value = tf.zeros([sum(member.elements for member in members)], dtype)
+        else:
+            value = tf.concat([tf.reshape(member.variable, [-1]) for member in members], 0)
         variable = tf.Variable(value, name=name)
         made.append(FlatVariable(Target(name, variable, _mask(members)), tuple(members)))
     return made

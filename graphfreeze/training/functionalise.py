@@ -15,6 +15,7 @@ import tensorflow as tf
 from tensorflow.python.framework import function_def_to_graph
 
 from graphfreeze.errors import UnsupportedError
+from graphfreeze.training.attributes import SHAPES, SharedAttributes
 from graphfreeze.training.graph import Edge, Graph, NamedGraph, Operation
 from graphfreeze.training.lookup_tables import Resource, use_resource
 from graphfreeze.training.operations import add_constant, add_operation
@@ -26,7 +27,6 @@ _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _WHILES = frozenset({"While", "StatelessWhile"})
 _IFS = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
 _IGNORED = frozenset({"NoOp", "Assert", "ControlTrigger", "DisableCopyOnRead"})
-_SHAPES = "_output_shapes"
 
 
 @dataclass(slots=True)
@@ -89,6 +89,7 @@ class _Functionaliser:
         self.outer = outer
         self.library = library
         self.bodies: dict[str, _Body] = {}
+        self.attributes = SharedAttributes()
 
     def run(self, graph: Graph, nodes: Sequence[Any], environment: dict[str, list[Item]], state: VariableState) -> None:
         for node in nodes:
@@ -111,7 +112,16 @@ class _Functionaliser:
                 environment[node.name] = self.use_variable(graph, node, inputs, state)
             else:
                 edges = [item for item in inputs if isinstance(item, Edge)]
-                environment[node.name] = list(_add_node(graph, node, edges))
+                environment[node.name] = list(self.add_node(graph, node, edges))
+
+    def add_node(self, graph: Graph, node: Any, inputs: list[Edge]) -> list[Edge]:
+        edges = add_operation(graph, node.op, node.name, inputs, self.attributes.of(node))
+        # A loaded function may bring a list of its own, before the one that TensorFlow adds.
+        shapes = list(node.attr[SHAPES].list.shape)[-len(edges) :] if SHAPES in node.attr else []
+        if len(shapes) == len(edges):
+            for edge, shape in zip(edges, shapes, strict=True):
+                edge.shape = _static_shape(tf.TensorShape(shape))
+        return edges
 
     # -- calls and control flow
 
@@ -216,17 +226,6 @@ def _input_of(state: VariableState, slot: VariableSlot) -> Edge:
 def _lookup(environment: Mapping[str, list[Item]], reference: str) -> Item:
     name, _, index = reference.partition(":")
     return environment[name][int(index) if index else 0]
-
-
-def _add_node(graph: Graph, node: Any, inputs: list[Edge]) -> list[Edge]:
-    attributes = {name: value for name, value in node.attr.items() if name != _SHAPES}
-    edges = add_operation(graph, node.op, node.name, inputs, attributes)
-    # A loaded function may bring a list of its own, before the one that TensorFlow adds.
-    shapes = list(node.attr[_SHAPES].list.shape)[-len(edges) :] if _SHAPES in node.attr else []
-    if len(shapes) == len(edges):
-        for edge, shape in zip(edges, shapes, strict=True):
-            edge.shape = _static_shape(tf.TensorShape(shape))
-    return edges
 
 
 def _static_shape(shape: Any) -> tuple[int | None, ...] | None:

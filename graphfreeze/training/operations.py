@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import tensorflow as tf
@@ -37,12 +38,9 @@ def add_constant(graph: Graph, array: Any, name: str) -> Edge:
 
 
 def _output_dtypes(op_type: str, attributes: Mapping[str, Any]) -> list[Any]:
-    definition = op_def_registry.get(op_type)
-    if definition is None:
-        raise UnsupportedError(f"the operation {op_type} is not registered in this TensorFlow: load its library first")
-    defaults = {a.name: a.default_value for a in definition.attr}
+    results, defaults = _definition(op_type)
     dtypes: list[Any] = []
-    for output in definition.output_arg:
+    for output in results:
         if output.type_list_attr:
             value = attributes.get(output.type_list_attr, defaults[output.type_list_attr])
             dtypes += [tf.as_dtype(item) for item in value.list.type]
@@ -51,3 +49,12 @@ def _output_dtypes(op_type: str, attributes: Mapping[str, Any]) -> list[Any]:
         number = attributes.get(output.number_attr, defaults[output.number_attr]).i if output.number_attr else 1
         dtypes += [tf.as_dtype(dtype)] * number
     return dtypes
+
+
+@cache
+def _definition(op_type: str) -> tuple[list[Any], dict[str, Any]]:
+    """The outputs of an operation and the defaults of its attributes, as TensorFlow describes them."""
+    definition = op_def_registry.get(op_type)
+    if definition is None:
+        raise UnsupportedError(f"the operation {op_type} is not registered in this TensorFlow: load its library first")
+    return list(definition.output_arg), {a.name: a.default_value for a in definition.attr}

@@ -13,11 +13,13 @@ import keras
 from graphfreeze.training.arguments import Configured, construct, parse_configured, snake_case
 from graphfreeze.training.loss_scale import LossScale, with_loss_scale
 from graphfreeze.training.schedules import with_schedule
+from graphfreeze.training.untouched import untouched_zeros
 
 __all__ = [
     "ELEMENTWISE",
     "LEARNING_RATE",
     "OPTIMIZERS",
+    "STARTS_APART",
     "OptimizerVariable",
     "build_optimizer",
     "parse_optimizer",
@@ -59,6 +61,10 @@ ELEMENTWISE = frozenset(
 )
 """Those whose new value and state of an element depend on that element alone, or on norms of gradients besides, in
 which zeros do not count: elements that never train can be left out."""
+
+
+STARTS_APART = ELEMENTWISE - {"schedule_free_adamw"}
+"""Those of which no state starts at the values of the parameters."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +114,10 @@ def build_optimizer(
     names = {id(variable): name for variable, (name, _) in zip(variables, parameters, strict=True)}
     make_slot = optimizer.add_variable_from_reference
 
-    def remember(reference_variable: Any, name: str | None = None, *args: Any, **kwargs: Any) -> Any:
-        made = make_slot(reference_variable, name, *args, **kwargs)
+    def remember(reference_variable: Any, name: str | None = None, initializer: Any = "zeros", **kwargs: Any) -> Any:
+        # Most state starts at zero, and while the step is traced nothing writes it: it need not take memory.
+        start = untouched_zeros if initializer == "zeros" else initializer
+        made = make_slot(reference_variable, name, start, **kwargs)
         slots[id(made)] = (names[id(reference_variable)], name or "slot")
         return made
 

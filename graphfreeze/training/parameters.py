@@ -16,8 +16,9 @@ from graphfreeze.selection.slices import TrainedSlices, find_trained_slices
 from graphfreeze.selection.variable import Variable
 from graphfreeze.training.endpoint import Endpoint
 from graphfreeze.training.optimizers import LEARNING_RATE
+from graphfreeze.training.untouched import untouched_zeros
 
-__all__ = ["Parameter", "find_parameters", "in_slices", "resolve"]
+__all__ = ["Parameter", "find_parameters", "hold_frozen_values", "in_slices", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Parameter:
 def find_parameters(
     loaded: Any, variables: Sequence[Variable], plan: FreezePlan, endpoint: Endpoint
 ) -> list[Parameter]:
-    """The variables of a loaded SavedModel, which get their frozen values.
+    """The variables of a loaded SavedModel.
 
     Args:
         loaded: The SavedModel.
@@ -77,8 +78,6 @@ def find_parameters(
         if not hasattr(resource, "handle"):
             continue
         frozen = plan.find(variable.object_path)
-        if frozen is not None:
-            resource.assign(np.where(frozen.full_mask, resource.numpy(), frozen.value))
         # A compiled Keras 2 save holds its own optimizer's learning rate.
         ambiguous = counts[variable.name] > 1 or variable.name == LEARNING_RATE
         name = variable.object_path if ambiguous else variable.name
@@ -107,10 +106,27 @@ def resolve(loaded: Any, object_path: str) -> Any:
     return found
 
 
-def in_slices(parameter: Parameter) -> Parameter:
-    """The parameter with a state that holds its trained slices alone, where whole slices of it are frozen."""
+def hold_frozen_values(parameters: Sequence[Parameter]) -> None:
+    """Let loaded variables hold their frozen values, so that a step starts from the effective ones."""
+    for parameter in parameters:
+        if (frozen := parameter.frozen) is not None:
+            parameter.resource.assign(np.where(frozen.full_mask, parameter.resource.numpy(), frozen.value))
+
+
+def in_slices(parameter: Parameter, *, has_value: bool) -> Parameter:
+    """The parameter with a state that holds its trained slices alone, where whole slices of it are frozen.
+
+    Args:
+        parameter: The parameter.
+        has_value: Whether its variable holds a value; otherwise the state is zero.
+    """
     slices = None if parameter.frozen is None or not parameter.trains else find_trained_slices(parameter.frozen.mask)
     if slices is None:
         return parameter
-    state = tf.Variable(slices.cut(parameter.resource.numpy()), name=parameter.variable.name.rpartition("/")[2])
+    value = (
+        slices.cut(parameter.resource.numpy())
+        if has_value
+        else untouched_zeros(slices.shape(parameter.variable.shape), parameter.resource.dtype)
+    )
+    state = tf.Variable(value, name=parameter.variable.name.rpartition("/")[2])
     return replace(parameter, slices=slices, state=state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,21 @@ from graphfreeze.selection.plan import FreezePlan
 from graphfreeze.selection.variable import Variable
 from graphfreeze.training.arguments import Configured
 from graphfreeze.training.compose import compose
-from graphfreeze.training.endpoint import Endpoint, TensorEntry, choose_endpoint, choose_forward_endpoint
+from graphfreeze.training.endpoint import Endpoint, TensorEntry
 from graphfreeze.training.flat import drop_inputs_and_outputs
 from graphfreeze.training.functionalise import functionalise
 from graphfreeze.training.graph import NamedGraph
+from graphfreeze.training.loading import LoadedModel, load_model
 from graphfreeze.training.loss_scale import LossScale, with_loss_scale
 from graphfreeze.training.losses import OutputLoss
 from graphfreeze.training.masked_reads import read_state_directly
 from graphfreeze.training.missing_gradients import none_for_missing_gradients, require_gradients
 from graphfreeze.training.noise import NOISE_SEED, Noise, draw_by_seed
-from graphfreeze.training.optimizers import ELEMENTWISE, OptimizerVariable
-from graphfreeze.training.parameters import Parameter, find_parameters, in_slices
+from graphfreeze.training.optimizers import ELEMENTWISE, STARTS_APART, OptimizerVariable
+from graphfreeze.training.parameters import Parameter, in_slices
 from graphfreeze.training.row_updates import update_rows
 from graphfreeze.training.slice_variables import Sliced, keep_trained_slices
+from graphfreeze.training.stored_values import ReadValue, StoredValues
 from graphfreeze.training.targets import Objective, make_objective
 from graphfreeze.training.update import Target, Update, trace_update
 from graphfreeze.training.variable_uses import VariableSlot
@@ -52,6 +54,7 @@ class TracedStep:
         functions: The `ConcreteFunction`s `gradients`, `apply_gradients` and `forward` that they were made of; the
             training step is the first two, one after the other.
         noise: What they draw from TensorFlow's hidden state, and the graphs by a seed; None where there is nothing.
+        stored: The values that the variables do not hold until `restore_values` is called.
     """
 
     endpoint: Endpoint
@@ -63,6 +66,7 @@ class TracedStep:
     graphs: Mapping[str, NamedGraph]
     functions: Mapping[str, Any]
     noise: Noise | None = None
+    stored: StoredValues = field(default_factory=StoredValues)
 
     @property
     def batch(self) -> tuple[TensorEntry, ...]:
@@ -81,8 +85,13 @@ class TracedStep:
 
     def values(self) -> dict[str, npt.NDArray[Any]]:
         """What every state of the graphs holds now, by name, in TensorFlow's layout."""
+        self.restore_values()
         values = {p.name: p.state.numpy() for p in self.parameters if not p.is_constant}
         return values | {v.name: np.asarray(v.variable.numpy()) for v in self.optimizer_variables}
+
+    def restore_values(self) -> None:
+        """Let the variables hold their values, if they do not. To be called before anything runs or reads them."""
+        self.stored.restore(self.parameters)
 
 
 def trace_step(
@@ -96,6 +105,7 @@ def trace_step(
     forward_endpoint: str | None = None,
     sample_weight: bool = False,
     seed: int = 0,
+    read: ReadValue | None = None,
 ) -> TracedStep:
     """Load the rewritten SavedModel and trace its training step.
 
@@ -111,29 +121,28 @@ def trace_step(
         forward_endpoint: The endpoint of the inference graph.
         sample_weight: Whether each example of a batch has a weight.
         seed: Of the noise that TensorFlow would draw without one.
+        read: What gives the values that the SavedModel stores. With it, the variables hold none until
+            `TracedStep.restore_values` is called; without, they hold them throughout.
 
     Raises:
         UsageError: The endpoint, a loss or the optimizer does not fit, or nothing in the endpoint trains.
         UnsupportedError: An input of the endpoint has a name that the data contract needs.
     """
-    loaded = tf.saved_model.load(str(saved_model))
-    trained_endpoint = choose_endpoint(loaded, endpoint)
-    inference_endpoint = choose_forward_endpoint(loaded, forward_endpoint, trained_endpoint)
-    objective = make_objective(trained_endpoint, losses, sample_weight=sample_weight)
-    parameters = find_parameters(loaded, variables, plan, trained_endpoint)
+    model = load_model(saved_model, variables, plan, endpoint=endpoint, forward_endpoint=forward_endpoint, read=read)
+    objective = make_objective(model.endpoint, losses, sample_weight=sample_weight)
     scaled = with_loss_scale(optimizer)
-    tracer = _Tracer(trained_endpoint, inference_endpoint, objective, parameters, scaled.arguments.get("loss_scale"))
+    tracer = _Tracer(model, objective, scaled.arguments.get("loss_scale"))
     tracer.seed = seed
     tracer.trace_gradients()
     if not tracer.trained:
         raise UsageError(
-            f"nothing is left to train: no variable that {trained_endpoint.name!r} differentiates is unfrozen; "
+            f"nothing is left to train: no variable that {model.endpoint.name!r} differentiates is unfrozen; "
             "freeze less, or rewrite with --no-onnx"
         )
     graphs, update = tracer.finish(scaled)
     return TracedStep(
-        trained_endpoint,
-        inference_endpoint,
+        model.endpoint,
+        model.forward_endpoint,
         objective,
         optimizer,
         tuple(tracer.parameters),
@@ -141,25 +150,22 @@ def trace_step(
         graphs,
         tracer.functions,
         tracer.noise,
+        model.stored,
     )
 
 
 class _Tracer:
     """Makes the concrete functions of one training step, and their functional graphs."""
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        forward: Endpoint,
-        objective: Objective,
-        parameters: list[Parameter],
-        loss_scale: LossScale | None,
-    ) -> None:
-        self.endpoint = endpoint
-        self.forward = forward
+    def __init__(self, model: LoadedModel, objective: Objective, loss_scale: LossScale | None) -> None:
+        self.endpoint = model.endpoint
+        self.forward = model.forward_endpoint
         self.objective = objective
-        self.parameters = parameters
+        self.parameters = model.parameters
         self.loss_scale = loss_scale
+        self.stored = model.stored
+        # The functions that are made here live as long as this does, and need what it holds.
+        self.root = model.root
         self.seed = 0
         self.noise: Noise | None = None
         self.functions: dict[str, Any] = {}
@@ -221,7 +227,8 @@ class _Tracer:
             read_state_directly(graph, frozen)
         if optimizer.name in ELEMENTWISE:
             assigned = {name.removeprefix("new/") for graph in (gradients, forward) for name in graph.outputs}
-            self.parameters = [p if p.name in assigned else in_slices(p) for p in self.parameters]
+            has_value = not self.stored.are_missing
+            self.parameters = [p if p.name in assigned else in_slices(p, has_value=has_value) for p in self.parameters]
         sliced = {
             p.name: Sliced(p.slices, p.frozen.value)
             for p in self.parameters
@@ -229,6 +236,8 @@ class _Tracer:
         }
         for graph in (gradients, forward):
             keep_trained_slices(graph, sliced)
+        if optimizer.name not in STARTS_APART:
+            self.stored.restore(self.parameters)
         update = trace_update(optimizer, [Target(p.name, p.state, p.mask) for p in self.trained], flat=True)
         self.functions["apply_gradients"] = update.function
         slots = {id(p.state.handle): _slot(p.name, p.state) for p in self.parameters}

@@ -35,7 +35,7 @@ def trace_update(optimizer: Configured, targets: Sequence[Target], *, flat: bool
 
     Args:
         optimizer: Its name and arguments.
-        targets: What it updates.
+        targets: What it updates; where the optimizer is one of `STARTS_APART`, they need not hold values.
         flat: Whether small targets are updated as one, where that gives the same numbers.
 
     Raises:

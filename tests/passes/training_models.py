@@ -80,7 +80,7 @@ def _clipped(clip: Callable[[Sequence[Any]], Sequence[Any]]) -> Trained:
 
     def minimise(gradients: Sequence[Any], variables: Sequence[Any]) -> None:
         for k, (gradient, variable) in enumerate(zip(clip(gradients), variables, strict=True)):
-            m = module.m[k]  # type: ignore[attr-defined]
+            m = module.m[k]
             m.assign(m * 0.9 + tf.convert_to_tensor(gradient))
             if isinstance(gradient, tf.IndexedSlices):
                 variable.scatter_sub(tf.IndexedSlices(gradient.values * 0.1, gradient.indices))

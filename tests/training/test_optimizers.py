@@ -12,7 +12,7 @@ import pytest
 import graphfreeze
 from graphfreeze import Selection, Trainer
 from graphfreeze.errors import UsageError
-from graphfreeze.training.optimizers import OPTIMIZERS, build_optimizer, parse_optimizer
+from graphfreeze.training.optimizers import OPTIMIZERS, STARTS_APART, build_optimizer, parse_optimizer
 
 STEPS = 4
 
@@ -118,6 +118,16 @@ def test_the_states_have_names_of_their_own(name: str, count: int) -> None:
     assert [v.name for v in made if v.parameter is None][:2] == [f"{name}/iteration", "learning_rate"]
     # Nodes of the step are named by it: it must not depend on what else the process made.
     assert optimizer.name == name
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_where_no_state_starts_at_the_values(name: str) -> None:
+    states = []
+    for value in (1.0, 2.0):
+        variables = [("layer/kernel", keras.Variable(np.full((3, 2), value, np.float32)).value)]
+        _, made = build_optimizer(parse_optimizer(f"{name}:use_ema=true"), variables)
+        states.append([v.variable.numpy().tolist() for v in made])
+    assert states[0] == states[1] or name not in STARTS_APART
 
 
 @pytest.mark.parametrize(

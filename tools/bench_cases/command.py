@@ -38,11 +38,13 @@ class _Run:
     prepared: Path | None
 
     def measure(self, model: str, sides: Sequence[SideEntry], thread_counts: Sequence[int]) -> None:
-        """Prepare a model and measure it on each number of threads."""
+        """Prepare a model, which measures its conversion, and measure its step on each number of threads, if on any."""
         with self._directory(model) as directory:
             if not (directory / "frozen").is_dir():
                 found = in_process("tools.bench_cases.prepare", model, str(directory))
                 self.results.conversion[model] = Conversion(**found)
+            if not thread_counts:
+                return
             if any(side.name == "litert" for side in sides) and not any(directory.glob("litert.t*")):
                 in_process("tools.bench_cases.litert_model", model, str(directory))
             for threads in thread_counts:
@@ -116,7 +118,7 @@ def main(folder: Path) -> int:
     chosen = {SIDES[name].base for name in arguments.peers} | set(arguments.peers)
     sides = [side for name, side in SIDES.items() if name in chosen]
     for model in arguments.models or MODELS:
-        run.measure(model, sides, arguments.threads)
+        run.measure(model, sides, [] if arguments.conversion else arguments.threads)
         if not arguments.dry_run:
             write_results(folder / "benchmarks.json", results)
             (folder / "benchmarks.md").write_text(document(read_results(folder / "benchmarks.json")), encoding="utf-8")
@@ -129,6 +131,7 @@ def _parse() -> argparse.Namespace:
     peers = [name for name in SIDES if SIDES[name].base != name]
     parser.add_argument("--peers", type=_names(SIDES), default=peers, help=f"of {','.join(peers)}; by default all")
     parser.add_argument("--threads", type=_numbers, default=[1, 2], help="numbers of threads, by default 1,2")
+    parser.add_argument("--conversion", action="store_true", help="measure the conversion alone")
     parser.add_argument("--rounds", type=int, default=15, help="how often each tool has its turn")
     parser.add_argument("--environments", type=Path, default=default_directory(), help="where the peers are installed")
     parser.add_argument("--prepared", type=Path, help="where to keep the converted models, to take them from next time")

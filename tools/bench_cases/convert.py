@@ -43,14 +43,16 @@ def convert(saved_model: Path, training: Path, batch_file: Path) -> Conversion:
     with np.load(batch_file) as file:
         batch = dict(file)
     before, begin = _megabytes(), time.process_time()
+    model = SavedModel.load(saved_model)
     step = trace_step(
         saved_model,
-        SavedModel.load(saved_model).variables,
+        model.variables,
         FreezePlan(),
         losses=parse_losses(LOSS),
         optimizer=parse_optimizer(OPTIMIZER),
         endpoint=ENDPOINT,
         forward_endpoint=ENDPOINT,
+        read=model.read,
     )
     assembly = assemble(step, opset=_OPSET, seed=0)
     seconds, most = time.process_time() - begin, _megabytes()

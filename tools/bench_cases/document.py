@@ -163,9 +163,9 @@ def _times(results: Results) -> list[str]:
 
 _CONVERSION = """
 Processor seconds to trace and lower one step, Adam's, and the most memory that the process held beyond start-up. The
-targets are 10 s for ResNet50, and three times the model. TensorFlow holds the parameters once and what Adam keeps of
-them twice, which is the state that is written, and Python objects for the operations of the graphs, whatever the size
-of the weights: these are most of what small models take.
+targets are 10 s for ResNet50, and three times the model. The parameters and what Adam keeps of them, which make up the
+state that is written, are in memory only once something runs: what there is until then are TensorFlow's graphs and
+Python objects for their operations, whatever the size of the weights. These are most of what small models take.
 """.strip().replace("\n", " ")
 
 

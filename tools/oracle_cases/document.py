@@ -26,7 +26,7 @@ own; the product does not need it.
 - It has no gradient for many operators of ONNX, and its losses are the mean squared error and the cross entropy. What
   it refuses is listed below with its reason.
 
-As found on 2026-11-20: where it differs, the gradients here are right. Its own of AveragePool in three dimensions
+As found on 2026-11-29: where it differs, the gradients here are right. Its own of AveragePool in three dimensions
 is wrong. In ResNet50 and MobileNetV2, in training mode on 8 images, batch normalization amplifies rounding: both sides
 are about as far from float64 as from each other.
 """
