@@ -158,8 +158,8 @@ def distinct_of_others(m: Any, g: Any, i: Any, j: Any) -> None:
 
 
 def wrong_result(m: Any, g: Any, i: Any, j: Any) -> None:
-    distinct, at = tf.unique(i)
-    scatter(m.e, tf.math.unsorted_segment_sum(g / tf.norm(g), distinct, tf.size(distinct)), at)
+    distinct, _ = tf.unique(i)
+    scatter(m.e, tf.math.unsorted_segment_sum(g / tf.norm(g), distinct, tf.size(distinct)), distinct)
 
 
 def decayed(m: Any, g: Any, i: Any, j: Any) -> None:
@@ -176,6 +176,12 @@ def moved(m: Any, g: Any, i: Any, j: Any) -> None:
     scatter(m.e, g / tf.reduce_sum(tf.reverse(tf.square(g), [0])), i)
 
 
+def spread(m: Any, g: Any, i: Any, j: Any) -> None:
+    """One number for all elements of a row, of which some are frozen."""
+    scale = g[:, :1]
+    scatter(m.e, g * scale / tf.nn.l2_loss(scale), i)
+
+
 OTHERS: dict[str, Made] = {
     "at other indices": at_other_indices,
     "slot rows at other indices": slot_rows_at_other_indices,
@@ -186,6 +192,7 @@ OTHERS: dict[str, Made] = {
     "decayed": decayed,
     "without effect": without_effect,
     "moved": moved,
+    "spread": spread,
 }
 
 
