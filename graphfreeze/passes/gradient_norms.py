@@ -5,7 +5,8 @@ for it has to be zero there. A sum belongs to a variable when what it sums up is
 tensors each of which
 
 - ends, element by element, in updates of the variable and of its slots, apart from norms,
-- does not begin, element by element, with what a variable holds, as weight decay does; or begins with a slot,
+- does not begin, element by element, with what a variable holds, as weight decay does; or begins with a slot. Where the
+  result is given out, as a loss is, it does not begin with rearranged elements of a variable either,
 
 and when its result reaches such an update itself. The rows of a sparse gradient count likewise: at their indices, or
 where their squares are first summed into a tensor like the variable.
@@ -33,6 +34,13 @@ __all__ = ["GradientNorms", "MaskedNorm"]
 
 # Operations whose outputs are one list, so that the position in it says which shape is meant.
 _ONE_LIST = CALLS | {"IdentityN"}
+# Operations whose result consists of elements of their first input, or of sums of some: whose values these are stays.
+_REARRANGING = frozenset(
+    {
+        *("BroadcastTo", "ExpandDims", "GatherNd", "GatherV2", "Reshape", "Slice", "Squeeze", "StridedSlice"),
+        *("Tile", "Transpose", "UnsortedSegmentSum"),
+    }
+)
 # Operations besides updates that take indices of rows: which input that is, and where its data type is.
 _TAKING_INDICES = {"UnsortedSegmentSum": (1, "Tindices"), "Unique": (0, "T")}
 
@@ -58,12 +66,14 @@ class _Square:
         tensor: The tensor.
         ends: The variables in whose updates it ends.
         begins: The variables of whose values it is computed, element by element.
+        holds: The same, perhaps with elements in other places.
         height: How many rows its squares have when they are summed up, if rows were brought to their places before.
     """
 
     tensor: str
     ends: frozenset[int]
     begins: frozenset[int]
+    holds: frozenset[int]
     height: int | None
 
 
@@ -76,12 +86,14 @@ class _Sum:
         shape: The static shape of what it takes.
         dtype: The data type of that.
         reaches: The variables that are updated with its result.
+        is_given_out: Whether the body may return what is computed from its result.
     """
 
     squares: Mapping[str | None, list[_Square]]
     shape: tuple[int, ...] | None
     dtype: int
     reaches: frozenset[int]
+    is_given_out: bool
 
 
 class GradientNorms:
@@ -135,8 +147,7 @@ class GradientNorms:
         if {square.tensor for squares in found.squares.values() for square in squares} > {s.tensor for s in squares}:
             return False
         for square in squares:
-            begins = not square.begins or bool(square.begins.intersection(slots))
-            if not square.ends or not square.ends <= own or not begins:
+            if not square.ends or not square.ends <= own or not _is_gradient(square, slots, found.is_given_out):
                 return False
             if not _fits(found.shape, square.height, variable.shape, norm.rows is not None):
                 return False
@@ -156,10 +167,18 @@ class GradientNorms:
                     _shape(body, body.tensor(body.nodes[node].input[0])),
                     body.nodes[node].attr["T"].type,
                     _updated_from(body, flow, node, self._targets),
+                    _is_given_out(body, node),
                 )
                 for node, found in squares.items()
             }
         return self._sums[context]
+
+
+def _is_gradient(square: _Square, slots: Collection[int], is_given_out: bool) -> bool:
+    """Whether a tensor may be a gradient, or what an optimizer made of one, by the values that it is computed from."""
+    if square.begins:
+        return bool(square.begins.intersection(slots))
+    return not square.holds or bool(square.holds.intersection(slots)) or not is_given_out
 
 
 def _fits(found: tuple[int, ...] | None, height: int | None, shape: tuple[int, ...], of_rows: bool) -> bool:
@@ -190,7 +209,7 @@ def _squares(ends: ValueEnds, context: Context, body: Body, flow: Flow) -> Itera
                 taken = {end for taker in body.consumers[squared] for end in values.ends_at(taker, rows, height)}
                 variables = frozenset(end for end in taken if not isinstance(end, Norm))
                 placed = _height(ends, body, squared) if rows is None else height
-                square = _Square(squared, variables, _values_behind(body, flow, squared), placed)
+                square = _Square(squared, variables, *_values_behind(body, flow, squared), placed)
                 yield from ((norm, square) for norm in norms)
 
 
@@ -244,20 +263,49 @@ def _shape(body: Body, tensor: str) -> tuple[int, ...] | None:
     return tuple(int(dim.size) for dim in shapes[index].dim)
 
 
-def _values_behind(body: Body, flow: Flow, tensor: str) -> frozenset[int]:
-    """The variables from whose values a tensor is computed, element by element; `ELSEWHERE` for unknown ones."""
-    pending, seen, found = [tensor], set[str](), set[int]()
+def _values_behind(body: Body, flow: Flow, tensor: str) -> tuple[frozenset[int], frozenset[int]]:
+    """The variables from whose values a tensor is computed, `ELSEWHERE` for unknown ones.
+
+    Returns:
+        Those from which it is computed element by element; and those whose elements may be in other places.
+    """
+    found: tuple[set[int], set[int]] = (set(), set())
+    for rearranged, values in enumerate(found):
+        pending, seen = [tensor], set[str]()
+        while pending:
+            position = body.positions.get(pending.pop().split(":", 1)[0])
+            node = None if position is None else body.nodes[position]
+            if node is None or node.op in REFERENCES:
+                values.add(ELSEWHERE)
+            elif node.op in READS:
+                values.add(flow.handles.get(body.tensor(node.input[0]), ELSEWHERE))
+            elif node.name not in seen:
+                seen.add(node.name)
+                taken = [reference for reference in node.input if not reference.startswith("^")]
+                if node.op in ELEMENTWISE or node.op == "IdentityN":
+                    pending += taken
+                elif rearranged and node.op in _REARRANGING:
+                    pending += taken[:1]
+    return frozenset(found[0]), frozenset(found[1])
+
+
+def _is_given_out(body: Body, start: int) -> bool:
+    """Whether a body may return what is computed from a node. Main graphs may, whatever their signatures are."""
+    if not body.in_function:
+        return True
+    returned = {tensor.split(":", 1)[0] for tensor in body.returned}
+    pending, seen = [start], {start}
+    takers: defaultdict[str, set[int]] = defaultdict(set)
+    for tensor, consumers in body.consumers.items():
+        takers[tensor.split(":", 1)[0]].update(consumer.node for consumer in consumers)
     while pending:
-        position = body.positions.get(pending.pop().split(":", 1)[0])
-        node = None if position is None else body.nodes[position]
-        if node is None or node.op in REFERENCES:
-            found.add(ELSEWHERE)
-        elif node.op in READS:
-            found.add(flow.handles.get(body.tensor(node.input[0]), ELSEWHERE))
-        elif (node.op in ELEMENTWISE or node.op == "IdentityN") and node.name not in seen:
-            seen.add(node.name)
-            pending += [reference for reference in node.input if not reference.startswith("^")]
-    return frozenset(found)
+        name = body.nodes[pending.pop()].name
+        if name in returned:
+            return True
+        fresh = takers[name] - seen
+        seen |= fresh
+        pending += fresh
+    return False
 
 
 def _updated_from(body: Body, flow: Flow, start: int, targets: Collection[int]) -> frozenset[int]:

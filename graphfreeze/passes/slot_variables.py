@@ -3,7 +3,8 @@
 Optimizers differ in how they keep their slots. An `Apply` operation takes them beside the variable. Keras traces its
 optimizers into plain arithmetic: there, a slot is a variable of the same shape that the variable's update is computed
 from, element by element, and that nothing else depends on but norms, which leave out frozen elements. Holding some
-elements of such a slot can then change nothing but these very elements.
+elements of such a slot can then change nothing but these very elements. What the model marks as trainable is a weight
+of its own, though its values may go the same ways; and integers are counters.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from graphfreeze.savedmodel.handle_flow import UseKind
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.savedmodel.updates import UpdateKind, update_of
 from graphfreeze.selection.plan import FrozenVariable
+from graphfreeze.selection.variable import Variable
 
 __all__ = ["find_slots"]
 
@@ -46,8 +48,9 @@ def find_slots(model: SavedModel, analysis: Analysis, targets: Mapping[int, Froz
     norms = GradientNorms(ends, targets)
     slots: dict[int, int] = {}
     for target in sorted(written):
-        own = {n for n in candidates if model.variables_by_node[n].shape == targets[target].variable.shape}
-        found = declared[target] | _closed(own, influences, target, norms)
+        shape = targets[target].variable.shape
+        own = {n for n in candidates if _may_be_slot(model.variables_by_node[n], shape)}
+        found = declared[target] | _closed(own, declared[target], influences, target, norms)
         for slot in sorted(found):
             if slots.setdefault(slot, target) != target:
                 names = [model.variables_by_node[n].name for n in (slot, target, slots[slot])]
@@ -58,14 +61,26 @@ def find_slots(model: SavedModel, analysis: Analysis, targets: Mapping[int, Froz
     return slots
 
 
+def _may_be_slot(variable: Variable, shape: tuple[int, ...]) -> bool:
+    """Whether a variable may be a slot of one of that shape though no operation takes it for one."""
+    is_counter = variable.dtype == "bool" or variable.dtype.startswith(("int", "uint"))
+    return variable.shape == shape and not variable.trainable and not is_counter
+
+
 def _closed(
-    candidates: Collection[int], influences: Mapping[int, set[End]], target: int, norms: GradientNorms
+    candidates: Collection[int],
+    declared: Collection[int],
+    influences: Mapping[int, set[End]],
+    target: int,
+    norms: GradientNorms,
 ) -> set[int]:
     """The largest set of candidates that influence only the target and one another, and the target in the end."""
     inner, before = set(candidates), None
 
     def is_own(end: End) -> bool:
-        return norms.belongs(end, target, inner) if isinstance(end, Norm) else end in inner or end == target
+        return (
+            norms.belongs(end, target, {*inner, *declared}) if isinstance(end, Norm) else end in inner or end == target
+        )
 
     # What is left out may be what a norm took for a slot.
     while inner != before:

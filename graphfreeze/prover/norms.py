@@ -133,8 +133,16 @@ class Norms:
         variables = [end for end in ends or () if isinstance(end, int)]
         if not variables or not all(variable == target.node_id or variable in slots for variable in variables):
             return False
+
+        def is_slot(variable: int | None) -> bool:
+            return variable is not None and variable in slots
+
         values = self._reach.values_behind(squared.tensor)
-        return not values or any(variable is not None and variable in slots for variable in values)
+        if values:
+            return any(map(is_slot, values))
+        # A loss is given out. The rows that it takes of a variable are no gradient.
+        values = self._reach.values_behind(squared.tensor, moved=True)
+        return not values or any(map(is_slot, values)) or not self._reach.gives_out(squared.norm)
 
     def _fits(self, squared: Squared, target: Target) -> bool:
         """Whether a variable has the shape and dtype of what is summed up; of rows there may be any number."""

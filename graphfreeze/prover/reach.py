@@ -25,26 +25,46 @@ class Reach:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._values: dict[Tensor, frozenset[int | None]] = {}
+        self._values: dict[tuple[Tensor, bool], frozenset[int | None]] = {}
         self._updates: dict[str, frozenset[str]] = {}
         self._reads: dict[Tensor, list[str]] | None = None
 
-    def values_behind(self, tensor: Tensor) -> frozenset[int | None]:
+    def values_behind(self, tensor: Tensor, moved: bool = False) -> frozenset[int | None]:
         """The variables from whose values a tensor is computed, element by element.
+
+        Args:
+            tensor: The tensor.
+            moved: Whether elements may also come to other places on the way.
 
         Returns:
             Their object nodes; None stands for all that are not followed, for arguments, and for references.
         """
-        if tensor not in self._values:
+        if (tensor, moved) not in self._values:
             found: set[int | None] = set()
-            for made in behind(self._context.view, tensor):
+            for made in behind(self._context.view, tensor, moved):
                 node = self._context.view.nodes.get(made.node)
                 if node is None or node.op in REFERENCE_NODES:
                     found.add(None)
                 elif node.op in READS:
                     found.add(self._context.variable_of(node.input[0]))
-            self._values[tensor] = frozenset(found)
-        return self._values[tensor]
+            self._values[tensor, moved] = frozenset(found)
+        return self._values[tensor, moved]
+
+    def gives_out(self, name: str) -> bool:
+        """Whether the body may return something that is computed with what a node yields; the main graph always may."""
+        view = self._context.view
+        if view.definition is None:
+            return True
+        returned = {Tensor.parse(text).node for text in view.returns.values()}
+        work, seen = [name], {name}
+        while work:
+            made = work.pop()
+            if made in returned:
+                return True
+            fresh = {node.name for node, _ in view.takers.get(made, ())} - seen
+            seen |= fresh
+            work += fresh
+        return False
 
     def reaches(self, name: str, owner: int, slots: Container[int], targets: Container[int]) -> bool:
         """Whether what a node yields reaches an update of a variable or of its slots.

@@ -1,8 +1,8 @@
 """Which variables are slots of a targeted variable, found in the original model.
 
-A slot has the variable's shape. Either an optimizer's operation takes it beside the variable; or the value of every
-read of it ends, element by element, in writes of the variable and of its slots, in norms in which frozen elements have
-no part, and nowhere else.
+A slot has the variable's shape. Either an optimizer's operation takes it beside the variable; or it is neither
+trainable nor an integer, and the value of every read of it ends, element by element, in writes of the variable and of
+its slots, in norms in which frozen elements have no part, and nowhere else.
 """
 
 from __future__ import annotations
@@ -71,8 +71,9 @@ def find_slots(
             norms[context] = Norms(context, targets, captured.get(context.view.name, ()))
         return norms[context].belongs(norm.node, norm.rows, targets[owner], slots)
 
-    own = {owner: {n for n in of_shape[targets[owner].shape] if n in candidates} for owner in written}
-    closure = Closure(own, ends, {owner: beside.get(owner, set()) & own[owner] for owner in written}, belongs)
+    like = {owner: {n for n in of_shape[targets[owner].shape] if n in candidates} for owner in written}
+    own = {owner: {n for n in like[owner] if _may_be_slot(candidates[n])} for owner in written}
+    closure = Closure(own, ends, {owner: beside.get(owner, set()) & like[owner] for owner in written}, belongs)
     slots: dict[int, Target] = {}
     for owner in written:
         for slot in sorted(closure.slots_of(owner)):
@@ -81,6 +82,12 @@ def find_slots(
             frozen = targets[owner].frozen.held_by(candidates[slot].frozen.variable)
             slots[slot] = replace(candidates[slot], frozen=frozen, slot_of=targets[owner])
     return slots
+
+
+def _may_be_slot(candidate: Target) -> bool:
+    """Whether a variable is neither a weight, which trains by itself, nor a counter."""
+    counts = candidate.frozen.variable.dtype.removeprefix("u").startswith(("int", "bool"))
+    return not candidate.frozen.variable.trainable and not counts
 
 
 def _ends(

@@ -18,6 +18,14 @@ __all__ = ["Squared", "behind", "squares"]
 LISTS = CALLS | {"IdentityN"}
 """Operations with one list of outputs: elsewhere, a position does not say which output it is."""
 
+MOVING = frozenset(
+    {
+        *("GatherV2", "GatherNd", "UnsortedSegmentSum", "Reshape", "ExpandDims", "Squeeze", "Transpose"),
+        *("StridedSlice", "Slice", "Tile", "BroadcastTo"),
+    }
+)
+"""Operations that yield elements of their first input, or sums of them, in other places."""
+
 
 class Squared(NamedTuple):
     """A tensor whose squares a node sums up, after nothing but operations element by element.
@@ -158,14 +166,22 @@ def _summed_shape(frame: Frame, norm: node_def_pb2.NodeDef) -> tuple[int, ...] |
     return (max(heights, default=-1), *shape[1:])
 
 
-def behind(view: GraphView, tensor: Tensor) -> set[Tensor]:
-    """A tensor and all of which it is made, element by element. Of several identities, all count for each."""
+def behind(view: GraphView, tensor: Tensor, moved: bool = False) -> set[Tensor]:
+    """A tensor and all of which it is made, element by element. Of several identities, all count for each.
+
+    Args:
+        view: The body.
+        tensor: The tensor.
+        moved: Whether elements may also come to other places on the way.
+    """
     work, found = [tensor], {tensor}
     while work:
         made = work.pop()
         node = view.nodes.get(made.node)
         keeps = node is not None and node.op in ELEMENT_BY_ELEMENT | {"IdentityN"}
         inputs = data_inputs(node) if node is not None and keeps else []
+        if moved and node is not None and node.op in MOVING:
+            inputs = data_inputs(node)[:1]
         fresh = [part for part in map(Tensor.parse, inputs) if part not in found]
         found.update(fresh)
         work += fresh

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
-from tensorflow.core.framework import types_pb2
+from tensorflow.core.framework import types_pb2, variable_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_object_graph_pb2, trackable_object_graph_pb2
 
 from graphfreeze.prover.failure import refuse
@@ -96,11 +96,19 @@ def objects_at(
 def variable_targets(meta: meta_graph_pb2.MetaGraphDef, like: Target, exclude: Container[int]) -> dict[int, Target]:
     """Every variable of a targeted variable's shape, with its mask; without some object nodes."""
     found = {}
+    trained = _listed_as_trainable(meta)
     for node_id, session_variable in _session_variables(meta).items():
         if node_id not in exclude and session_variable.shape == like.shape:
             dtype = NUMPY_NAMES.get(session_variable.dtype, "")
             name = session_variable.nodes[0]
-            variable = Variable(name, session_variable.path or f"#{name}", like.shape, dtype, False)
+            # A graph that lists no variables at all does not say which are weights.
+            trains = (
+                ("float" in dtype or "complex" in dtype)
+                if trained is None
+                else bool(trained.intersection(session_variable.nodes))
+            )
+            trains = trains and session_variable.path is not None
+            variable = Variable(name, session_variable.path or f"#{name}", like.shape, dtype, trains)
             found[node_id] = Target(node_id, like.frozen.held_by(variable), session_variable.dtype)
     for node_id, node in enumerate(meta.object_graph_def.nodes):
         if node.WhichOneof("kind") != "variable" or node_id in exclude or node.variable.shape.unknown_rank:
@@ -112,6 +120,22 @@ def variable_targets(meta: meta_graph_pb2.MetaGraphDef, like: Target, exclude: C
             variable = Variable(name, f"#{node_id}", shape, dtype, node.variable.trainable)
             found[node_id] = Target(node_id, like.frozen.held_by(variable), node.variable.dtype)
     return found
+
+
+def _listed_as_trainable(meta: meta_graph_pb2.MetaGraphDef) -> set[str] | None:
+    """The names of the nodes that a graph lists as trainable variables; None where it lists no variables."""
+    lists: dict[str, set[str]] = {}
+    for name, collection in meta.collection_def.items():
+        for content in collection.bytes_list.value:
+            definition = variable_pb2.VariableDef()
+            try:
+                definition.ParseFromString(content)
+            except Exception:
+                # Collections hold other things, too. protobuf's DecodeError is a plain Exception in some versions.
+                continue
+            if definition.variable_name and definition.initializer_name:
+                lists.setdefault(name, set()).add(definition.variable_name.removesuffix(":0"))
+    return lists.get("trainable_variables", set()) if lists else None
 
 
 def _session_variables(meta: meta_graph_pb2.MetaGraphDef) -> dict[int, SessionVariable]:

@@ -92,7 +92,7 @@ class Step(tf.Module):
     def __init__(self, made: Callable[[Any, Any], Any]) -> None:
         super().__init__()
         self.v = tf.Variable(tf.reshape(tf.range(9.0), [3, 3]), name="v")
-        self.slot = tf.Variable(tf.fill([3, 3], 0.5), name="slot")
+        self.slot = tf.Variable(tf.fill([3, 3], 0.5), trainable=False, name="slot")
         self._made = made
 
     @tf.function(input_signature=[tf.TensorSpec([3, 3]), tf.TensorSpec([None], tf.int32)])

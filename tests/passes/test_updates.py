@@ -169,18 +169,21 @@ class Neighbours(tf.Module):
     def __init__(self) -> None:
         super().__init__()
         self.v = tf.Variable([1.0, 2.0, 3.0], name="v")
-        names = ("slot", "shown", "mixed", "weight", "apart")
-        self.others = [tf.Variable([0.5, 0.5, 0.5], name=name) for name in names]
+        names = ("slot", "shown", "mixed", "weight", "apart", "trained")
+        self.others = [tf.Variable([0.5, 0.5, 0.5], trainable=name == "trained", name=name) for name in names]
+        self.count = tf.Variable([0, 0, 0], trainable=False, name="count")
 
     @tf.function(input_signature=[tf.TensorSpec([3])])
     def train(self, x: Any) -> Any:
-        slot, shown, mixed, weight, apart = self.others
+        slot, shown, mixed, weight, apart, trained = self.others
         slot.assign(slot * 0.9 + x)
         shown.assign(shown * 0.9 + x)
         mixed.assign(mixed * 0.9 + x)
         apart.assign(apart * 0.9 + x)
+        trained.assign(trained * 0.9 + x)
         weight.assign_sub(x)
-        self.v.assign_sub(slot + shown + tf.reverse(mixed, [0]) + weight)
+        self.count.assign_add([1, 1, 1])
+        self.v.assign_sub(slot + shown + tf.reverse(mixed, [0]) + weight + trained + tf.cast(self.count, tf.float32))
         return tf.reduce_sum(x)
 
     @tf.function(input_signature=[tf.TensorSpec([3])])
@@ -199,4 +202,5 @@ def test_only_slots_are_held(tmp_path: Path) -> None:
     loaded.train([1.0, 1.0, 1.0])
     assert loaded.v.numpy()[1] == 2.0
     held = [other.numpy()[1] == 0.5 for other in loaded.others]
-    assert held == [True, False, False, False, False]
+    assert held == [True, False, False, False, False, False]
+    assert loaded.count.numpy()[1] == 1

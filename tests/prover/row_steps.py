@@ -41,7 +41,7 @@ class Step(tf.Module):
         for name in ("e", "f"):
             setattr(self, name, tf.Variable(tf.reshape(tf.range(15.0), [5, 3]), name=name))
         for name in ("s", "t"):
-            setattr(self, name, tf.Variable(tf.fill([5, 3], 0.5), name=name))
+            setattr(self, name, tf.Variable(tf.fill([5, 3], 0.5), trainable=False, name=name))
         self.b = tf.Variable(tf.ones([3]), name="b")
         self._made = made
 

@@ -31,8 +31,8 @@ class Step(tf.Module):
         super().__init__()
         self.v = tf.Variable(tf.reshape(tf.range(9.0), [3, 3]), name="v")
         self.u = tf.Variable(tf.reshape(tf.range(9.0), [3, 3]), name="u")
-        self.s = tf.Variable(tf.fill([3, 3], 0.5), name="s")
-        self.t = tf.Variable(tf.fill([3, 3], 0.25), name="t")
+        self.s = tf.Variable(tf.fill([3, 3], 0.5), trainable=False, name="s")
+        self.t = tf.Variable(tf.fill([3, 3], 0.25), trainable=False, name="t")
         self.r = tf.Variable(tf.ones([3]), name="r")
         self._made = made
 
@@ -144,6 +144,7 @@ def of_an_argument(m: Any, g: Any, x: Any) -> Any:
 def averaged(m: Any, g: Any, x: Any) -> Any:
     """The slot would be the weight that trains, of which the variable is a slow average."""
     with tf.GradientTape() as tape:
+        tape.watch(m.s)
         loss = tf.reduce_sum(tf.matmul(x, m.s) ** 2) + tf.nn.l2_loss(m.s)
     m.s.assign_sub(tf.clip_by_norm(tape.gradient(loss, m.s), 1.0) + 0.01 * m.s)
     m.v.assign(m.v * 0.9 + m.s * 0.1)
