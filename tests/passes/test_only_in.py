@@ -42,7 +42,7 @@ class Shared(tf.Module):
         super().__init__()
         self.a = tf.Variable([[1.0, 2.0], [3.0, 4.0]], name="a")
         self.b = tf.Variable([[5.0, 6.0], [7.0, 8.0]], name="b")
-        self.m = tf.Variable([[0.5, 0.5], [0.5, 0.5]], name="m")
+        self.m = tf.Variable([[0.5, 0.5], [0.5, 0.5]], trainable=False, name="m")
 
     @tf.function(input_signature=[SPEC])
     def inner(self, x: Any) -> Any:

@@ -111,7 +111,11 @@ def counter(path: Path) -> Path:
 def updates(path: Path) -> Path:
     """A training step of its own: Adam's operation, a sparse momentum's, a delta, and a slot that is assigned to."""
     w, e, b = _square("w", 1.0), _square("e", 5.0), tf.Variable([1.0, 2.0], name="b")
-    slots = {f"{v.name[:-2]}_{s}": tf.Variable(tf.ones_like(v), name=s) for v in (w, e, b) for s in ("m", "v")}
+    slots = {
+        f"{v.name[:-2]}_{s}": tf.Variable(tf.ones_like(v), trainable=False, name=s)
+        for v in (w, e, b)
+        for s in ("m", "v")
+    }
 
     def train(x: Any, i: Any) -> Any:
         loss = tf.reduce_sum((x + tf.gather(e, i)) @ w + b)
