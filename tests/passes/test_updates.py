@@ -16,6 +16,7 @@ from graphfreeze.checks.graph_optimizer import optimizer_option
 from graphfreeze.passes.freeze_reads import RewrittenModel, freeze_reads
 from graphfreeze.passes.freeze_updates import wait_for
 from graphfreeze.passes.write import write
+from graphfreeze.prover import prove
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection.plan import Form, FreezePlan
 
@@ -198,6 +199,7 @@ def test_only_slots_are_held(tmp_path: Path) -> None:
     rewritten = freeze_reads(model, plan)
     assert {update.name for update in rewritten.updates} == {"v", "slot"}
     write(rewritten, tmp_path / "out")
+    prove(tmp_path / "in", tmp_path / "out", plan)
     loaded = tf.saved_model.load(str(tmp_path / "out"))
     loaded.train([1.0, 1.0, 1.0])
     assert loaded.v.numpy()[1] == 2.0
