@@ -155,7 +155,8 @@ def freeze_reads(
     objects = proto.meta_graphs[0].object_graph_def.nodes
     masks = targets | {slot: targets[owner] for slot, owner in slots.items()}
     dtypes = {node: model.variables_by_node[node].dtype for node in masks}
-    norms = GradientNorms(ValueEnds(model, analysis), targets)
+    ends = ValueEnds(model, analysis, targets)
+    norms = GradientNorms(ends, targets)
     reads: list[MaskedRead] = []
     updates: list[MaskedUpdate] = []
     for context, function in bodies.items():
@@ -188,7 +189,14 @@ def freeze_reads(
                 endpoints.of(context, node),
             )
             for variable, node, operation in mask_updates(
-                function, body, flow, masks, dtypes, norms.of(context, slots), budget
+                function,
+                body,
+                flow,
+                masks,
+                dtypes,
+                norms.of(context, slots),
+                ends.directions.of(context, slots),
+                budget,
             )
         ]
     changed = [body for context, body in bodies.items() if context.binding or names[context] != context.function]

@@ -7,9 +7,11 @@ So each update is made to leave the frozen elements in storage as they are:
     Assign, scatters that overwrite           the value becomes SelectV2(mask, value, what is stored)
     optimizers' Apply operations              what was stored at the frozen elements is put back afterwards
 
-The norm of a gradient by which the step clips does not count frozen elements either. Scatters, and Apply operations of
-sparse gradients, take mask and stored values at their own indices. What waits for an Apply operation waits for putting
-back, too:
+The norm of a gradient by which the step clips does not count frozen elements either. What a direction is computed from,
+as Muon's, is zero there: it becomes SelectV2(mask, input, 0) for all that take it but updates.
+
+Scatters, and Apply operations of sparse gradients, take mask and stored values at their own indices. What waits for an
+Apply operation waits for putting back, too:
 
     U/graphfreeze/before       ReadVariableOp, before U (of sparse gradients ResourceGather)
     U/graphfreeze/after        ReadVariableOp, after U
@@ -31,6 +33,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.framework import node_def_pb2
 
+from graphfreeze.passes.directions import MaskedInput
 from graphfreeze.passes.gradient_norms import MaskedNorm
 from graphfreeze.passes.main_graph import FunctionLike
 from graphfreeze.passes.masked_read import MaskedReadBuilder, scope
@@ -55,6 +58,7 @@ def mask_updates(
     masks: Mapping[int, FrozenVariable],
     dtypes: Mapping[int, str],
     norms: Mapping[int, MaskedNorm],
+    directions: Mapping[str, MaskedInput],
     budget: SizeBudget,
 ) -> list[tuple[int, str, str]]:
     """Mask the updates of one function. Its reads are masked already.
@@ -66,13 +70,14 @@ def mask_updates(
         masks: Object node -> the targeted variable whose mask holds: of a slot, that of its variable.
         dtypes: Object node -> dtype, of variables and slots.
         norms: Position of a node that takes a gradient for its norm -> which elements must have no part in it.
+        directions: Tensor from which a direction is computed -> of which variable.
         budget: What the graph may grow to.
 
     Returns:
         The object nodes of the masked variables and slots, each with the name and operation of the node that writes it.
     """
     nodes = sorted({use.node for use in flow.uses if use.kind is UseKind.WRITE and use.variable in masks})
-    if not nodes:
+    if not nodes and not norms and not directions:
         return []
     builder = _Builder(function, budget)
     done: dict[str, str] = {}
@@ -93,6 +98,10 @@ def mask_updates(
         node = function.node_def[i]
         builder.mask_value(node, _NORM, masks[norm.variable], dtypes[norm.variable], norm.rows)
         masked.append((norm.variable, node.name, node.op))
+    for tensor, direction in directions.items():
+        builder.mask_input(body, tensor, masks[direction.variable], tf.as_dtype(direction.dtype).name)
+        node = function.node_def[body.positions[tensor.split(":", 1)[0]]]
+        masked.append((direction.variable, node.name, node.op))
     wait_for(function, done, builder.direct)
     return masked
 
@@ -139,13 +148,19 @@ class _Builder(MaskedReadBuilder):
         if update.neutral is None:
             kept = self._stored(node, update, 0, "before", dtype, _controls(node))
         else:
-            number = np.array(update.neutral).astype(numpy_dtype(dtype))
-            key = ("neutral", dtype, number.tobytes(), node.device)
-            if key not in self._made:
-                self._made[key] = self._const("graphfreeze/unchanged", number, dtype, node.device)
-            kept = self._made[key]
+            kept = self._neutral(update.neutral, dtype, node.device)
         inputs = [mask, node.input[update.value], kept]
         node.input[update.value] = self._select(f"{node.name}/graphfreeze/keep", inputs, node.device, dtype)
+
+    def mask_input(self, body: Body, tensor: str, frozen: FrozenVariable, dtype: str) -> None:
+        """Let all that takes a tensor take zeros for its frozen elements, but for what writes it into a variable."""
+        node = self._function.node_def[body.positions[tensor.split(":", 1)[0]]]
+        takers = [t for t in body.consumers[tensor] if update_of(body.nodes[t.node]) is None]
+        reference = body.nodes[takers[0].node].input[takers[0].input]
+        inputs = [self._bools(frozen, frozen.mask, node.device), reference, self._neutral(0.0, dtype, node.device)]
+        masked = self._select(f"{node.name}/graphfreeze/keep", inputs, node.device, dtype)
+        for i, k in takers:
+            self._function.node_def[i].input[k] = masked
 
     def restore_after(
         self, node: node_def_pb2.NodeDef, update: Update, variables: list[tuple[FrozenVariable, str]]
@@ -199,6 +214,13 @@ class _Builder(MaskedReadBuilder):
         inputs = [self._bools(frozen, frozen.mask, node.device), indices, self._first_axis(node.device)]
         types["Taxis"] = int(tf.int32.as_datatype_enum)
         return self._add("GatherV2", name, inputs, node.device, "output", **types)
+
+    def _neutral(self, value: float, dtype: str, device: str) -> str:
+        number = np.array(value).astype(numpy_dtype(dtype))
+        key = ("neutral", dtype, number.tobytes(), device)
+        if key not in self._made:
+            self._made[key] = self._const("graphfreeze/unchanged", number, dtype, device)
+        return self._made[key]
 
     def _first_axis(self, device: str) -> str:
         key = ("axis", 0, device)

@@ -4,7 +4,7 @@ Frozen elements have no gradient in a step that is traced anew, so they have no 
 for it has to be zero there. A sum belongs to a variable when what it sums up is made, element by element, of squares of
 tensors each of which
 
-- ends, element by element, in updates of the variable and of its slots, apart from norms,
+- ends, element by element, in updates of the variable and of its slots, or in their directions, apart from norms,
 - does not begin, element by element, with what a variable holds, as weight decay does; or begins with a slot. Where the
   result is given out, as a loss is, it does not begin with rearranged elements of a variable either,
 
@@ -19,8 +19,10 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from graphfreeze.passes.directions import Direction
 from graphfreeze.passes.sums_of_squares import Square, SumOfSquares, find_sums, indices_of_rows
-from graphfreeze.passes.value_ends import ELSEWHERE, Norm, ValueEnds
+from graphfreeze.passes.value_ends import Norm, ValueEnds
+from graphfreeze.passes.values_behind import ELSEWHERE
 from graphfreeze.savedmodel.handle_flow import Context
 from graphfreeze.selection.plan import FrozenVariable
 
@@ -66,7 +68,8 @@ class GradientNorms:
         found = {}
         for node, norm in self._sums_in(context).items():
             for rows, squares in norm.squares.items():
-                owners = {slots.get(end, end) for square in squares for end in square.ends}
+                variables = {end for square in squares for end in self._variables(square)}
+                owners = {slots.get(end, end) for end in variables}
                 owner = owners.pop() if len(owners) == 1 else ELSEWHERE
                 own = {slot for slot, variable in slots.items() if variable == owner}
                 if owner in self._targets and self.belongs(Norm(context, node, rows), owner, own):
@@ -90,12 +93,26 @@ class GradientNorms:
         squares = found.squares.get(norm.rows, [])
         if {square.tensor for squares in found.squares.values() for square in squares} > {s.tensor for s in squares}:
             return False
+        if self._ends.directions.computes(norm.context, norm.node):
+            return False
         for square in squares:
-            if not square.ends or not square.ends <= own or not _is_gradient(square, slots, found.is_given_out):
+            if not square.ends or not all(self._is_own(end, target, slots) for end in square.ends):
+                return False
+            if not _is_gradient(square, slots, found.is_given_out):
                 return False
             if not _fits(found.shape, square.height, variable.shape, norm.rows is not None):
                 return False
         return bool(squares)
+
+    def _variables(self, square: Square) -> set[int]:
+        """The variables in whose updates a tensor ends."""
+        directions = self._ends.directions
+        return {n for e in square.ends for n in (directions.ends_of(e) if isinstance(e, Direction) else (e,))}
+
+    def _is_own(self, end: int | Direction, target: int, slots: Collection[int]) -> bool:
+        if isinstance(end, Direction):
+            return self._ends.directions.belongs(end, target, slots)
+        return end == target or end in slots
 
     def _sums_in(self, context: Context) -> Mapping[int, SumOfSquares]:
         if context not in self._sums:

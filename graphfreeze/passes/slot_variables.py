@@ -2,9 +2,9 @@
 
 Optimizers differ in how they keep their slots. An `Apply` operation takes them beside the variable. Keras traces its
 optimizers into plain arithmetic: there, a slot is a variable of the same shape that the variable's update is computed
-from, element by element, and that nothing else depends on but norms, which leave out frozen elements. Holding some
-elements of such a slot can then change nothing but these very elements. What the model marks as trainable is a weight
-of its own, though its values may go the same ways; and integers are counters.
+from, element by element, and that nothing else depends on but norms, which leave out frozen elements, and directions,
+which begin with zeros there. Holding some elements of such a slot can then change nothing but these very elements. What
+the model marks as trainable is a weight of its own, though its values may go the same ways; and integers are counters.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from graphfreeze.errors import UnsupportedVariableUseError
+from graphfreeze.passes.directions import Direction, Directions
 from graphfreeze.passes.gradient_norms import GradientNorms
-from graphfreeze.passes.value_ends import ELSEWHERE, End, Norm, ValueEnds, handles_of
+from graphfreeze.passes.value_ends import End, Norm, ValueEnds, handles_of
+from graphfreeze.passes.values_behind import ELSEWHERE
 from graphfreeze.savedmodel.contexts import Analysis, analyse
 from graphfreeze.savedmodel.handle_flow import UseKind
 from graphfreeze.savedmodel.model import SavedModel
@@ -43,14 +45,14 @@ def find_slots(model: SavedModel, analysis: Analysis, targets: Mapping[int, Froz
     candidates = {n for n, v in model.variables_by_node.items() if v.shape in shapes and n not in targets}
     if not written or not candidates:
         return {}
-    ends = ValueEnds(model, analyse(model, frozenset(candidates | written)))
+    ends = ValueEnds(model, analyse(model, frozenset(candidates | written)), targets)
     influences, declared = _influences(ends, candidates, written)
     norms = GradientNorms(ends, targets)
     slots: dict[int, int] = {}
     for target in sorted(written):
         shape = targets[target].variable.shape
         own = {n for n in candidates if _may_be_slot(model.variables_by_node[n], shape)}
-        found = declared[target] | _closed(own, declared[target], influences, target, norms)
+        found = declared[target] | _closed(own, declared[target], influences, target, norms, ends.directions)
         for slot in sorted(found):
             if slots.setdefault(slot, target) != target:
                 names = [model.variables_by_node[n].name for n in (slot, target, slots[slot])]
@@ -73,21 +75,28 @@ def _closed(
     influences: Mapping[int, set[End]],
     target: int,
     norms: GradientNorms,
+    directions: Directions,
 ) -> set[int]:
     """The largest set of candidates that influence only the target and one another, and the target in the end."""
     inner, before = set(candidates), None
 
     def is_own(end: End) -> bool:
-        return (
-            norms.belongs(end, target, {*inner, *declared}) if isinstance(end, Norm) else end in inner or end == target
-        )
+        if isinstance(end, Norm):
+            return norms.belongs(end, target, {*inner, *declared})
+        if isinstance(end, Direction):
+            return directions.belongs(end, target, {*inner, *declared})
+        return end in inner or end == target
+
+    def reaches(slot: int, others: set[int]) -> bool:
+        ends = influences[slot]
+        return any(e in others if not isinstance(e, Direction) else directions.ends_of(e) & others for e in ends)
 
     # What is left out may be what a norm took for a slot.
     while inner != before:
         before = set(inner)
         inner -= {n for n in inner if not all(is_own(end) for end in influences[n])}
         reaching = {target}
-        while added := {n for n in inner - reaching if influences[n] & (reaching - {n})}:
+        while added := {n for n in inner - reaching if reaches(n, reaching - {n})}:
             reaching |= added
         inner &= reaching
     return inner

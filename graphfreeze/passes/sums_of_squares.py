@@ -8,25 +8,18 @@ from dataclasses import dataclass
 
 from tensorflow.core.framework import types_pb2
 
+from graphfreeze.passes.directions import Direction
 from graphfreeze.passes.same_tensor import first_size, same_tensor, squared_by
-from graphfreeze.passes.value_ends import ELEMENTWISE, ELSEWHERE, Norm, ValueEnds, handles_of
-from graphfreeze.savedmodel.body import Body, Consumer
-from graphfreeze.savedmodel.call_sites import CALLS
-from graphfreeze.savedmodel.graph_variables import REFERENCES
-from graphfreeze.savedmodel.handle_flow import READS, Context, Flow
+from graphfreeze.passes.static_shapes import static_shape
+from graphfreeze.passes.value_ends import Norm, ValueEnds, handles_of
+from graphfreeze.passes.values_behind import ELSEWHERE
+from graphfreeze.savedmodel.body import Body
+from graphfreeze.savedmodel.call_sites import CONDITIONALS
+from graphfreeze.savedmodel.handle_flow import READS, Context
 from graphfreeze.savedmodel.updates import UpdateKind, update_of
 
 __all__ = ["Square", "SumOfSquares", "find_sums", "indices_of_rows"]
 
-# Operations whose outputs are one list, so that the position in it says which shape is meant.
-_ONE_LIST = CALLS | {"IdentityN"}
-# Operations whose result consists of elements of their first input, or of sums of some: whose values these are stays.
-_REARRANGING = frozenset(
-    {
-        *("BroadcastTo", "ExpandDims", "GatherNd", "GatherV2", "Reshape", "Slice", "Squeeze", "StridedSlice"),
-        *("Tile", "Transpose", "UnsortedSegmentSum"),
-    }
-)
 # Operations besides updates that take indices of rows: which input that is, and where its data type is.
 _TAKING_INDICES = {"UnsortedSegmentSum": (1, "Tindices"), "Unique": (0, "T")}
 
@@ -37,14 +30,14 @@ class Square:
 
     Attributes:
         tensor: The tensor.
-        ends: The variables in whose updates it ends.
+        ends: The variables in whose updates it ends, and the directions.
         begins: The variables of whose values it is computed, element by element.
         holds: The same, perhaps with elements in other places.
         height: How many rows its squares have when they are summed up, if rows were brought to their places before.
     """
 
     tensor: str
-    ends: frozenset[int]
+    ends: frozenset[int | Direction]
     begins: frozenset[int]
     holds: frozenset[int]
     height: int | None
@@ -70,7 +63,7 @@ class SumOfSquares:
 
 
 def find_sums(ends: ValueEnds, context: Context, targets: Collection[int]) -> dict[int, SumOfSquares]:
-    """The sums of squares in one body, if it updates anything.
+    """The sums of squares in one body, if it takes variables.
 
     Args:
         ends: Where values go.
@@ -80,24 +73,24 @@ def find_sums(ends: ValueEnds, context: Context, targets: Collection[int]) -> di
     Returns:
         Position of the node that sums up -> what is known of it.
     """
-    body, flow = ends.model.body(context.function), ends.analysis.contexts[context]
+    body = ends.model.body(context.function)
     squares: defaultdict[int, defaultdict[str | None, list[Square]]] = defaultdict(lambda: defaultdict(list))
-    if any(update_of(node) for node in body.nodes):
-        for norm, square in _squares(ends, context, body, flow):
+    if ends.analysis.contexts[context].handles:
+        for norm, square in _squares(ends, context, body):
             squares[norm.node][norm.rows].append(square)
     return {
         node: SumOfSquares(
             found,
-            _shape(body, body.tensor(body.nodes[node].input[0])),
+            static_shape(body, body.tensor(body.nodes[node].input[0])),
             body.nodes[node].attr["T"].type,
-            _updated_from(body, flow, node, targets),
+            _updated_from(ends, context, node, targets),
             _is_given_out(body, node),
         )
         for node, found in squares.items()
     }
 
 
-def _squares(ends: ValueEnds, context: Context, body: Body, flow: Flow) -> Iterator[tuple[Norm, Square]]:
+def _squares(ends: ValueEnds, context: Context, body: Body) -> Iterator[tuple[Norm, Square]]:
     """The sums of squares in a body, each with a tensor that is squared."""
     values = ends.of(context)
     heights: dict[str | None, int | None] = {None: None}
@@ -115,7 +108,8 @@ def _squares(ends: ValueEnds, context: Context, body: Body, flow: Flow) -> Itera
                 taken = {end for taker in body.consumers[squared] for end in values.ends_at(taker, rows, height)}
                 variables = frozenset(end for end in taken if not isinstance(end, Norm))
                 placed = _height(ends, body, squared) if rows is None else height
-                square = Square(squared, variables, *_values_behind(body, flow, squared), placed)
+                begins, holds = (ends.behind.of(context, squared, rearranged=kind) for kind in (False, True))
+                square = Square(squared, variables, begins, holds, placed)
                 yield from ((norm, square) for norm in norms)
 
 
@@ -155,46 +149,6 @@ def _height(ends: ValueEnds, body: Body, tensor: str) -> int | None:
     return None
 
 
-def _shape(body: Body, tensor: str) -> tuple[int, ...] | None:
-    """The static shape that a node notes of its output, with -1 for unknown sizes; None where there is none."""
-    name, _, output = tensor.partition(":")
-    position = body.positions.get(name)
-    node = None if position is None else body.nodes[position]
-    if node is None or "_output_shapes" not in node.attr:
-        return None
-    shapes = node.attr["_output_shapes"].list.shape
-    index = int(output.rpartition(":")[2])
-    if index >= len(shapes) or (len(shapes) > 1 and node.op not in _ONE_LIST) or shapes[index].unknown_rank:
-        return None
-    return tuple(int(dim.size) for dim in shapes[index].dim)
-
-
-def _values_behind(body: Body, flow: Flow, tensor: str) -> tuple[frozenset[int], frozenset[int]]:
-    """The variables from whose values a tensor is computed, `ELSEWHERE` for unknown ones.
-
-    Returns:
-        Those from which it is computed element by element; and those whose elements may be in other places.
-    """
-    found: tuple[set[int], set[int]] = (set(), set())
-    for rearranged, values in enumerate(found):
-        pending, seen = [tensor], set[str]()
-        while pending:
-            position = body.positions.get(pending.pop().split(":", 1)[0])
-            node = None if position is None else body.nodes[position]
-            if node is None or node.op in REFERENCES:
-                values.add(ELSEWHERE)
-            elif node.op in READS:
-                values.add(flow.handles.get(body.tensor(node.input[0]), ELSEWHERE))
-            elif node.name not in seen:
-                seen.add(node.name)
-                taken = [reference for reference in node.input if not reference.startswith("^")]
-                if node.op in ELEMENTWISE or node.op == "IdentityN":
-                    pending += taken
-                elif rearranged and node.op in _REARRANGING:
-                    pending += taken[:1]
-    return frozenset(found[0]), frozenset(found[1])
-
-
 def _is_given_out(body: Body, start: int) -> bool:
     """Whether a body may return what is computed from a node. Main graphs may, whatever their signatures are."""
     if not body.in_function:
@@ -214,29 +168,37 @@ def _is_given_out(body: Body, start: int) -> bool:
     return False
 
 
-def _updated_from(body: Body, flow: Flow, start: int, targets: Collection[int]) -> frozenset[int]:
-    """The variables that are updated with what is computed from a node, in whatever way.
+def _updated_from(ends: ValueEnds, context: Context, start: int, targets: Collection[int]) -> frozenset[int]:
+    """The variables that are updated with what is computed from a node, in whatever way, also by other functions.
 
     What is stored in other variables on the way, as Adafactor has them, is followed to their reads.
     """
-    consumers: dict[str, list[Consumer]] = {}
-    for tensor, takers in body.consumers.items():
-        consumers.setdefault(tensor.split(":", 1)[0], []).extend(takers)
-    pending, seen, found = [start], {start}, set[int]()
+    model, analysis = ends.model, ends.analysis
+    begin = (context, model.body(context.function).nodes[start].name)
+    pending, seen, found = [begin], {begin}, set[int]()
     while pending:
-        next_nodes = []
-        for j, _ in consumers.get(body.nodes[pending.pop()].name, ()):
-            update = update_of(body.nodes[j])
+        place, name = pending.pop()
+        body, flow = model.body(place.function), analysis.contexts[place]
+        reached: list[tuple[Context, str]] = []
+        if any(tensor.split(":", 1)[0] == name for tensor in body.returned):
+            reached += [(c.context, model.body(c.context.function).nodes[c.node].name) for c in ends.callers.of(place)]
+        for j, k in ends.of(place).takers(name):
+            node, update = body.nodes[j], update_of(body.nodes[j])
             if update is None:
-                next_nodes.append(j)
+                reached.append((place, node.name))
+                for callee in ends.callers.called_by(place, j):
+                    first = int(node.op in CONDITIONALS)
+                    arguments = model.body(callee.function).arguments
+                    reached += [(callee, arguments[k - first])] if first <= k < len(arguments) + first else []
                 continue
             variables = handles_of(body, flow, j, update)
             found.update(variables)
             for position, variable in zip(update.handles, variables, strict=True):
                 if variable not in targets:
-                    handle = body.tensor(body.nodes[j].input[position])
-                    next_nodes += [k for k, _ in body.consumers[handle] if body.nodes[k].op in READS]
-        fresh = set(next_nodes) - seen
+                    handle = body.tensor(node.input[position])
+                    readers = [body.nodes[taker.node] for taker in body.consumers[handle]]
+                    reached += [(place, reader.name) for reader in readers if reader.op in READS]
+        fresh = set(reached) - seen
         seen |= fresh
         pending += fresh
     return frozenset(found - {ELSEWHERE})

@@ -4,9 +4,10 @@ Besides elementwise operations, a value is followed
 - to the rows of it that a gather takes along its first axis, as far as these are computed with element by element, and
   written, or summed up, at the very same indices; rows of the same index may be summed up before,
 - through identities of several tensors, as gradient accumulation has them,
-- into the branches of If, and out of them.
+- into the branches of If and the functions of calls, and out of them, to all callers of a body.
 
-It also ends in norms: numbers that a node computes from all of its elements, or from all along some axes.
+It also ends in norms: numbers that a node computes from all of its elements, or from all along some axes. And in the
+inputs of directions, from which all of its elements are mixed.
 
 Keras 3 divides sparse gradients in one of two branches: where a denominator is zero or not a number, it adds rows. The
 test itself, and the branch for that case, do not count.
@@ -15,10 +16,14 @@ test itself, and the branch for that case, do not count.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from graphfreeze.passes.callers import Callers
+from graphfreeze.passes.directions import Direction, Directions
+from graphfreeze.passes.operations import ELEMENTWISE, FOLLOWED, OF_SHAPE, SUMS
 from graphfreeze.passes.same_tensor import brought_together, divides, first_size, integer, same_tensor, tested_for_zero
+from graphfreeze.passes.values_behind import ELSEWHERE, ValuesBehind
 from graphfreeze.savedmodel.body import Body, Consumer
 from graphfreeze.savedmodel.call_sites import CONDITIONALS
 from graphfreeze.savedmodel.contexts import Analysis
@@ -28,35 +33,8 @@ from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.savedmodel.reads import captured_tensors
 from graphfreeze.savedmodel.updates import Update, UpdateKind, update_of
 
-__all__ = ["ELEMENTWISE", "ELSEWHERE", "SUMS", "End", "Norm", "ValueEnds", "Values", "handles_of"]
+__all__ = ["End", "Norm", "ValueEnds", "Values", "handles_of"]
 
-# An element of the result depends on the same element of the operands alone.
-ELEMENTWISE = frozenset(
-    {
-        *("Identity", "Cast", "StopGradient", "AddV2", "Add", "AddN", "Sub", "Mul", "MulNoNan", "RealDiv", "Div"),
-        *(
-            "DivNoNan",
-            "Maximum",
-            "Minimum",
-            "Pow",
-            "SquaredDifference",
-            "Square",
-            "Sqrt",
-            "Rsqrt",
-            "Neg",
-            "Abs",
-            "Sign",
-        ),
-        *("Reciprocal", "Inv", "Exp", "Log", "Log1p", "Tanh", "SelectV2", "Less", "LessEqual", "Greater"),
-        *("GreaterEqual", "Equal", "NotEqual", "LogicalAnd", "LogicalOr", "LogicalNot", "IsFinite", "IsNan"),
-    }
-)
-SUMS = frozenset({"L2Loss", "Sum", "Mean"})
-"""What a norm may be computed with: elements that are zero have no part in it."""
-# The result depends on the operand's shape alone.
-_OF_SHAPE = frozenset({"Shape", "Size", "Rank", "ZerosLike", "OnesLike"})
-ELSEWHERE = -1
-"""Stands for everything that is not the value of a variable."""
 _UNKNOWN_ROWS = "?"
 _NOWHERE = -1
 
@@ -76,8 +54,8 @@ class Norm:
     rows: str | None = None
 
 
-End = int | Norm
-"""Where a value ends: in the update of a variable, by its object node, in a norm, or in `ELSEWHERE`."""
+End = int | Norm | Direction
+"""Where a value ends: in the update of a variable, by its object node, in a norm, a direction, or `ELSEWHERE`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +77,11 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class _Returned:
-    """A value that a branch returns, and where it returns the indices of its rows, if these are not all."""
+    """A value that a body returns, and where it returns the indices of its rows, if these are not all."""
 
     position: int
     indices: int | None
+    count: int | None
     is_test: bool
 
 
@@ -115,11 +94,20 @@ class ValueEnds:
     Args:
         model: The model.
         analysis: Where the handles of variables go.
+        targets: The object nodes of the targeted variables.
+
+    Attributes:
+        callers: The callers of each body.
+        behind: From which variables' values a tensor is computed.
+        directions: The directions.
     """
 
-    def __init__(self, model: SavedModel, analysis: Analysis) -> None:
+    def __init__(self, model: SavedModel, analysis: Analysis, targets: Collection[int]) -> None:
         self.model = model
         self.analysis = analysis
+        self.callers = Callers(model, analysis)
+        self.behind = ValuesBehind(model, analysis, self.callers)
+        self.directions = Directions(self, targets)
         self._captured: Mapping[str, Iterable[str]] = captured_tensors(model)
         self._values: dict[Context, Values] = {}
 
@@ -129,6 +117,23 @@ class ValueEnds:
             captured = frozenset(self._captured.get(context.function, ()))
             self._values[context] = Values(self, context, captured)
         return self._values[context]
+
+    def outside(self, context: Context, ends: Iterable[_End]) -> set[End]:
+        """The ends of a value in a body, and where what the body returns of it ends in all callers."""
+        found, seen = set[End](), set[tuple[Context, _Returned]]()
+        pending = [(context, end) for end in ends]
+        while pending:
+            place, end = pending.pop()
+            if not isinstance(end, _Returned):
+                found.add(end)
+            elif (place, end) not in seen:
+                seen.add((place, end))
+                if self.callers.is_run_otherwise(place) or not self.callers.of(place):
+                    found.add(ELSEWHERE)
+                for caller in self.callers.of(place):
+                    values = self.of(caller.context)
+                    pending += [(caller.context, further) for further in values.after_call(caller.node, end)]
+        return found
 
 
 class Values:
@@ -167,7 +172,7 @@ class Values:
             place = replace(place, rows=same_tensor(self._body, node.input[1]))
         elif node.op not in ("ReadVariableOp", "Identity"):
             place = replace(place, rows=_UNKNOWN_ROWS)
-        return _outside(self._follow(place))
+        return self._outside(self._follow(place))
 
     def ends_at(self, consumer: Consumer, rows: str | None = None, count: int | None = None) -> set[End]:
         """Where a value ends that a node takes.
@@ -180,11 +185,26 @@ class Values:
         ends: set[_End] = set()
         for step in self._steps(consumer, _Place("", count, rows)):
             ends |= self._follow(step) if isinstance(step, _Place) else {step}
-        return _outside(ends)
+        return self._outside(ends)
 
     def ends_of(self, node: int, rows: str | None = None, count: int | None = None) -> set[End]:
         """Where what a node yields ends, taken as a whole value or as rows: see `ends_at`."""
-        return _outside(self._follow(_Place(self._body.nodes[node].name, count, rows)))
+        return self._outside(self._follow(_Place(self._body.nodes[node].name, count, rows)))
+
+    def after_call(self, node: int, end: _Returned) -> frozenset[_End]:
+        """Where a value ends that the function of a call returns."""
+        return self._follow(self._out_of(node, end))
+
+    def takers(self, name: str) -> Sequence[Consumer]:
+        """The inputs that take a tensor; or anything that a node yields."""
+        return self._consumers.get(name, ())
+
+    def is_given_out(self, name: str) -> bool:
+        """Whether the body returns a tensor or something that a node yields, or a custom gradient captures it."""
+        return name in self._returned or f"{name.split(':', 1)[0]}:0" in self._captured
+
+    def _outside(self, ends: Iterable[_End]) -> set[End]:
+        return self._bodies.outside(self._context, ends)
 
     def _is_value_of(self, use: Use, position: int) -> bool:
         """Whether a node takes the value of a reference at that input."""
@@ -202,7 +222,12 @@ class Values:
             while pending:
                 place = pending.pop()
                 ends.update(self._leaving(place))
-                for consumer in self._consumers.get(place.tensor, ()):
+                takers: Iterable[Consumer] = self._consumers.get(place.tensor, ())
+                direction = self._bodies.directions.at(self._context, place.tensor) if place.rows is None else None
+                if direction is not None and not place.is_test:
+                    ends.add(direction)
+                    takers = [taker for taker in takers if update_of(self._body.nodes[taker.node]) is not None]
+                for consumer in takers:
                     for step in self._steps(consumer, place):
                         if not isinstance(step, _Place):
                             ends.add(step)
@@ -222,13 +247,13 @@ class Values:
             if place.rows is not None:
                 same = (k for k, t in enumerate(self._body.returned) if same_tensor(self._body, t) == place.rows)
                 found = next(same, _NOWHERE)
-            yield _Returned(position, found, place.is_test)
+            yield _Returned(position, found, place.count, place.is_test)
 
     def _steps(self, consumer: Consumer, place: _Place) -> Iterator[_Place | _End]:
         """Where a node takes a value on to, and where it ends in it."""
         node = self._body.nodes[consumer.node]
-        if node.op in CONDITIONALS:
-            yield from self._into_branches(consumer, place)
+        if node.op in FOLLOWED:
+            yield from self._into_functions(consumer, place)
         elif node.op == "IdentityN":
             yield replace(place, tensor=self._body.output(consumer.node, "output", consumer.input))
         elif node.op == "Any" and consumer.input == 0 and place.rows is None:
@@ -242,7 +267,7 @@ class Values:
             yield self._by_rows(consumer.node, place)
         elif node.op in SUMS and consumer.input == 0 and place.rows != _UNKNOWN_ROWS:
             yield Norm(self._context, consumer.node, place.rows)
-        elif node.op not in _OF_SHAPE:
+        elif node.op not in OF_SHAPE:
             yield from self._in_update(consumer, place)
 
     def _by_rows(self, i: int, place: _Place) -> _Place | _End:
@@ -270,13 +295,13 @@ class Values:
         else:
             yield from handles_of(self._body, self._flow, consumer.node, update)
 
-    def _into_branches(self, consumer: Consumer, place: _Place) -> Iterator[_Place | _End]:
-        """Follow a value into the functions of an If, and what they return of it."""
+    def _into_functions(self, consumer: Consumer, place: _Place) -> Iterator[_Place | _End]:
+        """Follow a value into the functions of an If or a call, and what they return of it."""
         i, position = consumer
         body, node = self._body, self._body.nodes[i]
-        is_division = divides(body, node)
+        is_division, first = divides(body, node), int(node.op in CONDITIONALS)
         operands = [same_tensor(body, reference) for reference in node.input if not reference.startswith("^")]
-        if position == 0 or (place.is_test and not is_division):
+        if position < first or (place.is_test and not is_division):
             if not (is_division and place.is_test):
                 yield ELSEWHERE
             return
@@ -285,28 +310,24 @@ class Values:
                 continue
             inner = self._bodies.of(call.callee)
             arguments = self._bodies.model.body(call.callee.function).arguments
-            if len(arguments) != len(operands) - 1:
+            if len(arguments) != len(operands) - first:
                 yield ELSEWHERE
                 continue
             rows = None if place.rows is None else _UNKNOWN_ROWS
-            if place.rows in operands[1:]:
-                rows = arguments[operands.index(place.rows, 1) - 1]
-            for end in inner._follow(replace(place, tensor=arguments[position - 1], rows=rows)):
-                if not isinstance(end, _Returned):
-                    yield end
-                    continue
-                indices = None if end.indices is None else _UNKNOWN_ROWS
-                if end.indices is not None and end.indices != _NOWHERE:
-                    indices = body.output(i, "output", end.indices)
-                yield _Place(body.output(i, "output", end.position), place.count, indices, end.is_test)
+            if place.rows in operands[first:]:
+                rows = arguments[operands.index(place.rows, first) - first]
+            for end in inner._follow(replace(place, tensor=arguments[position - first], rows=rows)):
+                yield self._out_of(i, end) if isinstance(end, _Returned) else end
+
+    def _out_of(self, node: int, end: _Returned) -> _Place:
+        """The place of a value that the function of a call returns."""
+        rows = None if end.indices is None else _UNKNOWN_ROWS
+        if end.indices is not None and end.indices != _NOWHERE:
+            rows = self._body.output(node, "output", end.indices)
+        return _Place(self._body.output(node, "output", end.position), end.count, rows, end.is_test)
 
 
 def handles_of(body: Body, flow: Flow, node: int, update: Update) -> list[int]:
     """The variables whose handles an update takes, in its order; one that is not followed is `ELSEWHERE`."""
     inputs = body.nodes[node].input
     return [flow.handles.get(body.tensor(inputs[position]), ELSEWHERE) for position in update.handles]
-
-
-def _outside(ends: Iterable[_End]) -> set[End]:
-    """Ends of a value in a body whose caller is not looked at."""
-    return {ELSEWHERE if isinstance(end, _Returned) else end for end in ends}
