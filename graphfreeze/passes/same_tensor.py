@@ -8,8 +8,10 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.framework import node_def_pb2, types_pb2
 
+from graphfreeze.passes.callers import Caller
 from graphfreeze.savedmodel.body import Body
-from graphfreeze.savedmodel.call_sites import CALLS, CONDITIONALS, call_slots
+from graphfreeze.savedmodel.call_sites import CALLS
+from graphfreeze.savedmodel.handle_flow import Context
 
 if TYPE_CHECKING:
     from graphfreeze.passes.value_ends import ValueEnds
@@ -60,49 +62,58 @@ def divides(body: Body, node: node_def_pb2.NodeDef) -> bool:
     return tested is not None and tested in {same_tensor(body, reference) for reference in operands}
 
 
-def first_size(bodies: ValueEnds, body: Body, reference: str) -> int | None:
+def first_size(bodies: ValueEnds, context: Context, reference: str) -> int | None:
     """The number that a scalar is, found behind calls, branches, and the first element of a vector.
 
     Args:
         bodies: The bodies of the model.
-        body: Where the scalar is.
+        context: Where the scalar is.
         reference: The scalar.
     """
-    is_first = False
-    # The calls that the search is in: who called, and the operation that did.
-    calls: list[tuple[Body, node_def_pb2.NodeDef]] = []
+    return _first_size(bodies, context, reference, is_first=False, calls=())
+
+
+def _first_size(
+    bodies: ValueEnds, context: Context, reference: str, *, is_first: bool, calls: tuple[Caller, ...]
+) -> int | None:
+    """The same of a scalar, or of the first element of a vector; `calls` are those that the search is in."""
     for _ in range(_STEPS):
+        body = bodies.model.body(context.function)
         tensor = same_tensor(body, reference)
         node = _maker(body, tensor)
         if node is None:
-            if not calls or tensor not in body.arguments:
+            if tensor not in body.arguments or (not calls and bodies.callers.is_run_otherwise(context)):
                 return None
-            position = body.arguments.index(tensor)
-            body, node = calls.pop()
-            reference = node.input[position + (1 if node.op in CONDITIONALS else 0)]
-        elif node.op == "Const":
+            *outer, last = calls or (None,)
+            callers = bodies.callers.of(context) if last is None else [last]
+            position, found = body.arguments.index(tensor), set[int | None]()
+            for context, i, first in callers:
+                passed = bodies.model.body(context.function).nodes[i].input[first + position]
+                before = tuple(caller for caller in outer if caller is not None)
+                found.add(_first_size(bodies, context, passed, is_first=is_first, calls=before))
+            return found.pop() if len(found) == 1 else None
+        if node.op == "Const":
             number = _constant(node)
             if number is None or number.ndim != is_first or not number.size:
                 return None
             return int(number.reshape(-1)[0])
-        elif node.op == "StridedSlice" and not is_first and _takes_first(body, node):
+        if node.op == "StridedSlice" and not is_first and _takes_first(body, node):
             is_first, reference = True, node.input[0]
-        else:
-            position = int(tensor.rpartition(":")[2])
-            slots = {slot.attribute: slot.callee for slot in call_slots(node, bodies.model.functions)}
-            if node.op in CALLS:
-                callee = slots.get("f")
-            elif divides(body, node):
-                callee = slots.get("else_branch")
-            else:
-                callee = None
-            if callee is None:
-                return None
-            calls.append((body, node))
-            body = bodies.model.body(callee)
-            if position >= len(body.returned):
-                return None
-            reference = body.returned[position]
+            continue
+        position = int(tensor.rpartition(":")[2])
+        if node.op not in CALLS and not divides(body, node):
+            return None
+        skipped = "then_branch" if node.op not in CALLS else ""
+        i = body.positions[node.name]
+        inner = [c for c in bodies.analysis.contexts[context].calls if c.node == i and c.slot.attribute != skipped]
+        if len(inner) != 1:
+            return None
+        calls = (*calls, Caller(context, i, int(node.op not in CALLS)))
+        context = inner[0].callee
+        returned = bodies.model.body(context.function).returned
+        if position >= len(returned):
+            return None
+        reference = returned[position]
     return None
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tensorflow.core.framework import types_pb2
 
 from graphfreeze.passes.directions import Direction
+from graphfreeze.passes.operations import ELEMENTWISE
 from graphfreeze.passes.same_tensor import first_size, same_tensor, squared_by
 from graphfreeze.passes.static_shapes import static_shape
 from graphfreeze.passes.value_ends import Norm, ValueEnds, handles_of
@@ -94,7 +95,7 @@ def _squares(ends: ValueEnds, context: Context, body: Body) -> Iterator[tuple[No
     """The sums of squares in a body, each with a tensor that is squared."""
     values = ends.of(context)
     heights: dict[str | None, int | None] = {None: None}
-    heights |= {indices: _rows_in_all(ends, body, indices) for indices in indices_of_rows(body)}
+    heights |= {indices: _rows_in_all(ends, context, indices) for indices in indices_of_rows(body)}
     for i, node in enumerate(body.nodes):
         squared = body.tensor(node.input[0]) if node.op == "L2Loss" else squared_by(body, node)
         for rows, height in heights.items() if squared is not None else ():
@@ -107,7 +108,7 @@ def _squares(ends: ValueEnds, context: Context, body: Body) -> Iterator[tuple[No
             if norms:
                 taken = {end for taker in body.consumers[squared] for end in values.ends_at(taker, rows, height)}
                 variables = frozenset(end for end in taken if not isinstance(end, Norm))
-                placed = _height(ends, body, squared) if rows is None else height
+                placed = _height(ends, context, squared) if rows is None else height
                 begins, holds = (ends.behind.of(context, squared, rearranged=kind) for kind in (False, True))
                 square = Square(squared, variables, begins, holds, placed)
                 yield from ((norm, square) for norm in norms)
@@ -127,26 +128,39 @@ def indices_of_rows(body: Body) -> dict[str, tuple[str, int]]:
     return found
 
 
-def _rows_in_all(ends: ValueEnds, body: Body, rows: str) -> int | None:
+def _rows_in_all(ends: ValueEnds, context: Context, rows: str) -> int | None:
     """How many rows a tensor has into which rows are brought to their places, where that is known."""
+    body = ends.model.body(context.function)
     heights = {
-        first_size(ends, body, node.input[2])
+        first_size(ends, context, node.input[2])
         for node in body.nodes
         if node.op == "UnsortedSegmentSum" and len(node.input) > 2 and same_tensor(body, node.input[1]) == rows
     }
     return heights.pop() if len(heights) == 1 else None
 
 
-def _height(ends: ValueEnds, body: Body, tensor: str) -> int | None:
-    """How many rows a tensor has whose rows were brought to their places: its static shape may not say so."""
-    for _ in body.nodes:
-        name, _, output = tensor.partition(":")
-        node = body.nodes[body.positions[name]] if name in body.positions else None
-        if node is None or node.op not in ("Identity", "IdentityN"):
-            placed = node is not None and node.op == "UnsortedSegmentSum" and len(node.input) > 2
-            return first_size(ends, body, node.input[2]) if placed and node is not None else None
-        tensor = body.tensor(node.input[int(output.rpartition(":")[2])])
-    return None
+def _height(ends: ValueEnds, context: Context, tensor: str) -> int | None:
+    """How many rows a tensor has that is made of rows brought to their places: its static shape may not say so."""
+    pending, seen, heights = [(context, tensor)], set[tuple[Context, str]](), set[int]()
+    while pending:
+        place = pending.pop()
+        if place in seen:
+            continue
+        seen.add(place)
+        body = ends.model.body(place[0].function)
+        position = body.positions.get(place[1].split(":", 1)[0])
+        node = None if position is None else body.nodes[position]
+        if node is None and place[1] in body.arguments:
+            k = body.arguments.index(place[1])
+            for caller in ends.callers.of(place[0]):
+                outer = ends.model.body(caller.context.function)
+                pending.append((caller.context, outer.tensor(outer.nodes[caller.node].input[caller.first + k])))
+        elif node is not None and node.op == "UnsortedSegmentSum" and len(node.input) > 2:
+            size = first_size(ends, place[0], node.input[2])
+            heights |= set() if size is None else {size}
+        elif node is not None and (node.op in ELEMENTWISE or node.op == "IdentityN"):
+            pending += [(place[0], body.tensor(text)) for text in node.input if not text.startswith("^")]
+    return max(heights, default=None)
 
 
 def _is_given_out(body: Body, start: int) -> bool:

@@ -275,13 +275,13 @@ class Values:
         node = self._body.nodes[i]
         indices = same_tensor(self._body, node.input[1])
         if node.op == "GatherV2":
-            along_rows = first_size(self._bodies, self._body, node.input[2]) == 0 and not integer(node, "batch_dims")
+            along_rows = first_size(self._bodies, self._context, node.input[2]) == 0 and not integer(node, "batch_dims")
             return replace(place, tensor=node.name, rows=indices) if along_rows and place.rows is None else ELSEWHERE
         together = brought_together(self._body, node.input[1])
         if together is not None and together.indices == place.rows:
             return replace(place, tensor=node.name, rows=together.each_once)
         # With fewer rows than the variable's, the sum might be spread over all of its rows.
-        is_whole = place.count is not None and first_size(self._bodies, self._body, node.input[2]) == place.count
+        is_whole = place.count is not None and first_size(self._bodies, self._context, node.input[2]) == place.count
         return replace(place, tensor=node.name, rows=None) if is_whole and place.rows == indices else ELSEWHERE
 
     def _in_update(self, consumer: Consumer, place: _Place) -> Iterator[int]:

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from tensorflow.core.framework import node_def_pb2
 
-from graphfreeze.passes.callers import Callers
+from graphfreeze.passes.callers import Caller, Callers
 from graphfreeze.passes.operations import ELEMENTWISE, FOLLOWED, REARRANGING
 from graphfreeze.passes.same_tensor import divides
+from graphfreeze.passes.static_shapes import static_shape
 from graphfreeze.savedmodel.body import Body
 from graphfreeze.savedmodel.contexts import Analysis
 from graphfreeze.savedmodel.graph_variables import REFERENCES
@@ -26,10 +27,11 @@ _DEPTH = 100
 
 
 class _Place(NamedTuple):
-    """A tensor in a body, with the calls by which the search entered that."""
+    """A tensor in a body, with the calls by which the search entered that, and whether scalars count."""
 
     context: Context
     tensor: str
+    scalars: bool
     calls: tuple[tuple[Context, int], ...] = ()
 
 
@@ -51,7 +53,8 @@ class ValuesBehind:
     def of(self, context: Context, tensor: str, *, rearranged: bool = False) -> frozenset[int]:
         """The variables from whose values a tensor is computed, element by element.
 
-        A sum of gradients counts as a gradient, though a regulariser adds a multiple of a variable to it.
+        A sum of gradients counts as a gradient, though a regulariser adds a multiple of a variable to it. Scalars count
+        for scalars alone: for anything else, they are factors.
 
         Args:
             context: The body.
@@ -61,7 +64,8 @@ class ValuesBehind:
         Returns:
             The object nodes of the variables, and `ELSEWHERE` for values that are not followed.
         """
-        return self._leaves(_Place(context, tensor), rearranged) - {_RESULT}
+        is_scalar = static_shape(self._model.body(context.function), tensor) == ()
+        return self._leaves(_Place(context, tensor, is_scalar), rearranged) - {_RESULT}
 
     def _leaves(self, start: _Place, rearranged: bool) -> frozenset[int]:
         """Those variables, and whether anything is the result of other operations: these last."""
@@ -99,13 +103,13 @@ class ValuesBehind:
         node = self._node(place)
         if node is None:
             return self._passed(place, body)
+        if node.op == "Const" or (not place.scalars and static_shape(body, place.tensor) == ()):
+            return frozenset(), []
         if node.op in REFERENCES:
             return frozenset({ELSEWHERE}), []
         if node.op in READS:
             handles = self._analysis.contexts[place.context].handles
             return frozenset({handles.get(body.tensor(node.input[0]), ELSEWHERE)}), []
-        if node.op == "Const":
-            return frozenset(), []
         if node.op in FOLLOWED:
             return self._returned(place, body, node)
         taken = [reference for reference in node.input if not reference.startswith("^")]
@@ -123,15 +127,15 @@ class ValuesBehind:
         if place.calls:
             *outer, (context, node) = place.calls
             calls = [c for c in self._callers.of(place.context) if (c.context, c.node) == (context, node)]
-            return frozenset(), [self._operand(calls[0].context, node, calls[0].first + position, tuple(outer))]
+            return frozenset(), [self._operand(calls[0], position, place.scalars, tuple(outer))]
         own = frozenset({ELSEWHERE}) if self._callers.is_run_otherwise(place.context) else frozenset[int]()
-        return own, [self._operand(c.context, c.node, c.first + position) for c in self._callers.of(place.context)]
+        return own, [self._operand(call, position, place.scalars) for call in self._callers.of(place.context)]
 
     def _operand(
-        self, context: Context, node: int, position: int, calls: tuple[tuple[Context, int], ...] = ()
+        self, call: Caller, position: int, scalars: bool, calls: tuple[tuple[Context, int], ...] = ()
     ) -> _Place:
-        body = self._model.body(context.function)
-        return _Place(context, body.tensor(body.nodes[node].input[position]), calls)
+        body = self._model.body(call.context.function)
+        return _Place(call.context, body.tensor(body.nodes[call.node].input[call.first + position]), scalars, calls)
 
     def _returned(self, place: _Place, body: Body, node: node_def_pb2.NodeDef) -> tuple[frozenset[int], list[_Place]]:
         """What the functions return that a node calls. Of a division of rows, one branch does not count."""
@@ -145,5 +149,6 @@ class ValuesBehind:
             if position >= len(returned) or len(place.calls) >= _DEPTH:
                 return frozenset({ELSEWHERE}), []
             if call.slot.attribute not in skipped:
-                parts.append(_Place(call.callee, returned[position], (*place.calls, (place.context, i))))
+                inner = (*place.calls, (place.context, i))
+                parts.append(_Place(call.callee, returned[position], place.scalars, inner))
         return (frozenset() if parts else frozenset({ELSEWHERE})), parts

@@ -126,3 +126,49 @@ def test_frozen_elements_of_a_sparse_gradient_have_no_part_in_clipping(tmp_path:
     (tmp_path / "out" / "saved_model.pb").write_bytes(proto.SerializeToString(deterministic=True))
     with pytest.raises(VerificationError, match="expected the value that is written to be masked"):
         prove(tmp_path / "in", tmp_path / "out", plan)
+
+
+class Regularised(Clipped):
+    """The same with a regulariser of the weight; the loss is given out."""
+
+    def __init__(self, optimizer: Any, regulariser: Any) -> None:
+        super().__init__(optimizer)
+        self._regulariser = regulariser
+
+    @tf.function(input_signature=[X])
+    def train(self, x: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(self.predict(x) ** 2) + self._regulariser(self.w)
+        gradients = tape.gradient(loss, [self.w, self.b])
+        self.optimizer.apply_gradients(zip(gradients, [self.w, self.b], strict=True))
+        return {"loss": loss, "norm": tf.linalg.global_norm(gradients)}
+
+
+@pytest.mark.parametrize("sgd", [tf_keras.optimizers.SGD, keras.optimizers.SGD], ids=["tf_keras", "Keras 3"])
+@pytest.mark.parametrize(
+    "regulariser", [keras.regularizers.L1(0.03), keras.regularizers.L2(0.1), keras.regularizers.L1L2(0.1, 0.2)]
+)
+def test_frozen_elements_of_a_regularised_weight_have_no_part_in_clipping(
+    tmp_path: Path, sgd: Any, regulariser: Any
+) -> None:
+    tf.saved_model.save(Regularised(sgd(0.5, momentum=0.9, global_clipnorm=0.25), regulariser), str(tmp_path / "in"))
+    model = SavedModel.load(tmp_path / "in")
+    mask = np.array([[True, False], [False, True], [False, False]])
+    value = model.read(next(v for v in model.variables if v.name == "w"))
+    plan = FreezePlan((frozen(model, "w", mask, value, "blend"),))
+    rewritten = freeze_reads(model, plan)
+    write(rewritten, tmp_path / "out")
+    prove(tmp_path / "in", tmp_path / "out", plan)
+    loaded = tf.saved_model.load(str(tmp_path / "out"))
+    x = tf.constant([[1.0, -1.0, 0.5], [0.25, 2.0, -1.0]])
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(loaded.predict(x) ** 2)
+        loss += regulariser(loaded.w)
+    gradients = [g.numpy() for g in tape.gradient(loss, [loaded.w, loaded.b])]
+    gradients[0] *= mask
+    norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in gradients))
+    assert norm > 0.25
+    expected = [v.numpy() - 0.5 * g * 0.25 / norm for v, g in zip((loaded.w, loaded.b), gradients, strict=True)]
+    loaded.train(x)
+    np.testing.assert_allclose(loaded.w.numpy(), expected[0], rtol=1e-6)
+    np.testing.assert_allclose(loaded.b.numpy(), expected[1], rtol=1e-6)

@@ -34,6 +34,12 @@ from .training_models import BATCH, OPTIMIZERS, VARIABLES, steps
         ("Keras 3 accumulation with clipping", {"w": 1, "b": 1, "e": 1}),
         ("Keras 3 clipping of each", {"w": 1, "b": 1, "e": 1}),
         ("trust ratio", {"w": 1, "b": 1, "e": 1}),
+        ("Keras 3 loss scale", {"w": 1, "b": 1, "e": 1}),
+        ("Keras 3 loss scale with Adam", {"w": 1, "b": 1, "e": 1}),
+        ("clipping in a function", {"w": 2, "b": 2, "e": 2}),
+        # Muon takes matrices alone, and the norm of a matrix that it transposes after the mask.
+        ("Keras 3 Muon", {"w": 0, "b": 0, "e": 0}),
+        ("Keras 3 Muon, plain", {"w": 1, "b": 1, "e": 1}),
     ],
 )
 def test_frozen_elements_have_no_part_in_norms(tmp_path: Path, name: str, norms: dict[str, int]) -> None:

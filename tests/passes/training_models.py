@@ -124,6 +124,28 @@ def _trust_ratio() -> Trained:
     return module
 
 
+def _in_functions() -> Trained:
+    """Functions within the step: one updates with given gradients, clipped by a given norm; one reads and keeps slots."""
+
+    @tf.function(autograph=False)
+    def descend(m: Any, variable: Any, gradient: Any, norm: Any) -> Any:
+        clipped = gradient * tf.minimum(1.0, 0.1 / norm)
+        again = clipped * tf.minimum(1.0, 0.05 / tf.norm(clipped))
+        kept = m * 0.9 + again
+        variable.assign_sub(0.1 * kept)
+        return kept
+
+    def minimise(gradients: Sequence[Any], variables: Sequence[Any]) -> None:
+        dense = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        norm = tf.linalg.global_norm(dense)
+        for slot, variable, gradient in zip(module.m, variables, dense, strict=True):
+            slot.assign(descend(slot.read_value(), variable, gradient, norm))
+
+    module = Trained(minimise)
+    _slots(module, "m")
+    return module
+
+
 def _accumulating(optimizer: Any) -> Trained:
     """A module that was trained so often that its next two steps end with what is accumulated used, and begin again."""
     module = _keras_3(optimizer)
@@ -238,6 +260,17 @@ OPTIMIZERS: dict[str, Callable[[], Trained]] = {
     "Keras 3 Lion": lambda: _keras_3(keras.optimizers.Lion(0.1)),
     "Keras 3 Adafactor": lambda: _keras_3_variables(keras.optimizers.Adafactor(0.1)),
     "Keras 3 Adafactor, dense": lambda: _keras_3_variables(keras.optimizers.Adafactor(0.1), dense=True),
+    "Keras 3 Muon": lambda: _keras_3_variables(keras.optimizers.Muon(0.1), dense=True),
+    "Keras 3 Muon, plain": lambda: _keras_3_variables(
+        keras.optimizers.Muon(0.1, nesterov=False, clipnorm=0.5, rms_rate=None), dense=True
+    ),
+    "Keras 3 loss scale": lambda: _keras_3(
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.5, momentum=0.9, global_clipnorm=0.01))
+    ),
+    "Keras 3 loss scale with Adam": lambda: _keras_3(
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.1, clipnorm=0.01))
+    ),
+    "clipping in a function": _in_functions,
     "clipping by the global norm": lambda: _clipped(lambda gradients: tf.clip_by_global_norm(gradients, 0.1)[0]),
     "clipping of each": lambda: _clipped(lambda gradients: [tf.clip_by_norm(g, 0.1) for g in gradients]),
     "tf_keras clipping": lambda: _tf_keras(tf_keras.optimizers.SGD(0.5, momentum=0.9, global_clipnorm=0.01)),
