@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tensorflow.core.framework import types_pb2
 
 from graphfreeze.passes.directions import Direction
-from graphfreeze.passes.operations import ELEMENTWISE
+from graphfreeze.passes.operations import ELEMENTWISE, FOLLOWED
 from graphfreeze.passes.same_tensor import first_size, same_tensor, squared_by
 from graphfreeze.passes.static_shapes import static_shape
 from graphfreeze.passes.value_ends import Norm, ValueEnds, handles_of
@@ -155,6 +155,12 @@ def _height(ends: ValueEnds, context: Context, tensor: str) -> int | None:
             for caller in ends.callers.of(place[0]):
                 outer = ends.model.body(caller.context.function)
                 pending.append((caller.context, outer.tensor(outer.nodes[caller.node].input[caller.first + k])))
+        elif position is not None and node is not None and node.op in FOLLOWED:
+            k = int(place[1].rpartition(":")[2])
+            inner = [
+                (callee, ends.model.body(callee.function)) for callee in ends.callers.called_by(place[0], position)
+            ]
+            pending += [(callee, made.returned[k]) for callee, made in inner if k < len(made.returned)]
         elif node is not None and node.op == "UnsortedSegmentSum" and len(node.input) > 2:
             size = first_size(ends, place[0], node.input[2])
             heights |= set() if size is None else {size}

@@ -7,8 +7,8 @@ The index writes every tensor in that full form, whatever shorthand the node use
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -35,6 +35,8 @@ class Body:
         returned: The tensors that the function returns, in order; of the main graph of TensorFlow 1, those that its
             signatures give out; of other main graphs none.
         in_function: Which of the two it is.
+        argument_shapes: What the function notes of the static shapes of its arguments, by position; -1 where a size is
+            not known. An argument of which nothing is noted, or not even the rank, is missing.
     """
 
     nodes: Sequence[node_def_pb2.NodeDef]
@@ -42,6 +44,7 @@ class Body:
     arguments: tuple[str, ...]
     returned: tuple[str, ...]
     in_function: bool
+    argument_shapes: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     def output(self, node: int, name: str, index: int) -> str:
         """The tensor that is element `index` of a node's output `name` (its only output list)."""
@@ -67,7 +70,15 @@ def function_body(function: function_pb2.FunctionDef) -> Body:
         arguments=tuple(argument.name for argument in function.signature.input_arg),
         returned=tuple(_full(function.ret[output.name], True) for output in function.signature.output_arg),
         in_function=True,
+        argument_shapes=dict(_argument_shapes(function)),
     )
+
+
+def _argument_shapes(function: function_pb2.FunctionDef) -> Iterator[tuple[int, tuple[int, ...]]]:
+    for position, noted in function.arg_attr.items():
+        shapes = noted.attr["_output_shapes"].list.shape if "_output_shapes" in noted.attr else []
+        if len(shapes) == 1 and not shapes[0].unknown_rank:
+            yield position, tuple(int(dim.size) for dim in shapes[0].dim)
 
 
 def main_graph_body(
