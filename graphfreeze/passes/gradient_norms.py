@@ -20,8 +20,9 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from graphfreeze.passes.directions import Direction
+from graphfreeze.passes.places import Norm
 from graphfreeze.passes.sums_of_squares import Square, SumOfSquares, find_sums, indices_of_rows
-from graphfreeze.passes.value_ends import Norm, ValueEnds
+from graphfreeze.passes.value_ends import ValueEnds
 from graphfreeze.passes.values_behind import ELSEWHERE
 from graphfreeze.savedmodel.handle_flow import Context
 from graphfreeze.selection.plan import FrozenVariable

@@ -14,7 +14,8 @@ from collections.abc import Collection, Mapping
 from graphfreeze.errors import UnsupportedVariableUseError
 from graphfreeze.passes.directions import Direction, Directions
 from graphfreeze.passes.gradient_norms import GradientNorms
-from graphfreeze.passes.value_ends import End, Norm, ValueEnds, handles_of
+from graphfreeze.passes.places import End, Norm
+from graphfreeze.passes.value_ends import ValueEnds, handles_of
 from graphfreeze.passes.values_behind import ELSEWHERE
 from graphfreeze.savedmodel.contexts import Analysis, analyse
 from graphfreeze.savedmodel.handle_flow import UseKind

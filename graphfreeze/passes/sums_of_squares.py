@@ -10,9 +10,10 @@ from tensorflow.core.framework import types_pb2
 
 from graphfreeze.passes.directions import Direction
 from graphfreeze.passes.operations import ELEMENTWISE, FOLLOWED
+from graphfreeze.passes.places import Norm
 from graphfreeze.passes.same_tensor import first_size, same_tensor, squared_by
 from graphfreeze.passes.static_shapes import static_shape
-from graphfreeze.passes.value_ends import Norm, ValueEnds, handles_of
+from graphfreeze.passes.value_ends import ValueEnds, handles_of
 from graphfreeze.passes.values_behind import ELSEWHERE
 from graphfreeze.savedmodel.body import Body
 from graphfreeze.savedmodel.call_sites import CONDITIONALS

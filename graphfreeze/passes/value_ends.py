@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphfreeze.passes.callers import Callers
-from graphfreeze.passes.directions import Direction, Directions
+from graphfreeze.passes.directions import Directions
 from graphfreeze.passes.operations import ELEMENTWISE, FOLLOWED, OF_SHAPE, SUMS
+from graphfreeze.passes.places import NOWHERE, UNKNOWN_ROWS, AnyEnd, End, Norm, Place, Returned
 from graphfreeze.passes.same_tensor import brought_together, divides, first_size, integer, same_tensor, tested_for_zero
 from graphfreeze.passes.values_behind import ELSEWHERE, ValuesBehind
 from graphfreeze.savedmodel.body import Body, Consumer
@@ -33,59 +34,7 @@ from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.savedmodel.reads import captured_tensors
 from graphfreeze.savedmodel.updates import Update, UpdateKind, update_of
 
-__all__ = ["End", "Norm", "ValueEnds", "Values", "handles_of"]
-
-_UNKNOWN_ROWS = "?"
-_NOWHERE = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Norm:
-    """A node that sums up the elements of a value, whole or along some axes, in one of `SUMS`.
-
-    Attributes:
-        context: The body.
-        node: Its position.
-        rows: The tensor with the indices of the rows that the value consists of; None where it is whole.
-    """
-
-    context: Context
-    node: int
-    rows: str | None = None
-
-
-End = int | Norm | Direction
-"""Where a value ends: in the update of a variable, by its object node, in a norm, a direction, or `ELSEWHERE`."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A value at one place in a body.
-
-    Attributes:
-        tensor: The tensor; or a node's name, for all that it yields.
-        count: How many rows the variable has, or None where that does not matter.
-        rows: The tensor with the indices of the rows that it consists of; None where it is all of a variable.
-        is_test: Whether it is only the answer to whether there is a zero.
-    """
-
-    tensor: str
-    count: int | None
-    rows: str | None = None
-    is_test: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Returned:
-    """A value that a body returns, and where it returns the indices of its rows, if these are not all."""
-
-    position: int
-    indices: int | None
-    count: int | None
-    is_test: bool
-
-
-_End = End | _Returned
+__all__ = ["ValueEnds", "Values", "handles_of"]
 
 
 class ValueEnds:
@@ -118,13 +67,13 @@ class ValueEnds:
             self._values[context] = Values(self, context, captured)
         return self._values[context]
 
-    def outside(self, context: Context, ends: Iterable[_End]) -> set[End]:
+    def outside(self, context: Context, ends: Iterable[AnyEnd]) -> set[End]:
         """The ends of a value in a body, and where what the body returns of it ends in all callers."""
-        found, seen = set[End](), set[tuple[Context, _Returned]]()
+        found, seen = set[End](), set[tuple[Context, Returned]]()
         pending = [(context, end) for end in ends]
         while pending:
             place, end = pending.pop()
-            if not isinstance(end, _Returned):
+            if not isinstance(end, Returned):
                 found.add(end)
             elif (place, end) not in seen:
                 seen.add((place, end))
@@ -154,7 +103,7 @@ class Values:
         for position, tensor in enumerate(self._body.returned):
             for name in {tensor, tensor.split(":", 1)[0]}:
                 self._returned[name].append(position)
-        self._ends: dict[_Place, frozenset[_End]] = {}
+        self._ends: dict[Place, frozenset[AnyEnd]] = {}
 
     def reached_by(self, use: Use) -> set[End]:
         """Where what a node does with a candidate ends."""
@@ -167,11 +116,11 @@ class Values:
         if use.kind is not UseKind.READ:
             return {ELSEWHERE}
         shape = self._bodies.model.variables_by_node[use.variable].shape
-        place = _Place(node.name, shape[0] if shape else None)
+        place = Place(node.name, shape[0] if shape else None)
         if node.op == "ResourceGather" and not integer(node, "batch_dims"):
             place = replace(place, rows=same_tensor(self._body, node.input[1]))
         elif node.op not in ("ReadVariableOp", "Identity"):
-            place = replace(place, rows=_UNKNOWN_ROWS)
+            place = replace(place, rows=UNKNOWN_ROWS)
         return self._outside(self._follow(place))
 
     def ends_at(self, consumer: Consumer, rows: str | None = None, count: int | None = None) -> set[End]:
@@ -182,16 +131,16 @@ class Values:
             rows: The indices of the rows that the value consists of, if it is not whole.
             count: How many rows the variable has that it is the gradient of, where that is known.
         """
-        ends: set[_End] = set()
-        for step in self._steps(consumer, _Place("", count, rows)):
-            ends |= self._follow(step) if isinstance(step, _Place) else {step}
+        ends: set[AnyEnd] = set()
+        for step in self._steps(consumer, Place("", count, rows)):
+            ends |= self._follow(step) if isinstance(step, Place) else {step}
         return self._outside(ends)
 
     def ends_of(self, node: int, rows: str | None = None, count: int | None = None) -> set[End]:
         """Where what a node yields ends, taken as a whole value or as rows: see `ends_at`."""
-        return self._outside(self._follow(_Place(self._body.nodes[node].name, count, rows)))
+        return self._outside(self._follow(Place(self._body.nodes[node].name, count, rows)))
 
-    def after_call(self, node: int, end: _Returned) -> frozenset[_End]:
+    def after_call(self, node: int, end: Returned) -> frozenset[AnyEnd]:
         """Where a value ends that the function of a call returns."""
         return self._follow(self._out_of(node, end))
 
@@ -203,7 +152,7 @@ class Values:
         """Whether the body returns a tensor or something that a node yields, or a custom gradient captures it."""
         return name in self._returned or f"{name.split(':', 1)[0]}:0" in self._captured
 
-    def _outside(self, ends: Iterable[_End]) -> set[End]:
+    def _outside(self, ends: Iterable[AnyEnd]) -> set[End]:
         return self._bodies.outside(self._context, ends)
 
     def _is_value_of(self, use: Use, position: int) -> bool:
@@ -213,12 +162,12 @@ class Values:
             return False
         return self._flow.handles.get(self._body.tensor(node.input[position])) == use.variable
 
-    def _follow(self, start: _Place) -> frozenset[_End]:
+    def _follow(self, start: Place) -> frozenset[AnyEnd]:
         """Follow a value from a place."""
         if start not in self._ends:
             # A function that calls itself gets no better answer than this.
             self._ends[start] = frozenset({ELSEWHERE})
-            pending, seen, ends = [start], {start}, set[_End]()
+            pending, seen, ends = [start], {start}, set[AnyEnd]()
             while pending:
                 place = pending.pop()
                 ends.update(self._leaving(place))
@@ -229,7 +178,7 @@ class Values:
                     takers = [taker for taker in takers if update_of(self._body.nodes[taker.node]) is not None]
                 for consumer in takers:
                     for step in self._steps(consumer, place):
-                        if not isinstance(step, _Place):
+                        if not isinstance(step, Place):
                             ends.add(step)
                         elif step not in seen:
                             seen.add(step)
@@ -237,7 +186,7 @@ class Values:
             self._ends[start] = frozenset(ends)
         return self._ends[start]
 
-    def _leaving(self, place: _Place) -> Iterator[_End]:
+    def _leaving(self, place: Place) -> Iterator[AnyEnd]:
         """How a value at a place leaves the body, other than through a node."""
         name = place.tensor.split(":", 1)[0]
         if f"{name}:0" in self._captured:
@@ -246,10 +195,10 @@ class Values:
             found = None
             if place.rows is not None:
                 same = (k for k, t in enumerate(self._body.returned) if same_tensor(self._body, t) == place.rows)
-                found = next(same, _NOWHERE)
-            yield _Returned(position, found, place.count, place.is_test)
+                found = next(same, NOWHERE)
+            yield Returned(position, found, place.count, place.is_test)
 
-    def _steps(self, consumer: Consumer, place: _Place) -> Iterator[_Place | _End]:
+    def _steps(self, consumer: Consumer, place: Place) -> Iterator[Place | AnyEnd]:
         """Where a node takes a value on to, and where it ends in it."""
         node = self._body.nodes[consumer.node]
         if node.op in FOLLOWED:
@@ -265,12 +214,12 @@ class Values:
             yield replace(place, tensor=node.name)
         elif node.op in ("GatherV2", "UnsortedSegmentSum") and consumer.input == 0 and len(node.input) > 2:
             yield self._by_rows(consumer.node, place)
-        elif node.op in SUMS and consumer.input == 0 and place.rows != _UNKNOWN_ROWS:
+        elif node.op in SUMS and consumer.input == 0 and place.rows != UNKNOWN_ROWS:
             yield Norm(self._context, consumer.node, place.rows)
         elif node.op not in OF_SHAPE:
             yield from self._in_update(consumer, place)
 
-    def _by_rows(self, i: int, place: _Place) -> _Place | _End:
+    def _by_rows(self, i: int, place: Place) -> Place | AnyEnd:
         """The rows of a whole value; or the sum of rows, each at its place in a whole value."""
         node = self._body.nodes[i]
         indices = same_tensor(self._body, node.input[1])
@@ -284,18 +233,18 @@ class Values:
         is_whole = place.count is not None and first_size(self._bodies, self._context, node.input[2]) == place.count
         return replace(place, tensor=node.name, rows=None) if is_whole and place.rows == indices else ELSEWHERE
 
-    def _in_update(self, consumer: Consumer, place: _Place) -> Iterator[int]:
+    def _in_update(self, consumer: Consumer, place: Place) -> Iterator[int]:
         node = self._body.nodes[consumer.node]
         update = update_of(node)
-        rows: str | None = _UNKNOWN_ROWS
+        rows: str | None = UNKNOWN_ROWS
         if update is not None and consumer.input == update.value and update.kind is not UpdateKind.ELEMENTS:
             rows = None if update.indices is None else same_tensor(self._body, node.input[update.indices])
-        if update is None or rows == _UNKNOWN_ROWS or rows != place.rows:
+        if update is None or rows == UNKNOWN_ROWS or rows != place.rows:
             yield ELSEWHERE
         else:
             yield from handles_of(self._body, self._flow, consumer.node, update)
 
-    def _into_functions(self, consumer: Consumer, place: _Place) -> Iterator[_Place | _End]:
+    def _into_functions(self, consumer: Consumer, place: Place) -> Iterator[Place | AnyEnd]:
         """Follow a value into the functions of an If or a call, and what they return of it."""
         i, position = consumer
         body, node = self._body, self._body.nodes[i]
@@ -313,18 +262,18 @@ class Values:
             if len(arguments) != len(operands) - first:
                 yield ELSEWHERE
                 continue
-            rows = None if place.rows is None else _UNKNOWN_ROWS
+            rows = None if place.rows is None else UNKNOWN_ROWS
             if place.rows in operands[first:]:
                 rows = arguments[operands.index(place.rows, first) - first]
             for end in inner._follow(replace(place, tensor=arguments[position - first], rows=rows)):
-                yield self._out_of(i, end) if isinstance(end, _Returned) else end
+                yield self._out_of(i, end) if isinstance(end, Returned) else end
 
-    def _out_of(self, node: int, end: _Returned) -> _Place:
+    def _out_of(self, node: int, end: Returned) -> Place:
         """The place of a value that the function of a call returns."""
-        rows = None if end.indices is None else _UNKNOWN_ROWS
-        if end.indices is not None and end.indices != _NOWHERE:
+        rows = None if end.indices is None else UNKNOWN_ROWS
+        if end.indices is not None and end.indices != NOWHERE:
             rows = self._body.output(node, "output", end.indices)
-        return _Place(self._body.output(node, "output", end.position), end.count, rows, end.is_test)
+        return Place(self._body.output(node, "output", end.position), end.count, rows, end.is_test)
 
 
 def handles_of(body: Body, flow: Flow, node: int, update: Update) -> list[int]:

@@ -125,7 +125,7 @@ def _trust_ratio() -> Trained:
 
 
 def _in_functions() -> Trained:
-    """Functions within the step: one updates with given gradients, clipped by a given norm; one reads and keeps slots."""
+    """A function within the step clips by a norm that it is given, updates with a slot, and gives the new one out."""
 
     @tf.function(autograph=False)
     def descend(m: Any, variable: Any, gradient: Any, norm: Any) -> Any:
