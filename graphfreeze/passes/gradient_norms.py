@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from graphfreeze.passes.directions import Direction
+from graphfreeze.passes.influence import Influence
 from graphfreeze.passes.places import Norm
 from graphfreeze.passes.sums_of_squares import Square, SumOfSquares, find_sums, indices_of_rows
 from graphfreeze.passes.value_ends import ValueEnds
@@ -54,6 +55,7 @@ class GradientNorms:
     def __init__(self, ends: ValueEnds, targets: Mapping[int, FrozenVariable]) -> None:
         self._ends = ends
         self._targets = targets
+        self._influence = Influence(ends, targets)
         self._sums: dict[Context, dict[int, SumOfSquares]] = {}
 
     def of(self, context: Context, slots: Mapping[int, int]) -> dict[int, MaskedNorm]:
@@ -117,7 +119,7 @@ class GradientNorms:
 
     def _sums_in(self, context: Context) -> Mapping[int, SumOfSquares]:
         if context not in self._sums:
-            self._sums[context] = find_sums(self._ends, context, self._targets)
+            self._sums[context] = find_sums(self._ends, self._influence, context)
         return self._sums[context]
 
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tensorflow.core.framework import types_pb2
 
 from graphfreeze.passes.directions import Direction
+from graphfreeze.passes.influence import Influence
 from graphfreeze.passes.operations import ELEMENTWISE, FOLLOWED
 from graphfreeze.passes.places import Norm
 from graphfreeze.passes.same_tensor import first_size, same_tensor, squared_by
 from graphfreeze.passes.static_shapes import static_shape
-from graphfreeze.passes.value_ends import ValueEnds, handles_of
-from graphfreeze.passes.values_behind import ELSEWHERE
+from graphfreeze.passes.value_ends import ValueEnds
 from graphfreeze.savedmodel.body import Body
-from graphfreeze.savedmodel.call_sites import CONDITIONALS
-from graphfreeze.savedmodel.handle_flow import READS, Context
+from graphfreeze.savedmodel.handle_flow import Context
 from graphfreeze.savedmodel.updates import UpdateKind, update_of
 
 __all__ = ["Square", "SumOfSquares", "find_sums", "indices_of_rows"]
@@ -64,13 +63,13 @@ class SumOfSquares:
     is_given_out: bool
 
 
-def find_sums(ends: ValueEnds, context: Context, targets: Collection[int]) -> dict[int, SumOfSquares]:
+def find_sums(ends: ValueEnds, influence: Influence, context: Context) -> dict[int, SumOfSquares]:
     """The sums of squares in one body, if it takes variables.
 
     Args:
         ends: Where values go.
+        influence: What depends on nodes.
         context: The body.
-        targets: The object nodes of the targeted variables.
 
     Returns:
         Position of the node that sums up -> what is known of it.
@@ -85,8 +84,8 @@ def find_sums(ends: ValueEnds, context: Context, targets: Collection[int]) -> di
             found,
             static_shape(body, body.tensor(body.nodes[node].input[0])),
             body.nodes[node].attr["T"].type,
-            _updated_from(ends, context, node, targets),
-            _is_given_out(body, node),
+            influence.updates_from(context, node),
+            influence.is_given_out(context, node),
         )
         for node, found in squares.items()
     }
@@ -168,58 +167,3 @@ def _height(ends: ValueEnds, context: Context, tensor: str) -> int | None:
         elif node is not None and (node.op in ELEMENTWISE or node.op == "IdentityN"):
             pending += [(place[0], body.tensor(text)) for text in node.input if not text.startswith("^")]
     return max(heights, default=None)
-
-
-def _is_given_out(body: Body, start: int) -> bool:
-    """Whether a body may return what is computed from a node. Main graphs may, whatever their signatures are."""
-    if not body.in_function:
-        return True
-    returned = {tensor.split(":", 1)[0] for tensor in body.returned}
-    pending, seen = [start], {start}
-    takers: defaultdict[str, set[int]] = defaultdict(set)
-    for tensor, consumers in body.consumers.items():
-        takers[tensor.split(":", 1)[0]].update(consumer.node for consumer in consumers)
-    while pending:
-        name = body.nodes[pending.pop()].name
-        if name in returned:
-            return True
-        fresh = takers[name] - seen
-        seen |= fresh
-        pending += fresh
-    return False
-
-
-def _updated_from(ends: ValueEnds, context: Context, start: int, targets: Collection[int]) -> frozenset[int]:
-    """The variables that are updated with what is computed from a node, in whatever way, also by other functions.
-
-    What is stored in other variables on the way, as Adafactor has them, is followed to their reads.
-    """
-    model, analysis = ends.model, ends.analysis
-    begin = (context, model.body(context.function).nodes[start].name)
-    pending, seen, found = [begin], {begin}, set[int]()
-    while pending:
-        place, name = pending.pop()
-        body, flow = model.body(place.function), analysis.contexts[place]
-        reached: list[tuple[Context, str]] = []
-        if any(tensor.split(":", 1)[0] == name for tensor in body.returned):
-            reached += [(c.context, model.body(c.context.function).nodes[c.node].name) for c in ends.callers.of(place)]
-        for j, k in ends.of(place).takers(name):
-            node, update = body.nodes[j], update_of(body.nodes[j])
-            if update is None:
-                reached.append((place, node.name))
-                for callee in ends.callers.called_by(place, j):
-                    first = int(node.op in CONDITIONALS)
-                    arguments = model.body(callee.function).arguments
-                    reached += [(callee, arguments[k - first])] if first <= k < len(arguments) + first else []
-                continue
-            variables = handles_of(body, flow, j, update)
-            found.update(variables)
-            for position, variable in zip(update.handles, variables, strict=True):
-                if variable not in targets:
-                    handle = body.tensor(node.input[position])
-                    readers = [body.nodes[taker.node] for taker in body.consumers[handle]]
-                    reached += [(place, reader.name) for reader in readers if reader.op in READS]
-        fresh = set(reached) - seen
-        seen |= fresh
-        pending += fresh
-    return frozenset(found - {ELSEWHERE})
