@@ -78,7 +78,8 @@ def compare_gradients(
             noise=float(reference[f"noise/{name}"]),
             coarse=_coarse(reference, name),
         )
-        at_frozen = gradient[:0] if part is None else gradient[part.frozen]
+        # A scalar has no slice without elements.
+        at_frozen = gradient.reshape(-1)[:0] if part is None else gradient[part.frozen]
         # Counted as "not equal to zero", so that NaN counts too.
         not_zero = int(np.count_nonzero(~(at_frozen == 0)))
         evidence.append(GradientEvidence(name, comparison, at_frozen.size, not_zero, scale_of(at_frozen)))

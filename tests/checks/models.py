@@ -77,6 +77,20 @@ def _several_reads() -> list[Any]:
     return [layers.TimeDistributed(layers.Dense(5, "tanh", name="step")), layers.GlobalAveragePooling1D()]
 
 
+class Scaled(keras.layers.Layer):  # type: ignore[misc]
+    """Multiplies by one number, which trains."""
+
+    def build(self, input_shape: Any) -> None:
+        self.factor = self.add_weight(shape=(), initializer="ones", name="factor")
+
+    def call(self, inputs: Any) -> Any:
+        return inputs * self.factor
+
+
+def _scaled() -> list[Any]:
+    return [layers.Dense(8, "tanh", name="hidden"), Scaled()]
+
+
 def _mixed(precision: str) -> Callable[[], list[Any]]:
     def build() -> list[Any]:
         policy = f"mixed_{precision}"
@@ -93,6 +107,7 @@ MODELS: dict[str, Sample] = {
     "embedding": Sample(_embedding, (5,), "**/table/embeddings[[1, 4]]", dtype="int32"),
     "several_reads": Sample(_several_reads, (6, 8), "**/step/kernel[0]"),
     "cnn": Sample(_cnn, (8, 8, 2), "**/conv/kernel[:, :, 0, 1]"),
+    "scaled": Sample(_scaled, (6,), "**/hidden/kernel[0]"),
     "mixed_float16": Sample(_mixed("float16"), (6, 6, 2), "**/hidden/kernel where w < 0"),
     "mixed_bfloat16": Sample(_mixed("bfloat16"), (6, 6, 2), "**/hidden/kernel where w < 0"),
 }
