@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy.typing as npt
 
 from graphfreeze.artifact import Artifact, FrozenElements, StateEntry, read_artifact, read_frozen_elements
+from graphfreeze.artifact.averages import Averages
 from graphfreeze.artifact.inference import write_inference_model
 from graphfreeze.artifact.tensors import TensorFile
 from graphfreeze.errors import ArtifactReadError, DataError
@@ -25,10 +26,16 @@ __all__ = ["fold"]
 SCHEMA_VERSION = 1
 
 Values = Mapping[str, npt.NDArray[Any]]
+Weights = Literal["averages", "last"]
 
 
 def fold(
-    out: str | Path, deploy: str | Path, *, state: str | Path | None = None, overwrite: bool = False
+    out: str | Path,
+    deploy: str | Path,
+    *,
+    state: str | Path | None = None,
+    weights: Weights | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write a plain SavedModel: the original graph, with trained and frozen weights merged.
 
@@ -40,13 +47,15 @@ def fold(
         state: The trained state: a state file that `train` saved, a checkpoint of TensorFlow (its prefix, its index, or
             the directory of which the latest is taken) of the loaded OUT/saved_model, or that model saved again with
             `tf.saved_model.save`; by default OUT/training/trained.safetensors.
+        weights: Of a state file, `averages` takes the averages that an optimizer with `use_ema` keeps, `last` the
+            weights after the last step; by default the averages where there are some, as Keras' `fit` does at its end.
         overwrite: Replace an earlier output.
 
     Returns:
         The report.
 
     Raises:
-        DataError: There is no trained state, or it is not one of this model.
+        DataError: There is no trained state, it is not one of this model, or it has no averages that are demanded.
         UsageError: The freeze is limited to some endpoints, and the others take other values.
         FileError: Something cannot be read or written.
     """
@@ -69,7 +78,7 @@ def fold(
     model = SavedModel(parse_saved_model(content, str(original)), directory / "saved_model", plan.tags)
     has_step = (directory / "training" / "manifest.json").is_file()
     artifact = read_artifact(directory) if has_step else None
-    trained, others = _trained_values(model, artifact, source, explicit=state is not None)
+    trained, others, taken = _trained_values(model, artifact, source, explicit=state is not None, weights=weights)
     inputs = [directory, *([source] if source.exists() else [])]
     with atomic_directory(Path(deploy), overwrite=overwrite, inputs=inputs) as destination:
         fold_saved_model(
@@ -84,22 +93,32 @@ def fold(
         "saved_model": str(deploy),
         "onnx": str(Path(deploy) / files[0]) if files else None,
         "state": str(source),
+        "weights": taken,
         "trained_variables": len(trained),
         "frozen_elements": sum(v.frozen_elements for v in plan.variables),
     }
 
 
 def _trained_values(
-    model: SavedModel, artifact: Artifact | None, source: Path, *, explicit: bool
-) -> tuple[Values, Values]:
-    """Object path -> trained value, in TensorFlow's layout; and checkpoint key -> value of what is no variable."""
+    model: SavedModel, artifact: Artifact | None, source: Path, *, explicit: bool, weights: Weights | None
+) -> tuple[Values, Values, Weights]:
+    """The trained values.
+
+    Returns:
+        Object path -> trained value, in TensorFlow's layout; checkpoint key -> value of what is no variable; and which
+        weights these are.
+    """
     from graphfreeze.savedmodel.lazy_arrays import LazyArrays
     from graphfreeze.savedmodel.trained_state import checkpoint_of, read_trained_state
 
     checkpoint = checkpoint_of(source) if explicit else None
     if checkpoint is not None:
+        if weights == "averages":
+            raise DataError(
+                f"expected a state file with averages of weights, found {source}: give one, or leave it out"
+            )
         found = read_trained_state(model, checkpoint)
-        return found.variables, found.others
+        return found.variables, found.others, "last"
     if not source.is_file():
         raise DataError(
             f"expected a trained state at {source}, found none: "
@@ -115,6 +134,7 @@ def _trained_values(
             "give a checkpoint of the loaded model, or a SavedModel"
         )
     stored, frozen = TensorFile(source), _frozen_elements(artifact)
+    averages = _averages(artifact, stored, source, weights)
     paths = {variable.object_path for variable in model.variables}
     trained: dict[str, Callable[[], npt.NDArray[Any]]] = {}
     for entry in artifact.manifest.state:
@@ -127,12 +147,26 @@ def _trained_values(
             )
         if entry.name not in stored or stored.shape(entry.name) != entry.stored_shape:
             raise DataError(f"{source} is no state of {model.directory.parent}: {entry.name} is missing or misshapen")
-        trained[entry.object_path] = partial(_stored_value, stored, entry, frozen)
-    return LazyArrays(trained), {}
+        trained[entry.object_path] = partial(_stored_value, averages or stored, entry, frozen)
+    return LazyArrays(trained), {}, "last" if averages is None else "averages"
 
 
-def _stored_value(stored: TensorFile, entry: StateEntry, frozen: FrozenElements) -> npt.NDArray[Any]:
-    return frozen.to_tensorflow(stored[entry.name], entry)
+def _averages(artifact: Artifact, stored: TensorFile, source: Path, weights: Weights | None) -> Averages | None:
+    """The averages of a state file; None where the last weights are to be taken."""
+    if weights == "last" or any(entry.name not in stored for entry in artifact.manifest.state):
+        return None
+    averages = Averages(artifact.manifest, stored)
+    if not averages and weights == "averages":
+        raise DataError(
+            f"expected averages of weights in {source}, found none: the optimizer of {artifact.directory} keeps none "
+            "(use_ema=true), or made no step yet"
+        )
+    return averages if averages else None
+
+
+def _stored_value(stored: TensorFile | Averages, entry: StateEntry, frozen: FrozenElements) -> npt.NDArray[Any]:
+    values = stored.of(entry, frozen) if isinstance(stored, Averages) else stored[entry.name]
+    return frozen.to_tensorflow(values, entry)
 
 
 def _frozen_elements(artifact: Artifact) -> FrozenElements:

@@ -257,9 +257,22 @@ def train(
     help="The trained state: a state file, a TensorFlow checkpoint of the loaded OUT/saved_model, or that model "
     "saved again.  [default: OUT/training/trained.safetensors]",
 )
+@click.option(
+    "--weights",
+    type=click.Choice(["averages", "last"]),
+    help="Of a state file: the averages that an optimizer with use_ema keeps, or the weights after the last step.  "
+    "[default: averages, where there are some, as in Keras' fit]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing DEPLOY, at the very end.")
 @common_options
-def fold(terminal: Terminal, out: Path, deploy: Path, state: Path | None, overwrite: bool) -> None:
+def fold(
+    terminal: Terminal,
+    out: Path,
+    deploy: Path,
+    state: Path | None,
+    weights: Literal["averages", "last"] | None,
+    overwrite: bool,
+) -> None:
     """Write DEPLOY: the original SavedModel with the trained and frozen weights merged, and nothing added.
 
     Where OUT has a training step, DEPLOY/model.onnx is the same for inference with ONNX.
@@ -267,7 +280,7 @@ def fold(terminal: Terminal, out: Path, deploy: Path, state: Path | None, overwr
     with terminal.working():
         from graphfreeze import fold as public_function
 
-        report = public_function(out, deploy, state=state, overwrite=overwrite)
+        report = public_function(out, deploy, state=state, weights=weights, overwrite=overwrite)
     terminal.show(report, tables.folding)
 
 

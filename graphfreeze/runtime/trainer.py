@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from graphfreeze.artifact.averages import Averages
 from graphfreeze.artifact.data import Dataset, DataSource, load_data
 from graphfreeze.artifact.frozen import FrozenElements, read_frozen_elements
 from graphfreeze.artifact.reader import Artifact, read_artifact
@@ -207,16 +208,21 @@ class Trainer:
         """The whole state by name, in the stored layout, in new arrays."""
         return {name: self._state.read(name) for name in self._entries}
 
-    def weights(self) -> dict[str, npt.NDArray[Any]]:
+    def weights(self, *, averages: bool = False) -> dict[str, npt.NDArray[Any]]:
         """Parameters and model state by name, in TensorFlow's layout and shape, in new arrays.
 
         Variables that are frozen as a whole come from the plan beside the artifact, where it is there.
+
+        Args:
+            averages: Of parameters, take the averages that an optimizer with `use_ema` keeps, as Keras' `fit` does at
+                its end; before the first step, and without `use_ema`, there are none, and this changes nothing.
 
         Raises:
             ArtifactReadError: The plan is not there, and frozen slices of a parameter, which are not in the state, are
                 to come from it.
         """
         frozen = self.frozen or FrozenElements({}, {})
+        kept = Averages(self.artifact.manifest, self.state_dict()) if averages else None
         weights = {}
         for name, entry in self._entries.items():
             if entry.role not in ("parameter", "model_state"):
@@ -226,7 +232,8 @@ class Trainer:
                     f"{self.artifact.plan_directory} is missing, which has the frozen slices of {name}: the state has "
                     "the others alone. Keep the whole OUT of the rewrite, or take them from state_dict()."
                 )
-            weights[name] = frozen.to_tensorflow(self._state.read(name), entry).copy()
+            values = self._state.read(name) if kept is None else kept.of(entry, frozen)
+            weights[name] = frozen.to_tensorflow(values, entry).copy()
         weights.update({name: value.copy() for name, value in frozen.wholly.items()})
         return weights
 

@@ -77,7 +77,7 @@ def _several_reads() -> list[Any]:
     return [layers.TimeDistributed(layers.Dense(5, "tanh", name="step")), layers.GlobalAveragePooling1D()]
 
 
-class Scaled(keras.layers.Layer):  # type: ignore[misc]
+class Scaled(keras.layers.Layer):
     """Multiplies by one number, which trains."""
 
     def build(self, input_shape: Any) -> None:
