@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from graphfreeze.checks.interpreter import Interpreter
 from graphfreeze.checks.precision import computed_roundoffs, read_roundoffs
+from graphfreeze.errors import DataError
 from graphfreeze.training.trace import TracedStep
 from graphfreeze.validation.tolerance import Coarse, hides, scale_of, slope, unit_roundoff
 
@@ -85,10 +86,23 @@ def compute_reference(step: TracedStep, batch: Mapping[str, npt.NDArray[Any]], s
 def run_gradients(
     step: TracedStep, batch: Mapping[str, npt.NDArray[Any]]
 ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
-    """The losses by name and the gradients by parameter, the variables restored."""
+    """The losses by name and the gradients by parameter, the variables restored.
+
+    Raises:
+        DataError: TensorFlow cannot run the step on the batch.
+    """
     written = {name.removeprefix("new/") for name in step.graphs["gradients"].outputs}
     with restored(step, [variable for name, variable in _variables(step).items() if name in written]):
-        results = call_gradients(step, batch)
+        try:
+            results = call_gradients(step, batch)
+        except tf.errors.OpError as error:
+            # The first lines say where: which functions called which.
+            lines = [line.strip() for line in error.message.splitlines() if line.strip() and "[[" not in line]
+            raise DataError(
+                "TensorFlow cannot run the model's step on the batch that it is checked with: "
+                f"{lines[-1].rstrip(".") if lines else type(error).__name__}. "
+                "Give a batch that it runs on with --data, or mend the model"
+            ) from error
     arrays = [np.asarray(result.numpy()) for result in results]
     names = ["loss", *step.objective.named]
     losses = dict(zip(names, arrays[: len(names)], strict=True))

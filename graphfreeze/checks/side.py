@@ -93,7 +93,8 @@ class Side:
         watched = {path: r for path, r in self.resources.items() if r.dtype.is_floating and r.trainable}
         flat = [tf.constant(batch[entry.name]) for entry in self.endpoint.inputs]
         if self.function is None:
-            self.function = tf.function(self._gradients, autograph=False).get_concrete_function(*flat)
+            with known_handles():
+                self.function = tf.function(self._gradients, autograph=False).get_concrete_function(*flat)
         before = {path: resource.numpy() for path, resource in self.resources.items()}
         found = self.function(*flat)
         for path, resource in self.resources.items():

@@ -38,8 +38,10 @@ def write_endpoints(model: Any, directory: Path) -> dict[str, Any]:
         What was written: the endpoints, the counts of variables, and the variables whose constraints stay behind.
 
     Raises:
-        UnsupportedError: The inputs are not known, or TensorFlow cannot trace the model.
+        UnsupportedError: The inputs are not known, TensorFlow cannot trace the model, or it would be traced as something
+            else than what `fit` runs.
     """
+    _check_time_distributed(model)
     signature = _input_signature(model)
     metrics = {id(v) for v in model.metrics_variables}
     variables = [v for v in model.variables if id(v) not in metrics]
@@ -83,6 +85,23 @@ def write_endpoints(model: Any, directory: Path) -> dict[str, Any]:
         "adds_losses": ADDED_LOSSES in results[TRAINING_ENDPOINT],
         "constraints_left_out": [v.path for v in variables if v.constraint is not None],
     }
+
+
+def _check_time_distributed(model: Any) -> None:
+    """Refuse a layer for each time step where their number is open: Keras makes as many as the batch has examples.
+
+    In `fit` the number is that of the data, and the layer is right.
+    """
+    # A nested model's layers are no direct ones.
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.TimeDistributed):
+            shape = (layer.get_build_config() or {}).get("input_shape")
+            if shape is not None and shape[1] is None:
+                raise UnsupportedError(
+                    f"TimeDistributed {layer.path!r} takes sequences of open length, for which Keras traces as many time "
+                    "steps as the batch has examples. Fix the length in keras.Input, or apply the layer itself to the "
+                    "whole sequence, where it works on the last axis (Dense)"
+                )
 
 
 def _call(model: Any, inputs: tuple[Any, ...], *, training: bool) -> Any:

@@ -88,11 +88,21 @@ def parse_losses(texts: str | Sequence[str]) -> list[OutputLoss]:
 
 
 def make_loss(configured: Configured) -> Any:
-    """The Keras loss."""
+    """The Keras loss.
+
+    Raises:
+        UsageError: Keras refuses its arguments, or it gives no single number.
+    """
     if configured.name == "ctc":
         arguments = {key: value for key, value in configured.arguments.items() if key != _LABELS}
         configured = Configured(configured.name, arguments)
-    return construct(getattr(keras.losses, LOSSES[configured.name]), configured, "loss")
+    loss = construct(getattr(keras.losses, LOSSES[configured.name]), configured, "loss")
+    if loss.reduction in (None, "none"):
+        raise UsageError(
+            f"the loss {configured.name!r} with reduction=none gives a number for each example, and a step minimises one: "
+            "choose sum_over_batch_size, sum, mean or mean_with_sample_weight"
+        )
+    return loss
 
 
 def target_spec(

@@ -20,6 +20,7 @@ from graphfreeze.training.compose import compose
 from graphfreeze.training.endpoint import Endpoint, TensorEntry
 from graphfreeze.training.flat import drop_inputs_and_outputs
 from graphfreeze.training.functionalise import functionalise
+from graphfreeze.training.handle_data import known_handles
 from graphfreeze.training.graph import NamedGraph
 from graphfreeze.training.loading import LoadedModel, load_model
 from graphfreeze.training.loss_scale import LossScale, with_loss_scale
@@ -193,7 +194,7 @@ class _Tracer:
             return [loss, *single, *(dense if scale is None else map(scale.unscaled, dense))]
 
         try:
-            with none_for_missing_gradients(self.endpoint.function) as self.missing:
+            with known_handles(), none_for_missing_gradients(self.endpoint.function) as self.missing:
                 self.functions["gradients"] = _trace(gradients, self.batch_specs)
         except ValueError as error:
             shapes = ", ".join(f"{t.loss.loss.name} on {t.output.name} {t.output.shape}" for t in self.objective.terms)
