@@ -24,6 +24,7 @@ class Bodies:
 
     Args:
         meta: The model's meta graph.
+        main: Its main graph.
         library: Its functions.
         followed: The variables whose handles are followed, by object node.
         scope: Where they are; None means everywhere.
@@ -39,6 +40,7 @@ class Bodies:
     def __init__(
         self,
         meta: meta_graph_pb2.MetaGraphDef,
+        main: GraphView,
         library: Mapping[str, GraphView],
         followed: dict[int, Target],
         scope: Scope | None = None,
@@ -51,9 +53,9 @@ class Bodies:
         self._known = Contexts(library)
         self.fetched = [info.name for signature in meta.signature_def.values() for info in signature.outputs.values()]
         roots = Roots(meta, followed, self._known, scope)
-        main = roots.main_context(GraphView.of_main_graph(meta.graph_def))
-        self.contexts: dict[tuple[str, Binding], Context] = {(main.view.name, ()): main}
-        self._work = [main]
+        first = roots.main_context(main)
+        self.contexts: dict[tuple[str, Binding], Context] = {(main.name, ()): first}
+        self._work = [first]
         for name in roots.functions():
             binding = roots.binding(name)
             for variable in self._known.returned(name, binding):
@@ -104,11 +106,11 @@ class Bodies:
 
     def _enter(self, context: Context) -> None:
         for node in context.view.nodes.values():
-            slots = call_slots(node, self._library)
-            if slots:
-                context.check_loop(node)
-            known = context.is_call(node) if slots else False
-            for slot in slots:
+            if node.name not in context.view.naming and node.op not in self._library:
+                continue
+            context.check_loop(node)
+            known = context.is_call(node)
+            for slot in call_slots(node, self._library):
                 callee = self._context(slot.function, context.binding_of(node, slot) if known else ())
                 if context.counts(node.name) and _hands_values(node, slot):
                     self._calls.setdefault(callee, []).append((context, node))

@@ -8,7 +8,7 @@ its slots. Which variables are slots is asked last: all else is known without.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from graphfreeze.prover.behind import Behind, parts_of
@@ -69,20 +69,21 @@ class Directions:
         self._targets = targets
         self._shapes = {target.shape for target in targets.values()}
         self._captured = captured
-        self._fetched = bodies.fetched
-        fitting = {end: found for context in bodies.contexts.values() for end, found in self._fitting(bodies, context)}
-        whole = _ending_in_updates(bodies, captured, fitting)
+        self._writes: dict[Context, set[int]] = {}
+        self._bodies = bodies
+        waiting = {end: dtype for context in bodies.contexts.values() for end, dtype in self._mixed(context).items()}
+        self.inputs: dict[DirectionEnd, Direction] = {}
+        while waiting:
+            # Where one turns out to be none after all, those that are computed from it alone are asked again.
+            first = self._first_ones(waiting)
+            waiting = {end: dtype for end, dtype in waiting.items() if end not in first}
+            self.inputs |= _ending_in_updates(bodies, captured, first)
+            waiting = {end: dtype for end, dtype in waiting.items() if not _inside(end, self.inputs)}
+            if not first:
+                break
         self._pure: dict[Context, set[str]] = {}
-        for end, direction in whole.items():
+        for end, direction in self.inputs.items():
             self._pure.setdefault(end.context, set()).update(direction.region.nodes)
-        # The first one counts, not what is computed from it alone.
-        self.inputs = {
-            end: direction
-            for end, direction in whole.items()
-            if not any(
-                other.region.holds((end.node, end.position)) for at, other in whole.items() if at.context is end.context
-            )
-        }
 
     def is_pure(self, context: Context, node: str) -> bool:
         """Whether a node belongs to the inside of a direction."""
@@ -97,49 +98,68 @@ class Directions:
             and all(variable == target.node_id or variable in slots for variable in direction.updated)
         )
 
-    def _fitting(self, bodies: Bodies, context: Context) -> Iterator[tuple[DirectionEnd, Direction]]:
-        """The tensors of a body that may be inputs, without a look at what leaves their regions."""
-        written = _written(context)
-        for tensor, dtype in _mixed(context).items() if written else ():
-            shape = static_shape(context.view, tensor)
-            if tensor.node not in context.view.nodes or shape not in self._shapes or shape is None:
-                continue
-            values = self._behind.values(context, tensor)
-            known = frozenset(variable for variable in values if variable is not None)
-            # A targeted variable trains by itself, and of what is not written here nothing is known.
-            if not known or len(known) < len(values) or not known <= written - set(self._targets):
-                continue
-            region = region_of(context, tensor.key, shape, self._given_out(context))
-            if region is not None and not _gathered(bodies.frame(context), tensor):
-                updated = frozenset(region.written)
-                yield DirectionEnd(context, *tensor.key), Direction(shape, dtype, known, updated, region)
+    def _first_ones(self, ends: Mapping[DirectionEnd, int]) -> dict[DirectionEnd, Direction]:
+        """Of tensors that may be inputs, those that are not inside of what is computed from others.
+
+        What leaves their regions is not looked at.
+        """
+        found: dict[DirectionEnd, Direction] = {}
+        for end, dtype in ends.items():
+            if not _inside(end, found):
+                direction = self._fitting(end, dtype)
+                found |= {} if direction is None else {end: direction}
+        return {end: direction for end, direction in found.items() if not _inside(end, found)}
+
+    def _mixed(self, context: Context) -> dict[DirectionEnd, int]:
+        """The tensors of a variable's shape whose elements a node of a body mixes, with their DataTypes."""
+        found: dict[DirectionEnd, int] = {}
+        nodes = context.view.nodes.values() if context.sources else ()
+        for node in nodes:
+            if node.op in MIXING and context.counts(node.name) and "T" in node.attr:
+                for tensor in map(Tensor.parse, data_inputs(node)[: OPERANDS.get(node.op)]):
+                    if tensor.node in context.view.nodes and static_shape(context.view, tensor) in self._shapes:
+                        found[DirectionEnd(context, tensor.node, tensor.position)] = int(node.attr["T"].type)
+        return found
+
+    def _fitting(self, end: DirectionEnd, dtype: int) -> Direction | None:
+        """What is known of a tensor that may be an input, without a look at what leaves its region."""
+        context, tensor = end.context, Tensor(end.node, "", end.position)
+        shape = static_shape(context.view, tensor)
+        values = self._behind.values(context, tensor)
+        known = frozenset(variable for variable in values if variable is not None)
+        # A targeted variable trains by itself, and of what is not written here nothing is known.
+        if shape is None or not known or len(known) < len(values) or not known <= self._written(context):
+            return None
+        region = region_of(context, tensor.key, shape, self._given_out(context))
+        if region is None or _gathered(self._bodies.frame(context), tensor):
+            return None
+        return Direction(shape, dtype, known, frozenset(region.written), region)
+
+    def _written(self, context: Context) -> set[int]:
+        """The variables that a body writes, but for targeted ones."""
+        if context not in self._writes:
+            found: set[int] = set()
+            for node in context.view.nodes.values():
+                write = write_of(node)
+                if write is not None and context.counts(node.name) and node.name not in context.initialising:
+                    written = [context.variable_of(node.input[handle]) for handle in write.handles]
+                    found.update(variable for variable in written if variable is not None)
+            self._writes[context] = found - set(self._targets)
+        return self._writes[context]
 
     def _given_out(self, context: Context) -> set[tuple[str, int]]:
         """The tensors that a body returns, or that custom gradients capture, or that sessions fetch."""
         texts = [*context.view.returns.values(), *self._captured.get(context.view.name, ())]
-        fetched = self._fetched if context.view.definition is None else ()
+        fetched = self._bodies.fetched if context.view.definition is None else ()
         return {Tensor.parse(text).key for text in (*texts, *fetched)}
 
 
-def _written(context: Context) -> set[int]:
-    """The variables that a body writes."""
-    found: set[int] = set()
-    for node in context.view.nodes.values() if context.sources else ():
-        write = write_of(node)
-        if write is not None and context.counts(node.name) and node.name not in context.initialising:
-            written = [context.variable_of(node.input[handle]) for handle in write.handles]
-            found.update(variable for variable in written if variable is not None)
-    return found
-
-
-def _mixed(context: Context) -> dict[Tensor, int]:
-    """The tensors whose elements a node of a body mixes, with their DataTypes."""
-    found: dict[Tensor, int] = {}
-    for node in context.view.nodes.values():
-        if node.op in MIXING and context.counts(node.name) and "T" in node.attr:
-            for text in data_inputs(node)[: OPERANDS.get(node.op)]:
-                found[Tensor.parse(text)] = int(node.attr["T"].type)
-    return found
+def _inside(end: DirectionEnd, inputs: Mapping[DirectionEnd, Direction]) -> bool:
+    """Whether a tensor is computed from one of these inputs alone."""
+    return any(
+        other.context is end.context and direction.region.holds((end.node, end.position))
+        for other, direction in inputs.items()
+    )
 
 
 def _gathered(frame: Frame, tensor: Tensor) -> bool:

@@ -63,7 +63,8 @@ class Lockstep:
         self._captured = captured_tensors(original, rewritten)
         self._functions = library_of(original)
         named = {name: [consumer.original for consumer in found] for name, found in self._captured.items()}
-        self.slots, self._zeroed = find_slots(original, self._functions, targets, named, scope)
+        self._main = GraphView.of_main_graph(original.graph_def)
+        self.slots, self._zeroed = find_slots(original, self._main, self._functions, targets, named, scope)
         self._targets = targets | self.slots
         self._rewritten = library_of(rewritten)
         self._contexts = Contexts(self._functions)
@@ -143,7 +144,7 @@ class Lockstep:
             ).prove()
 
     def _prove_main_graph(self) -> None:
-        view = GraphView.of_main_graph(self._before.graph_def)
+        view = self._main
         self._proven[(view.name, view.name, ())] = Pair(
             self._roots.main_context(view),
             GraphView.of_main_graph(self._after.graph_def),

@@ -44,6 +44,7 @@ class SquaresOfTargets:
         likes = {(target.shape, target.dtype): target for target in targets}.values()
         self._found: dict[tuple[Context, str], dict[Tensor | None, list[Squared]]] = {}
         self._numbers: dict[Number, int] = {}
+        self._meant: dict[NormEnd, list[Squared]] = {}
         self.marked: dict[tuple[Context, Tensor], list[Origin]] = {}
         for context in bodies.contexts.values():
             by_norm: dict[str, list[Squared]] = {}
@@ -66,12 +67,14 @@ class SquaresOfTargets:
 
     def meant(self, norm: NormEnd) -> list[Squared]:
         """What is squared for a node, where it sums up what is said; nothing where it may only be something else."""
-        found = self._found.get((norm.context, norm.node), {})
-        meant = found.get(norm.rows, [])
-        tensors = {squared.tensor for squared in meant}
-        # What is squared for the node in another meaning only is something else than such rows, or such a whole.
-        other = any(squared.tensor not in tensors for squares_ in found.values() for squared in squares_)
-        return [] if other else meant
+        if norm not in self._meant:
+            found = self._found.get((norm.context, norm.node), {})
+            meant = found.get(norm.rows, [])
+            tensors = {squared.tensor for squared in meant}
+            # What is squared for the node in another meaning only is something else than such rows, or such a whole.
+            other = any(squared.tensor not in tensors for one in found.values() for squared in one)
+            self._meant[norm] = [] if other else meant
+        return self._meant[norm]
 
     def number(self, context: Context, squared: Squared, target: Target) -> int:
         """The number that a tensor counts by where it is followed to the ends of a target's elements."""

@@ -45,6 +45,7 @@ class Slots(NamedTuple):
 
 def find_slots(
     meta: meta_graph_pb2.MetaGraphDef,
+    main: GraphView,
     library: Mapping[str, GraphView],
     targets: Mapping[int, Target],
     captured: Mapping[str, Iterable[str]],
@@ -54,6 +55,7 @@ def find_slots(
 
     Args:
         meta: The original's meta graph.
+        main: Its main graph.
         library: Its functions.
         targets: The targeted variables by object node.
         captured: By function, the tensors that custom gradients capture from it.
@@ -62,7 +64,7 @@ def find_slots(
     Raises:
         VerificationError: One variable is a slot of two.
     """
-    bodies = Bodies(meta, library, dict(targets))
+    bodies = Bodies(meta, main, library, dict(targets))
     written = sorted({variable for context in bodies.contexts.values() for variable, _ in _writes(context)})
     if not written:
         return Slots({}, {})
@@ -71,11 +73,11 @@ def find_slots(
     of_shape = {shape: variable_targets(meta, like, exclude=targets) for shape, like in likes.items()}
     candidates = {node_id: found for group in of_shape.values() for node_id, found in group.items()}
     try:
-        bodies = Bodies(meta, library, {**targets, **candidates})
+        bodies = Bodies(meta, main, library, {**targets, **candidates})
     except VerificationError:
         # Handles of some are mixed up with others: these are no slots.
-        candidates = {n: c for n, c in candidates.items() if _is_clear(meta, library, c)}
-        bodies = Bodies(meta, library, {**targets, **candidates})
+        candidates = {n: c for n, c in candidates.items() if _is_clear(meta, main, library, c)}
+        bodies = Bodies(meta, main, library, {**targets, **candidates})
     contexts = list(bodies.contexts.values())
     influence = Influence(bodies, targets, candidates, captured)
     ends, beside = _ends(contexts, candidates, influence), _beside(contexts)
@@ -92,7 +94,9 @@ def find_slots(
             slots[slot] = replace(candidates[slot], frozen=frozen, slot_of=targets[owner])
     if scope is not None:
         # Elsewhere, nothing is masked.
-        influence = Influence(Bodies(meta, library, {**targets, **candidates}, scope), targets, candidates, captured)
+        influence = Influence(
+            Bodies(meta, main, library, {**targets, **candidates}, scope), targets, candidates, captured
+        )
     return Slots(slots, influence.zeroed(slots))
 
 
@@ -126,9 +130,11 @@ def _beside(contexts: Iterable[Context]) -> dict[int, set[int]]:
     return found
 
 
-def _is_clear(meta: meta_graph_pb2.MetaGraphDef, library: Mapping[str, GraphView], candidate: Target) -> bool:
+def _is_clear(
+    meta: meta_graph_pb2.MetaGraphDef, main: GraphView, library: Mapping[str, GraphView], candidate: Target
+) -> bool:
     try:
-        Bodies(meta, library, {candidate.node_id: candidate})
+        Bodies(meta, main, library, {candidate.node_id: candidate})
     except VerificationError:
         return False
     return True
