@@ -16,7 +16,7 @@ from graphfreeze.prover.roots import Roots
 from graphfreeze.prover.scope import Scope
 from graphfreeze.prover.targets import Target
 
-__all__ = ["Bodies"]
+__all__ = ["Bodies", "has_values"]
 
 
 class Bodies:
@@ -112,11 +112,17 @@ class Bodies:
             known = context.is_call(node)
             for slot in call_slots(node, self._library):
                 callee = self._context(slot.function, context.binding_of(node, slot) if known else ())
-                if context.counts(node.name) and _hands_values(node, slot):
+                # The main graph of a model with objects only calls: what it takes is given out.
+                if context.counts(node.name) and _hands_values(node, slot) and has_values(context):
                     self._calls.setdefault(callee, []).append((context, node))
                     self._callees.setdefault((context, node.name), []).append(callee)
                 else:
                     self._entered_otherwise.add(callee)
+
+
+def has_values(context: Context) -> bool:
+    """Whether a body is one in which values are followed: a function, or what a session runs as a whole."""
+    return context.view.definition is not None or context.is_session
 
 
 def _hands_values(node: node_def_pb2.NodeDef, slot: CallSlot) -> bool:

@@ -18,7 +18,8 @@ from graphfreeze.prover.frames import Frame
 from graphfreeze.prover.graph_view import Tensor, data_inputs
 from graphfreeze.prover.handles import GATHERS, Context
 from graphfreeze.prover.operations import MIXING
-from graphfreeze.prover.origins import Origin, Origins
+from graphfreeze.prover.origin import Origin
+from graphfreeze.prover.origins import Origins
 from graphfreeze.prover.region import Region, region_of
 from graphfreeze.prover.shapes import static_shape
 from graphfreeze.prover.targets import Target

@@ -17,7 +17,7 @@ from graphfreeze.prover.bodies import Bodies
 from graphfreeze.prover.ends import DirectionEnd, Ends, NormEnd
 from graphfreeze.prover.graph_view import Tensor
 from graphfreeze.prover.handles import Context
-from graphfreeze.prover.origins import Origin
+from graphfreeze.prover.origin import Origin
 from graphfreeze.prover.reach import Reach
 from graphfreeze.prover.squares import Squared, squares
 from graphfreeze.prover.targets import Target

@@ -14,43 +14,22 @@ or something else, where the elements would be mixed up.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tensorflow.core.framework import node_def_pb2
 
-from graphfreeze.prover.bodies import Bodies
+from graphfreeze.prover.bodies import Bodies, has_values
 from graphfreeze.prover.ends import DirectionEnd, Ends, NormEnd, join
 from graphfreeze.prover.failure import refuse
-from graphfreeze.prover.frames import Frame, asked_for_zeros, distinct_of, divides, source_of
+from graphfreeze.prover.frames import Frame, divides, source_of
 from graphfreeze.prover.graph_view import Tensor, data_inputs, integer_attr
 from graphfreeze.prover.handles import READS, Context
-from graphfreeze.prover.operations import ELEMENT_BY_ELEMENT, FOLLOWED, IFS, KEEPING, NORMS, SHAPE_ONLY
+from graphfreeze.prover.operations import FOLLOWED, IFS, KEEPING, NORMS, SHAPE_ONLY
+from graphfreeze.prover.origin import SOME_ROWS, Origin, through
 from graphfreeze.prover.session_graph import takes_value
-from graphfreeze.prover.static_numbers import number_of
 from graphfreeze.prover.writes import write_of
 
-__all__ = ["Marked", "Origin", "Origins"]
-
-SOME_ROWS = Tensor("?", "", 0)
-"""Indices that nothing else has."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a tensor's elements come from.
-
-    Attributes:
-        variable: The variable.
-        rows: The indices of the rows that the tensor consists of; None where it is the whole.
-        is_test: Whether the tensor only says whether an element is zero or not a number.
-        height: How many rows the variable has; None where it is not known, or has none.
-    """
-
-    variable: int
-    rows: Tensor | None = None
-    is_test: bool = False
-    height: int | None = None
-
+__all__ = ["Marked", "Origins"]
 
 Key = tuple[Frame, Tensor]
 Part = tuple[Key, Callable[[Origin], Origin | None]]
@@ -116,7 +95,7 @@ class Origins:
         for context, tensor in self._marked:
             found.setdefault(context, []).append(tensor.node)
         for context in self._bodies.contexts.values() if self._heights else ():
-            if context.sources and (context.view.definition is not None or context.is_session):
+            if context.sources and has_values(context):
                 reads = [node for node in context.view.nodes.values() if node.op in READS]
                 names = [node.name for node in reads if context.variable_of(node.input[0]) in self._heights]
                 names += [name for name, _ in context.references]
@@ -130,7 +109,7 @@ class Origins:
         work = list(holding)
         while work:
             for caller, _ in self._bodies.callers(work.pop()):
-                if caller not in holding and (caller.view.definition is not None or caller.is_session):
+                if caller not in holding:
                     holding[caller] = None
                     work.append(caller)
         return holding
@@ -180,30 +159,8 @@ class Origins:
         return known if len(known) == len(written) and at == origin.rows else None
 
     def _through(self, frame: Frame, node: node_def_pb2.NodeDef, position: int, origin: Origin) -> Origin | None:
-        """The origin that a node's result has by one of an operand; None where it does not keep elements in place."""
-        if self._direction(frame, node, position) is not None:
-            return None
-        if node.op == "IdentityN":
-            return origin
-        if node.op == "Any":
-            asks = origin.is_test or asked_for_zeros(frame.view, node) is not None
-            return replace(origin, is_test=True) if asks and position == 0 and origin.rows is None else None
-        if origin.is_test:
-            return origin if node.op == "Identity" else None
-        if node.op in ELEMENT_BY_ELEMENT:
-            return origin
-        if position != 0 or node.op not in KEEPING or len(data_inputs(node)) < 3:
-            return None
-        indices = source_of(frame.view, node.input[1])
-        number = number_of(frame, node.input[2])
-        if node.op == "GatherV2":
-            plain = number == 0 and integer_attr(node, "batch_dims") == 0
-            return replace(origin, rows=indices) if plain and origin.rows is None else None
-        distinct = distinct_of(frame.view, indices)
-        if distinct is not None and distinct.repeated == origin.rows:
-            return replace(origin, rows=distinct.once)
-        whole = number is not None and number == origin.height
-        return replace(origin, rows=None) if whole and origin.rows == indices else None
+        """The origin that a node's result has by one of an operand, where a direction does not begin with that."""
+        return None if self._direction(frame, node, position) is not None else through(frame, node, position, origin)
 
     def _direction(self, frame: Frame, node: node_def_pb2.NodeDef, position: int) -> DirectionEnd | None:
         """The direction that a node takes part in by what it takes; to write that is no part of it."""

@@ -15,7 +15,7 @@ from tensorflow.core.framework import node_def_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from graphfreeze.errors import VerificationError
-from graphfreeze.prover.bodies import Bodies
+from graphfreeze.prover.bodies import Bodies, has_values
 from graphfreeze.prover.closure import Closure
 from graphfreeze.prover.ends import Ends
 from graphfreeze.prover.failure import refuse
@@ -94,9 +94,12 @@ def find_slots(
             slots[slot] = replace(candidates[slot], frozen=frozen, slot_of=targets[owner])
     if scope is not None:
         # Elsewhere, nothing is masked.
-        influence = Influence(
-            Bodies(meta, main, library, {**targets, **candidates}, scope), targets, candidates, captured
-        )
+        try:
+            bodies = Bodies(meta, main, library, {**targets, **candidates}, scope)
+        except VerificationError:
+            # What is no slot may be shared with other endpoints.
+            bodies = Bodies(meta, main, library, {**targets, **slots}, scope)
+        influence = Influence(bodies, targets, candidates, captured)
     return Slots(slots, influence.zeroed(slots))
 
 
@@ -110,7 +113,7 @@ def _ends(contexts: Iterable[Context], candidates: Mapping[int, Target], influen
     """Where the values of all reads of each candidate end."""
     ends: dict[int, Ends] = {candidate: influence.ends.get(candidate, frozenset()) for candidate in candidates}
     for context in contexts:
-        if context.view.definition is None and not context.is_session:
+        if not has_values(context):
             ends |= dict.fromkeys(_seen_in(context) & set(candidates))
         else:
             ends |= dict.fromkeys(_taken_otherwise(context) & set(candidates))
