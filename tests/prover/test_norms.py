@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from graphfreeze.prover import prove
 from graphfreeze.prover.closure import Closure
+from graphfreeze.prover.ends import Ends, NormEnd
 from graphfreeze.prover.graph_view import GraphView
 from graphfreeze.prover.handles import Context, Contexts
-from graphfreeze.prover.origins import Ends, NormEnd
 from tests.prover.mutant import Mutant
 from tests.prover.rewriting import freeze_plan, rewrite
 from tests.prover.steps import Step, momentum

@@ -121,10 +121,10 @@ def test_a_slot_that_an_endpoint_is_given_is_none(tmp_path: Path) -> None:
         def __init__(self, public: bool) -> None:
             super().__init__()
             self.v, self.s = tf.Variable(tf.ones([3, 3])), tf.Variable(tf.ones([3, 3]), trainable=False)
-            inner = tf.function(lambda g: momentum(self, g), input_signature=[tf.TensorSpec([3, 3])])
+            inner: Any = tf.function(lambda g: momentum(self, g), input_signature=[tf.TensorSpec([3, 3])])
             if public:
                 self.inner = inner
-            self._call = lambda g: inner(g)
+            self._call: Callable[[Any], Any] = lambda g: inner(g)
 
         @tf.function(input_signature=[tf.TensorSpec([3, 3])])
         def train(self, x: Any) -> Any:
