@@ -95,8 +95,9 @@ class Influence:
 
     def belongs(self, end: NormEnd | DirectionEnd, owner: int, slots: set[int]) -> bool:
         """Whether a norm or a direction belongs to a variable with these slots."""
-        judge = self._directions if isinstance(end, DirectionEnd) else self._norms
-        return judge.belongs(end, self._targets[owner], slots)  # type: ignore[arg-type]
+        if isinstance(end, DirectionEnd):
+            return self._directions.belongs(end, self._targets[owner], slots)
+        return self._norms.belongs(end, self._targets[owner], slots)
 
     def updated(self, direction: DirectionEnd) -> frozenset[int]:
         """The variables in whose updates all ends that a direction computes."""

@@ -63,7 +63,7 @@ class Origins:
         self._inputs = inputs
         self._known: dict[Key, frozenset[Origin]] = {}
         self._seeds = self._find_seeds()
-        self._holding = self._find_holding()
+        self._holding, self._calling = self._find_holding()
 
     def ends(self) -> dict[int, Ends]:
         """Where the values of each variable end, of those that end anywhere."""
@@ -103,24 +103,23 @@ class Origins:
                     found.setdefault(context, []).extend(names)
         return found
 
-    def _find_holding(self) -> dict[Context, None]:
-        """The bodies in which there are such values, by themselves or returned to them."""
+    def _find_holding(self) -> tuple[dict[Context, None], dict[Context, set[str]]]:
+        """The bodies in which there are such values, by themselves or returned to them; and the calls that return."""
         holding = dict.fromkeys(self._seeds)
+        calling: dict[Context, set[str]] = {}
         work = list(holding)
         while work:
-            for caller, _ in self._bodies.callers(work.pop()):
+            for caller, node in self._bodies.callers(work.pop()):
+                calling.setdefault(caller, set()).add(node.name)
                 if caller not in holding:
                     holding[caller] = None
                     work.append(caller)
-        return holding
+        return holding, calling
 
     def _taking(self, frame: Frame) -> Iterator[tuple[node_def_pb2.NodeDef, int]]:
         """The inputs of nodes that may have origins: all behind seeds, calls and arguments."""
         context, view = frame.context, frame.view
-        names = list(self._seeds.get(context, ()))
-        if context in self._holding:
-            calls = [node.name for node in view.nodes.values() if node.op in FOLLOWED]
-            names += [n for n in calls if any(c in self._holding for c in self._bodies.callees(context, n))]
+        names = [*self._seeds.get(context, ()), *sorted(self._calling.get(context, ()))]
         names += view.arguments if frame.caller is not None else []
         seen = set(names)
         while names:

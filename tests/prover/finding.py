@@ -12,6 +12,7 @@ from graphfreeze.prover.envelope import captured_tensors
 from graphfreeze.prover.files import read_saved_model
 from graphfreeze.prover.graph_view import GraphView
 from graphfreeze.prover.lockstep import library_of
+from graphfreeze.prover.scope import find_scope
 from graphfreeze.prover.slots import Slots, find_slots
 from graphfreeze.prover.targets import find_targets
 from graphfreeze.selection.plan import FreezePlan
@@ -36,18 +37,20 @@ class Found:
     directions: list[tuple[str, str]]
 
 
-def slots_in(path: Path, plan: FreezePlan) -> Slots:
-    """The slots of the variables of a plan, and what is masked for them."""
+def slots_in(path: Path, plan: FreezePlan, only_in: Sequence[str] = ()) -> Slots:
+    """The slots of the variables of a plan, and what is masked for them, perhaps in some endpoints only."""
     meta = read_saved_model(path, original=True).meta_graphs[0]
     captured = {name: [c.original for c in found] for name, found in captured_tensors(meta, meta).items()}
     main = GraphView.of_main_graph(meta.graph_def)
-    return find_slots(meta, main, library_of(meta), find_targets(meta, plan, {}), captured)
+    library = library_of(meta)
+    scope = find_scope(meta, library, only_in) if only_in else None
+    return find_slots(meta, main, library, find_targets(meta, plan, {}), captured, scope)
 
 
-def find(path: Path, names: Sequence[str]) -> Found:
+def find(path: Path, names: Sequence[str], only_in: Sequence[str] = ()) -> Found:
     """The same by names."""
     plan = freeze_plan(path, names, "select")
-    found = slots_in(path, plan)
+    found = slots_in(path, plan, only_in)
     library = library_of(read_saved_model(path, original=True).meta_graphs[0])
     slots: dict[str, set[str]] = {}
     for slot in found.slots.values():

@@ -137,6 +137,33 @@ def test_a_slot_that_an_endpoint_is_given_is_none(tmp_path: Path) -> None:
         assert len(find(path, ["v"]).slots) == (0 if public else 1)
 
 
+def test_a_function_that_other_endpoints_run_too_has_no_norm(tmp_path: Path) -> None:
+    """It stays as it is for these, and goes by one name. A step's own body is theirs only where they call it."""
+
+    class Both(tf.Module):
+        def __init__(self, together: bool) -> None:
+            super().__init__()
+            self.v = tf.Variable(tf.ones([3, 3]), name="v")
+            shared: Any = tf.function(clip)
+            spec = [tf.TensorSpec([3, 3])]
+            for name in ("train_a", "train_b"):
+                clipper = shared if together else tf.function(clip)
+                setattr(self, name, tf.function(self._step(clipper), input_signature=spec))
+
+        def _step(self, clipper: Callable[[Any], Any]) -> Callable[[Any], Any]:
+            def step(x: Any) -> Any:
+                self.v.assign_sub(clipper(tf.matmul(x, x))[0])
+                return tf.reduce_sum(x)
+
+            return step
+
+    for together, count in ((True, 0), (False, 1)):
+        path = tmp_path / str(together)
+        tf.saved_model.save(Both(together), str(path))
+        assert find(path, ["v"], ["train_b"]).norms == [("v", "L2Loss")] * count
+        assert find(path, ["v"]).norms == [("v", "L2Loss")] * (1 if together else 2)
+
+
 # -- losses are no norms
 
 
