@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -9,14 +10,49 @@ from tensorflow.core.framework import node_def_pb2, types_pb2
 
 from graphfreeze.prover.constants import Array, decode
 from graphfreeze.prover.failure import refuse
-from graphfreeze.prover.graph_view import GraphView, Tensor, call_slots, data_inputs, integer_attr
-from graphfreeze.prover.handles import BRANCHES, CALLS, Context
+from graphfreeze.prover.graph_view import GraphView, Tensor, call_slots, data_inputs
+from graphfreeze.prover.handles import BRANCHES, Context
+from graphfreeze.prover.operations import IFS
 
-__all__ = ["Distinct", "Frame", "asked_for_zeros", "constant_of", "distinct_of", "divides", "number_of", "source_of"]
+__all__ = [
+    "Distinct",
+    "Entries",
+    "Frame",
+    "Given",
+    "asked_for_zeros",
+    "constant_of",
+    "distinct_of",
+    "divides",
+    "source_of",
+]
 
 LIMIT = 10_000
 """How many calls of one body are followed."""
 WIDER = {(types_pb2.DT_INT32, types_pb2.DT_INT64), (types_pb2.DT_INT32,) * 2, (types_pb2.DT_INT64,) * 2}
+
+
+class Entries(NamedTuple):
+    """How a body is entered.
+
+    Attributes:
+        calls: The bodies that call it, each with the node that does.
+        otherwise: Whether it is entered in another way, too.
+    """
+
+    calls: Sequence[tuple[Frame, node_def_pb2.NodeDef]]
+    otherwise: bool
+
+
+class Given(NamedTuple):
+    """What an argument may be.
+
+    Attributes:
+        passed: Tensors that calls pass for it, each with the body where it is.
+        unknown: Whether it may be something else, too.
+    """
+
+    passed: Sequence[tuple[Frame, str]]
+    unknown: bool
 
 
 @dataclass(eq=False)
@@ -27,11 +63,13 @@ class Frame:
         context: The body.
         caller: The body that calls it; None for the first one.
         call: The node that does.
+        entries: Tells of a body how it may be entered; for those without a caller.
     """
 
     context: Context
     caller: Frame | None = None
     call: node_def_pb2.NodeDef | None = None
+    entries: Callable[[Context], Entries] | None = None
     _called: dict[tuple[str, str], Frame] = field(default_factory=dict)
     _count: list[int] = field(default_factory=lambda: [0])
 
@@ -56,17 +94,31 @@ class Frame:
         return self._called[key]
 
     def branches(self, node: node_def_pb2.NodeDef) -> list[Frame]:
-        """The branches of an If that count: where it divides and found a zero, the one that it then takes does not."""
-        names = ["else_branch"] if divides(self.view, node) else ["then_branch", "else_branch"]
+        """The function that a node calls, or the branches of an If that count.
+
+        Where an If divides and found a zero, the branch that it then takes does not count.
+        """
+        names = ["f"] if node.op not in IFS else ["then_branch", "else_branch"][divides(self.view, node) :]
         return [frame for name in names if (frame := self.called(node, name)) is not None]
 
     def passed(self, argument: str) -> str | None:
         """What the caller passes for an argument."""
+        return None if self.call is None else self._operand(self.call, argument)
+
+    def given(self, argument: str) -> Given:
+        """What an argument may be: what the caller passes, or what any caller in the model does."""
+        if self.caller is not None:
+            text = self.passed(argument)
+            return Given([], unknown=True) if text is None else Given([(self.caller, text)], unknown=False)
+        entries = Entries([], otherwise=True) if self.entries is None else self.entries(self.context)
+        texts = [(frame, self._operand(node, argument)) for frame, node in entries.calls]
+        passed = [(frame, text) for frame, text in texts if text is not None]
+        return Given(passed, entries.otherwise or not texts or len(passed) < len(texts))
+
+    def _operand(self, call: node_def_pb2.NodeDef, argument: str) -> str | None:
         position = self.view.arguments.get(argument)
-        if self.caller is None or self.call is None or position is None:
-            return None
-        operands = data_inputs(self.call)[1 if self.call.op in BRANCHES else 0 :]
-        return operands[position] if position < len(operands) else None
+        operands = data_inputs(call)[1 if call.op in BRANCHES else 0 :]
+        return operands[position] if position is not None and position < len(operands) else None
 
     def returned(self, position: int) -> str | None:
         """What it returns at a position."""
@@ -137,51 +189,8 @@ def divides(view: GraphView, node: node_def_pb2.NodeDef) -> bool:
     return asked is not None and asked in {source_of(view, text) for text in operands}
 
 
-def number_of(frame: Frame, text: str, first: bool = False) -> int | None:
-    """The number that a scalar is in every run, or the first one of a vector.
-
-    Args:
-        frame: Where the tensor is.
-        text: The tensor.
-        first: Whether it is a vector.
-
-    Returns:
-        The number; None where it is not found.
-    """
-    for _ in range(LIMIT):
-        tensor = source_of(frame.view, text)
-        node = frame.view.nodes.get(tensor.node)
-        if node is None:
-            passed = frame.passed(tensor.node)
-            if passed is None or frame.caller is None:
-                return None
-            frame, text = frame.caller, passed
-        elif node.op in CALLS or divides(frame.view, node):
-            callee = frame.called(node, "f" if node.op in CALLS else "else_branch")
-            returned = None if callee is None else callee.returned(tensor.position)
-            if callee is None or returned is None:
-                return None
-            frame, text = callee, returned
-        elif node.op == "StridedSlice" and not first and _is_first_of(frame.view, node):
-            first, text = True, node.input[0]
-        else:
-            array = constant_of(frame.view, text)
-            fits = array is not None and array.ndim == (1 if first else 0) and array.size and array.dtype.kind in "iu"
-            return int(array.flat[0]) if fits and array is not None else None
-    return None
-
-
 def constant_of(view: GraphView, text: str) -> Array | None:
     """The constant that a tensor is a copy of; None where it is something else."""
     node = view.nodes.get(source_of(view, text).node)
     is_constant = node is not None and node.op == "Const" and "value" in node.attr
     return decode(node.attr["value"].tensor) if is_constant and node is not None else None
-
-
-def _is_first_of(view: GraphView, node: node_def_pb2.NodeDef) -> bool:
-    """Whether a StridedSlice takes element 0 of a vector."""
-    others = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask")
-    if integer_attr(node, "shrink_axis_mask") != 1 or any(integer_attr(node, name) for name in others):
-        return False
-    bounds = [constant_of(view, text) for text in data_inputs(node)[1:]]
-    return all(b is not None and b.shape == (1,) for b in bounds) and bounds[0] is not None and not bounds[0].any()

@@ -84,6 +84,15 @@ class GraphView:
                 found.setdefault(text.partition(":")[0], []).append((node, position))
         return found
 
+    @cached_property
+    def naming(self) -> frozenset[str]:
+        """The nodes with attributes that name functions."""
+        return frozenset(
+            name
+            for name, node in self.nodes.items()
+            if any(v.HasField("func") or v.list.func for v in node.attr.values())
+        )
+
     @classmethod
     def of_function(cls, function: function_pb2.FunctionDef) -> GraphView:
         """View a function of the library."""

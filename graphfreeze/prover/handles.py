@@ -138,7 +138,10 @@ class Context:
 
     def _call_inputs(self, node: node_def_pb2.NodeDef | None) -> list[str]:
         """What the node passes to functions; nothing if it calls none."""
-        if node is None or not call_slots(node, self.contexts.library):
+        library = self.contexts.library
+        if node is None or (node.name not in self.view.naming and node.op not in library):
+            return []
+        if not call_slots(node, library):
             return []
         return [text for text in data_inputs(node) if not self.is_reference(text)]
 

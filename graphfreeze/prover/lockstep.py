@@ -63,7 +63,8 @@ class Lockstep:
         self._captured = captured_tensors(original, rewritten)
         self._functions = library_of(original)
         named = {name: [consumer.original for consumer in found] for name, found in self._captured.items()}
-        self.slots = find_slots(original, self._functions, targets, named)
+        self._main = GraphView.of_main_graph(original.graph_def)
+        self.slots, self._zeroed = find_slots(original, self._main, self._functions, targets, named, scope)
         self._targets = targets | self.slots
         self._rewritten = library_of(rewritten)
         self._contexts = Contexts(self._functions)
@@ -138,17 +139,19 @@ class Lockstep:
                 self._rewritten,
                 self._targets,
                 self._oblige,
+                self._zeroed.get((original, binding)),
                 self._consumers(*obligation),
             ).prove()
 
     def _prove_main_graph(self) -> None:
-        view = GraphView.of_main_graph(self._before.graph_def)
+        view = self._main
         self._proven[(view.name, view.name, ())] = Pair(
             self._roots.main_context(view),
             GraphView.of_main_graph(self._after.graph_def),
             self._rewritten,
             self._targets,
             self._oblige,
+            self._zeroed.get((view.name, ())),
             signature_outputs(self._before, self._after, self._roots.live_signatures),
         ).prove()
 

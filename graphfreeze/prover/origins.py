@@ -3,157 +3,144 @@
 An origin is a variable, of which a tensor holds all elements in their places, or the rows at some indices. Elementwise
 operations have the origins of all operands. A gather along axis 0 makes rows of a whole, and a sum into a tensor of the
 variable's height makes a whole of rows again, at the same indices. A sum of rows with the same index makes rows again,
-each index once. A branch has the origins of what it is given.
+each index once. What a branch or a function returns has the origins that it has there, and an argument those of what
+the call passes. So what a body gives to its callers is looked for in these; each body is also looked at by itself.
 
 Whoever takes a value otherwise is an end of its origins: a write of variables, of everything or at the rows' indices;
-a sum or mean over a whole, or over rows at known indices, which may have to be masked; or something else, where the
-elements would be mixed up.
+a sum or mean over a whole, or over rows at known indices, which may have to be masked; the beginning of a direction;
+or something else, where the elements would be mixed up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from tensorflow.core.framework import node_def_pb2
 
+from graphfreeze.prover.bodies import Bodies, has_values
+from graphfreeze.prover.ends import DirectionEnd, Ends, NormEnd, join
 from graphfreeze.prover.failure import refuse
-from graphfreeze.prover.frames import Frame, asked_for_zeros, distinct_of, divides, number_of, source_of
+from graphfreeze.prover.frames import Frame, divides, source_of
 from graphfreeze.prover.graph_view import Tensor, data_inputs, integer_attr
 from graphfreeze.prover.handles import READS, Context
+from graphfreeze.prover.operations import FOLLOWED, IFS, KEEPING, NORMS, SHAPE_ONLY
+from graphfreeze.prover.origin import SOME_ROWS, Origin, through
 from graphfreeze.prover.session_graph import takes_value
 from graphfreeze.prover.writes import write_of
 
-__all__ = ["ELEMENT_BY_ELEMENT", "NORMS", "End", "Ends", "NormEnd", "Origin", "Origins", "join"]
-
-ELEMENT_BY_ELEMENT = frozenset(
-    {
-        *("Identity", "Cast", "StopGradient", "SelectV2"),
-        *("Add", "AddV2", "AddN", "Sub", "Mul", "MulNoNan", "Div", "RealDiv", "DivNoNan", "SquaredDifference"),
-        *("Maximum", "Minimum", "Pow", "Square", "Sqrt", "Rsqrt", "Reciprocal", "Inv", "Neg", "Abs", "Sign"),
-        *("Exp", "Log", "Log1p", "Tanh", "IsFinite", "IsNan", "LogicalAnd", "LogicalOr", "LogicalNot"),
-        *("Less", "LessEqual", "Greater", "GreaterEqual", "Equal", "NotEqual"),
-    }
-)
-NORMS = frozenset({"L2Loss", "Mean", "Sum"})
-"""What sums up the elements of its first input: over all axes, or some."""
-SHAPE_ONLY = frozenset({"Shape", "Size", "Rank", "ZerosLike", "OnesLike"})
-IFS = frozenset({"If", "StatelessIf"})
-KEEPING = ELEMENT_BY_ELEMENT | {"IdentityN", "Any", "GatherV2", "UnsortedSegmentSum"}
-"""What may keep elements in their places."""
-SOME_ROWS = Tensor("?", "", 0)
-"""Indices that nothing else has."""
-
-
-class NormEnd(NamedTuple):
-    """A node that sums up all elements of a value, or those along some axes.
-
-    Attributes:
-        context: The body.
-        node: The node.
-        rows: The indices of the rows that the value consists of; None where it is a whole.
-    """
-
-    context: Context
-    node: str
-    rows: Tensor | None = None
-
-
-End = int | NormEnd
-Ends = frozenset[End] | None
-"""The variables in whose writes a value ends, and the sums that take it; None where it ends elsewhere, too."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a tensor's elements come from.
-
-    Attributes:
-        variable: The variable.
-        rows: The indices of the rows that the tensor consists of; None where it is the whole.
-        is_test: Whether the tensor only says whether an element is zero or not a number.
-        height: How many rows the variable has; None where it is not known, or has none.
-    """
-
-    variable: int
-    rows: Tensor | None = None
-    is_test: bool = False
-    height: int | None = None
-
+__all__ = ["Marked", "Origins"]
 
 Key = tuple[Frame, Tensor]
 Part = tuple[Key, Callable[[Origin], Origin | None]]
-
-
-def join(a: Ends, b: Ends) -> Ends:
-    """The ends of a value that has both."""
-    return None if a is None or b is None else a | b
+Marked = Mapping[tuple[Context, Tensor], Iterable[Origin]]
+"""Tensors that count as variables, by body, and what they count as."""
 
 
 class Origins:
-    """The origins of the values in one body, and in the branches that it gives them to.
+    """The origins of the values in the bodies of a model.
 
     Args:
-        context: The body.
-        captured: The tensors of it that custom gradients capture.
+        bodies: The bodies.
+        captured: By function, the tensors of it that custom gradients capture.
         heights: The variables to follow, with how many rows each has; None where it has none.
-        marked: Tensors that count as variables, and what they count as.
+        marked: Further tensors to follow.
+        inputs: The tensors that directions begin with: from there on, values are not followed.
     """
 
     def __init__(
         self,
-        context: Context,
-        captured: Iterable[str],
+        bodies: Bodies,
+        captured: Mapping[str, Iterable[str]],
         heights: Mapping[int, int | None],
-        marked: Mapping[Tensor, Iterable[Origin]] | None = None,
+        marked: Marked,
+        inputs: Container[DirectionEnd] = frozenset(),
     ) -> None:
-        self._first = Frame(context)
-        self._captured = sorted(captured)
+        self._bodies = bodies
+        self._captured = captured
         self._heights = heights
-        self._marked = {tensor: frozenset(origins) for tensor, origins in (marked or {}).items()}
+        self._marked = {place: frozenset(origins) for place, origins in marked.items()}
+        self._inputs = inputs
         self._known: dict[Key, frozenset[Origin]] = {}
+        self._seeds = self._find_seeds()
+        self._holding, self._calling = self._find_holding()
 
     def ends(self) -> dict[int, Ends]:
         """Where the values of each variable end, of those that end anywhere."""
         found: dict[int, Ends] = {}
-        for text in (*self._first.view.returns.values(), *self._captured):
-            found |= {origin.variable: None for origin in self._of(self._first, text)}
-        work, seen = [self._first], {self._first}
+        # A body may be entered with a value from several calls; what it does with its own is found once.
+        firsts = [self._bodies.frame(context) for context in self._holding]
+        for first in firsts:
+            if self._bodies.entered_otherwise(first.context):
+                for text in first.view.returns.values():
+                    found |= {origin.variable: None for origin in self._of(first, text)}
+        work, seen = list(firsts), set(firsts)
         while work:
             frame = work.pop()
+            for text in self._captured.get(frame.view.name, ()):
+                found |= {origin.variable: None for origin in self._of(frame, text)}
             for node, position in self._taking(frame):
                 for origin in self._taken(frame, node, position):
                     end = self._end(frame, node, position, origin)
                     found[origin.variable] = join(found.get(origin.variable, frozenset()), end)
-                    if node.op in IFS:
+                    if node.op in FOLLOWED:
                         fresh = [branch for branch in frame.branches(node) if branch not in seen]
                         seen.update(fresh)
                         work += fresh
         return found
 
+    def _find_seeds(self) -> dict[Context, list[str]]:
+        """By body, the nodes and arguments that yield values to follow by themselves."""
+        found: dict[Context, list[str]] = {}
+        for context, tensor in self._marked:
+            found.setdefault(context, []).append(tensor.node)
+        for context in self._bodies.contexts.values() if self._heights else ():
+            if context.sources and has_values(context):
+                reads = [node for node in context.view.nodes.values() if node.op in READS]
+                names = [node.name for node in reads if context.variable_of(node.input[0]) in self._heights]
+                names += [name for name, _ in context.references]
+                if names:
+                    found.setdefault(context, []).extend(names)
+        return found
+
+    def _find_holding(self) -> tuple[dict[Context, None], dict[Context, set[str]]]:
+        """The bodies in which there are such values, by themselves or returned to them; and the calls that return."""
+        holding = dict.fromkeys(self._seeds)
+        calling: dict[Context, set[str]] = {}
+        work = list(holding)
+        while work:
+            for caller, node in self._bodies.callers(work.pop()):
+                calling.setdefault(caller, set()).add(node.name)
+                if caller not in holding:
+                    holding[caller] = None
+                    work.append(caller)
+        return holding, calling
+
     def _taking(self, frame: Frame) -> Iterator[tuple[node_def_pb2.NodeDef, int]]:
-        """The inputs of nodes that may have origins: all behind reads, marked tensors and arguments."""
+        """The inputs of nodes that may have origins: all behind seeds, calls and arguments."""
         context, view = frame.context, frame.view
-        names = [node.name for node in view.nodes.values() if node.op in READS and self._heights]
-        names += [name for name, _ in context.references if self._heights]
-        names += view.arguments if frame.caller is not None else [tensor.node for tensor in self._marked]
+        names = [*self._seeds.get(context, ()), *sorted(self._calling.get(context, ()))]
+        names += view.arguments if frame.caller is not None else []
         seen = set(names)
         while names:
             for node, position in view.takers.get(names.pop(), ()):
                 if not context.counts(node.name):
                     continue
                 yield node, position
-                if node.name not in seen and node.op in KEEPING | IFS:
+                if node.name not in seen and node.op in KEEPING | FOLLOWED:
                     seen.add(node.name)
                     names.append(node.name)
 
     def _end(self, frame: Frame, node: node_def_pb2.NodeDef, position: int, origin: Origin) -> Ends:
         """Where a value ends in a node that takes it; nowhere, if the node hands it on."""
-        if node.op in IFS:
+        if node.op in FOLLOWED:
             division = divides(frame.view, node)
-            allowed = (division and origin.is_test) if position == 0 else (division or not origin.is_test)
-            return frozenset() if allowed else None
+            is_condition = node.op in IFS and position == 0
+            allowed = (division and origin.is_test) if is_condition else (division or not origin.is_test)
+            return frozenset() if allowed and frame.branches(node) else None
+        direction = self._direction(frame, node, position)
+        if direction is not None:
+            return frozenset({direction}) if origin.rows is None and not origin.is_test else None
         if self._through(frame, node, position, origin) is not None:
             return frozenset()
         if origin.is_test:
@@ -171,28 +158,15 @@ class Origins:
         return known if len(known) == len(written) and at == origin.rows else None
 
     def _through(self, frame: Frame, node: node_def_pb2.NodeDef, position: int, origin: Origin) -> Origin | None:
-        """The origin that a node's result has by one of an operand; None where it does not keep elements in place."""
-        if node.op == "IdentityN":
-            return origin
-        if node.op == "Any":
-            asks = origin.is_test or asked_for_zeros(frame.view, node) is not None
-            return replace(origin, is_test=True) if asks and position == 0 and origin.rows is None else None
-        if origin.is_test:
-            return origin if node.op == "Identity" else None
-        if node.op in ELEMENT_BY_ELEMENT:
-            return origin
-        if position != 0 or node.op not in KEEPING or len(data_inputs(node)) < 3:
-            return None
-        indices = source_of(frame.view, node.input[1])
-        number = number_of(frame, node.input[2])
-        if node.op == "GatherV2":
-            plain = number == 0 and integer_attr(node, "batch_dims") == 0
-            return replace(origin, rows=indices) if plain and origin.rows is None else None
-        distinct = distinct_of(frame.view, indices)
-        if distinct is not None and distinct.repeated == origin.rows:
-            return replace(origin, rows=distinct.once)
-        whole = number is not None and number == origin.height
-        return replace(origin, rows=None) if whole and origin.rows == indices else None
+        """The origin that a node's result has by one of an operand, where a direction does not begin with that."""
+        return None if self._direction(frame, node, position) is not None else through(frame, node, position, origin)
+
+    def _direction(self, frame: Frame, node: node_def_pb2.NodeDef, position: int) -> DirectionEnd | None:
+        """The direction that a node takes part in by what it takes; to write that is no part of it."""
+        tensor = Tensor.parse(data_inputs(node)[position])
+        end = DirectionEnd(frame.context, *tensor.key)
+        write = write_of(node)
+        return end if end in self._inputs and (write is None or position != write.value) else None
 
     def _taken(self, frame: Frame, node: node_def_pb2.NodeDef, position: int) -> frozenset[Origin]:
         """The origins of what a node takes as a value."""
@@ -230,8 +204,7 @@ class Origins:
                 continue
             waiting.pop()
             found |= {made for part, change in parts for o in self._known[part] if (made := change(o)) is not None}
-            if key[0] is self._first:
-                found |= self._marked.get(key[1], frozenset())
+            found |= self._marked.get((key[0].context, key[1]), frozenset())
             self._known[key] = frozenset(found)
         return self._known[start]
 
@@ -247,7 +220,7 @@ class Origins:
         variable = frame.context.variable_of(inputs[0]) if inputs and node.op in READS else None
         if variable is not None and variable in self._heights:
             return {Origin(variable, self._rows_read(frame, node), height=self._heights[variable])}, []
-        if node.op in IFS:
+        if node.op in FOLLOWED:
             return set(), [part for branch in frame.branches(node) for part in self._from_branch(branch, key)]
         own: set[Origin] = set()
         parts: list[Part] = []

@@ -11,6 +11,8 @@ from tensorflow.core.framework import node_def_pb2
 from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import CallSlot, GraphView, Tensor, call_slots, data_inputs
 from graphfreeze.prover.handles import READS, Binding, Context
+from graphfreeze.prover.influence import Zeroed
+from graphfreeze.prover.masked_direction import MaskedDirections
 from graphfreeze.prover.masked_read import MaskedReads
 from graphfreeze.prover.masked_update import MaskedUpdates
 from graphfreeze.prover.messages import differing_fields
@@ -61,6 +63,7 @@ class Pair:
         library: The functions of the rewritten model, for its callees.
         targets: The targeted variables by object node.
         oblige: Takes each callee pair that has to be proven in turn.
+        zeroed: Where frozen elements have to be zero in the body, if anywhere.
         consumers: Further consumers of the body's tensors.
     """
 
@@ -71,6 +74,7 @@ class Pair:
         library: dict[str, GraphView],
         targets: dict[int, Target],
         oblige: Obligation,
+        zeroed: Zeroed | None = None,
         consumers: Sequence[Consumer] = (),
     ) -> None:
         self._context = context
@@ -79,6 +83,7 @@ class Pair:
         self._library = library
         self._targets = targets
         self._oblige = oblige
+        self._zeroed = zeroed or Zeroed({}, {})
         self._consumers = consumers
         self._evidence = PairEvidence()
         self._uses: Uses  # of bodies that have the same nodes
@@ -93,16 +98,18 @@ class Pair:
         self._check_names()
         self._check_definition()
         captured = [consumer.original for consumer in self._consumers]
-        self._uses = Uses(self._context, self._rewritten, self._targets, captured)
+        self._uses = Uses(self._context, self._rewritten, self._targets, self._zeroed, captured)
         reads = MaskedReads(self._original, self._rewritten, self._uses.raws)
         updates = MaskedUpdates(self._original, self._rewritten, self._uses.updates, reads)
+        directions = MaskedDirections(self._original, self._rewritten, self._zeroed.beginnings, reads)
         self._check_control_outputs(updates)
         for name, node in self._original.nodes.items():
-            self._compare_node(node, self._rewritten.nodes[name], reads, updates)
+            self._compare_node(node, self._rewritten.nodes[name], reads, updates, directions)
         for name, update in self._uses.updates.items():
             if update.write.applies:
                 updates.prove_restored(name)
             self._evidence.updated += [(t.node_id, name, update.node.op) for t in update.targets]
+        self._evidence.updated += directions.evidence
         for name, text in self._original.returns.items():
             self._compare_tensor(Consumer(f"output {name!r}", text, self._rewritten.returns.get(name, "")), reads)
         for consumer in self._consumers:
@@ -157,7 +164,12 @@ class Pair:
     # Node by node.
 
     def _compare_node(
-        self, before: node_def_pb2.NodeDef, after: node_def_pb2.NodeDef, reads: MaskedReads, updates: MaskedUpdates
+        self,
+        before: node_def_pb2.NodeDef,
+        after: node_def_pb2.NodeDef,
+        reads: MaskedReads,
+        updates: MaskedUpdates,
+        directions: MaskedDirections,
     ) -> None:
         same = before.SerializeToString(deterministic=True) == after.SerializeToString(deterministic=True)
         self._evidence.identical += same
@@ -174,9 +186,11 @@ class Pair:
                     before.name,
                     fields=different,
                 )
-        if not same or self._uses.raws or self._uses.updates or self._uses.values:
+        if not same or self._uses.raws or self._uses.updates or self._uses.values or self._zeroed.beginnings:
             for position, (old, new) in enumerate(zip(before.input, after.input, strict=False)):
-                self._compare_input(before, position, old, new, reads, updates)
+                inside = self._context.counts(before.name) and directions.takes(before, position)
+                value = directions.masked(before, position, after) if inside else new
+                self._compare_input(before, position, old, value, reads, updates)
         self._compare_callees(before, after, same)
 
     def _compare_input(

@@ -2,78 +2,89 @@
 
 A slot has the variable's shape. Either an optimizer's operation takes it beside the variable; or it is neither
 trainable nor an integer, and the value of every read of it ends, element by element, in writes of the variable and of
-its slots, in norms in which frozen elements have no part, and nowhere else.
+its slots, in norms and directions in which frozen elements have no part, and nowhere else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from tensorflow.core.framework import node_def_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from graphfreeze.errors import VerificationError
+from graphfreeze.prover.bodies import Bodies, has_values
 from graphfreeze.prover.closure import Closure
+from graphfreeze.prover.ends import Ends
 from graphfreeze.prover.failure import refuse
-from graphfreeze.prover.graph_view import GraphView, Tensor, call_slots, data_inputs
-from graphfreeze.prover.handles import HARMLESS, READS, SAME, Binding, Context, Contexts
-from graphfreeze.prover.norms import Norms
-from graphfreeze.prover.origins import Ends, NormEnd, Origins, join
-from graphfreeze.prover.roots import Roots
+from graphfreeze.prover.graph_view import GraphView, Tensor, data_inputs
+from graphfreeze.prover.handles import HARMLESS, READS, SAME, Binding, Context
+from graphfreeze.prover.influence import Influence, Zeroed
+from graphfreeze.prover.scope import Scope
 from graphfreeze.prover.session_graph import REFERENCE_SAFE, takes_value
 from graphfreeze.prover.targets import Target, variable_targets
 from graphfreeze.prover.writes import write_of
 
-__all__ = ["find_slots"]
+__all__ = ["Slots", "find_slots"]
+
+
+class Slots(NamedTuple):
+    """What is found of a model's own training steps.
+
+    Attributes:
+        slots: The slots of the targeted variables by object node, each with the mask of its variable.
+        zeroed: Where frozen elements have to be zero, by function and what targeted variables and slots are bound
+            there.
+    """
+
+    slots: dict[int, Target]
+    zeroed: dict[tuple[str, Binding], Zeroed]
 
 
 def find_slots(
     meta: meta_graph_pb2.MetaGraphDef,
+    main: GraphView,
     library: Mapping[str, GraphView],
     targets: Mapping[int, Target],
     captured: Mapping[str, Iterable[str]],
-) -> dict[int, Target]:
-    """The slots of the targeted variables that the model writes itself.
+    scope: Scope | None = None,
+) -> Slots:
+    """The slots of the targeted variables that the model writes itself, and what is masked for them.
 
     Args:
         meta: The original's meta graph.
+        main: Its main graph.
         library: Its functions.
         targets: The targeted variables by object node.
         captured: By function, the tensors that custom gradients capture from it.
-
-    Returns:
-        The slots by object node, each with the mask of its variable.
+        scope: Where the variables are frozen; None means everywhere. Slots are those of all endpoints.
 
     Raises:
         VerificationError: One variable is a slot of two.
     """
-    explored = _explore(meta, library, dict(targets))
-    written = sorted({variable for context in explored for variable, _ in _writes(context)})
+    bodies = Bodies(meta, main, library, dict(targets))
+    written = sorted({variable for context in bodies.contexts.values() for variable, _ in _writes(context)})
+    if not written:
+        return Slots({}, {})
     # All variables of one shape are candidates alike, for whichever variable of that shape.
     likes = {targets[node_id].shape: targets[node_id] for node_id in written}
     of_shape = {shape: variable_targets(meta, like, exclude=targets) for shape, like in likes.items()}
     candidates = {node_id: found for group in of_shape.values() for node_id, found in group.items()}
-    if not candidates:
-        return {}
     try:
-        contexts = _explore(meta, library, {**targets, **candidates})
+        bodies = Bodies(meta, main, library, {**targets, **candidates})
     except VerificationError:
         # Handles of some are mixed up with others: these are no slots.
-        candidates = {n: c for n, c in candidates.items() if _is_clear(meta, library, c)}
-        contexts = _explore(meta, library, {**targets, **candidates})
-    ends, beside = _ends(contexts, candidates, captured), _beside(contexts)
-    norms: dict[Context, Norms] = {}
-
-    def belongs(norm: NormEnd, owner: int, slots: set[int]) -> bool:
-        context = norm.context
-        if context not in norms:
-            norms[context] = Norms(context, targets, captured.get(context.view.name, ()))
-        return norms[context].belongs(norm.node, norm.rows, targets[owner], slots)
-
+        candidates = {n: c for n, c in candidates.items() if _is_clear(meta, main, library, c)}
+        bodies = Bodies(meta, main, library, {**targets, **candidates})
+    contexts = list(bodies.contexts.values())
+    influence = Influence(bodies, targets, candidates, captured)
+    ends, beside = _ends(contexts, candidates, influence), _beside(contexts)
     like = {owner: {n for n in of_shape[targets[owner].shape] if n in candidates} for owner in written}
     own = {owner: {n for n in like[owner] if _may_be_slot(candidates[n])} for owner in written}
-    closure = Closure(own, ends, {owner: beside.get(owner, set()) & like[owner] for owner in written}, belongs)
+    by_operation = {owner: beside.get(owner, set()) & like[owner] for owner in written}
+    closure = Closure(own, ends, by_operation, influence.belongs, influence.updated)
     slots: dict[int, Target] = {}
     for owner in written:
         for slot in sorted(closure.slots_of(owner)):
@@ -81,7 +92,15 @@ def find_slots(
                 refuse("expected a slot of one targeted variable, found one of two", variable=candidates[slot].name)
             frozen = targets[owner].frozen.held_by(candidates[slot].frozen.variable)
             slots[slot] = replace(candidates[slot], frozen=frozen, slot_of=targets[owner])
-    return slots
+    if scope is not None:
+        # Elsewhere, nothing is masked.
+        try:
+            bodies = Bodies(meta, main, library, {**targets, **candidates}, scope)
+        except VerificationError:
+            # What is no slot may be shared with other endpoints.
+            bodies = Bodies(meta, main, library, {**targets, **slots}, scope)
+        influence = Influence(bodies, targets, candidates, captured)
+    return Slots(slots, influence.zeroed(slots))
 
 
 def _may_be_slot(candidate: Target) -> bool:
@@ -90,19 +109,14 @@ def _may_be_slot(candidate: Target) -> bool:
     return not candidate.frozen.variable.trainable and not counts
 
 
-def _ends(
-    contexts: Iterable[Context], candidates: Mapping[int, Target], captured: Mapping[str, Iterable[str]]
-) -> dict[int, Ends]:
+def _ends(contexts: Iterable[Context], candidates: Mapping[int, Target], influence: Influence) -> dict[int, Ends]:
     """Where the values of all reads of each candidate end."""
-    heights = {node_id: candidate.shape[0] if candidate.shape else None for node_id, candidate in candidates.items()}
-    ends: dict[int, Ends] = dict.fromkeys(candidates, frozenset())
+    ends: dict[int, Ends] = {candidate: influence.ends.get(candidate, frozenset()) for candidate in candidates}
     for context in contexts:
-        if context.view.definition is None and not context.is_session:
+        if not has_values(context):
             ends |= dict.fromkeys(_seen_in(context) & set(candidates))
-            continue
-        for variable, found in Origins(context, captured.get(context.view.name, ()), heights).ends().items():
-            ends[variable] = join(ends[variable], found)
-        ends |= dict.fromkeys(_taken_otherwise(context) & set(candidates))
+        else:
+            ends |= dict.fromkeys(_taken_otherwise(context) & set(candidates))
     return ends
 
 
@@ -119,53 +133,14 @@ def _beside(contexts: Iterable[Context]) -> dict[int, set[int]]:
     return found
 
 
-def _is_clear(meta: meta_graph_pb2.MetaGraphDef, library: Mapping[str, GraphView], candidate: Target) -> bool:
+def _is_clear(
+    meta: meta_graph_pb2.MetaGraphDef, main: GraphView, library: Mapping[str, GraphView], candidate: Target
+) -> bool:
     try:
-        _explore(meta, library, {candidate.node_id: candidate})
+        Bodies(meta, main, library, {candidate.node_id: candidate})
     except VerificationError:
         return False
     return True
-
-
-def _explore(
-    meta: meta_graph_pb2.MetaGraphDef, library: Mapping[str, GraphView], followed: dict[int, Target]
-) -> list[Context]:
-    """Every context that a handle of these variables enters; the main graph first.
-
-    Raises:
-        VerificationError: A handle cannot be told apart from another, or is given to the caller.
-    """
-    contexts = Contexts(library)
-    roots = Roots(meta, followed, contexts)
-    found = [roots.main_context(GraphView.of_main_graph(meta.graph_def))]
-    work: list[tuple[str, Binding]] = []
-    for name in roots.functions():
-        binding = roots.binding(name)
-        for variable in contexts.returned(name, binding):
-            if variable is not None:
-                refuse(
-                    "expected handles to stay inside of the model, found a function that returns one",
-                    variable=followed[variable].name,
-                    function=name,
-                )
-        work.append((name, binding))
-    seen: set[tuple[str, Binding]] = set()
-
-    def enter(context: Context) -> None:
-        for node in context.view.nodes.values():
-            context.check_loop(node)
-            known = context.is_call(node)
-            work.extend((s.function, context.binding_of(node, s) if known else ()) for s in call_slots(node, library))
-
-    enter(found[0])
-    while work:
-        function, binding = work.pop()
-        if not binding or (function, binding) in seen:
-            continue
-        seen.add((function, binding))
-        found.append(contexts.of(function, binding))
-        enter(found[-1])
-    return found
 
 
 def _seen_in(context: Context) -> set[int]:

@@ -7,24 +7,16 @@ from typing import NamedTuple
 
 from tensorflow.core.framework import node_def_pb2
 
-from graphfreeze.prover.frames import Frame, constant_of, number_of, source_of
+from graphfreeze.prover.behind import parts_of
+from graphfreeze.prover.frames import Frame, constant_of, source_of
 from graphfreeze.prover.graph_view import GraphView, Tensor, data_inputs
-from graphfreeze.prover.handles import CALLS, Context
-from graphfreeze.prover.origins import ELEMENT_BY_ELEMENT, NORMS
+from graphfreeze.prover.handles import Context
+from graphfreeze.prover.operations import ELEMENT_BY_ELEMENT, NORMS
+from graphfreeze.prover.shapes import static_shape
+from graphfreeze.prover.static_numbers import number_of
 from graphfreeze.prover.writes import write_of
 
-__all__ = ["Squared", "behind", "squares"]
-
-LISTS = CALLS | {"IdentityN"}
-"""Operations with one list of outputs: elsewhere, a position does not say which output it is."""
-
-MOVING = frozenset(
-    {
-        *("GatherV2", "GatherNd", "UnsortedSegmentSum", "Reshape", "ExpandDims", "Squeeze", "Transpose"),
-        *("StridedSlice", "Slice", "Tile", "BroadcastTo"),
-    }
-)
-"""Operations that yield elements of their first input, or sums of them, in other places."""
+__all__ = ["Squared", "squares"]
 
 
 class Squared(NamedTuple):
@@ -55,12 +47,12 @@ class _Placed(NamedTuple):
     height: int
 
 
-def squares(context: Context) -> Iterator[Squared]:
+def squares(frame: Frame) -> Iterator[Squared]:
     """Every tensor of a body whose squares a node of the same body sums up; those without a static shape are none.
 
     Each is given once for everything that it may be so that a norm may have a meaning.
     """
-    frame = Frame(context)
+    context = frame.context
     indices = _row_indices(context)
     for node in context.view.nodes.values():
         squared = _squared_by(context.view, node) if context.counts(node.name) else None
@@ -154,49 +146,20 @@ def _summed_shape(frame: Frame, norm: node_def_pb2.NodeDef) -> tuple[int, ...] |
 
     What is made of a sum of rows has as many as these are brought to, which the model does not note.
     """
-    shape = _shape_of(frame.context, Tensor.parse(norm.input[0]))
+    tensor = Tensor.parse(norm.input[0])
+    shape = static_shape(frame.view, tensor)
     if not shape or shape[0] != -1:
         return shape
     heights: set[int] = set()
-    for tensor in behind(frame.view, Tensor.parse(norm.input[0])):
-        node = frame.view.nodes.get(tensor.node)
-        if node is not None and node.op == "UnsortedSegmentSum":
-            height = number_of(frame, node.input[2])
-            heights.update([] if height is None else [height])
-    return (max(heights, default=-1), *shape[1:])
-
-
-def behind(view: GraphView, tensor: Tensor, moved: bool = False) -> set[Tensor]:
-    """A tensor and all of which it is made, element by element. Of several identities, all count for each.
-
-    Args:
-        view: The body.
-        tensor: The tensor.
-        moved: Whether elements may also come to other places on the way.
-    """
-    work, found = [tensor], {tensor}
+    work, seen = [(frame, tensor)], {(frame, tensor)}
     while work:
-        made = work.pop()
-        node = view.nodes.get(made.node)
-        keeps = node is not None and node.op in ELEMENT_BY_ELEMENT | {"IdentityN"}
-        inputs = data_inputs(node) if node is not None and keeps else []
-        if moved and node is not None and node.op in MOVING:
-            inputs = data_inputs(node)[:1]
-        fresh = [part for part in map(Tensor.parse, inputs) if part not in found]
-        found.update(fresh)
+        at, made = work.pop()
+        node = at.view.nodes.get(made.node)
+        if node is not None and node.op == "UnsortedSegmentSum":
+            height = number_of(at, node.input[2])
+            heights.update([] if height is None else [height])
+        parts = parts_of(at, made)
+        fresh = [part for part in parts.tensors if part not in seen] if parts is not None else []
+        seen.update(fresh)
         work += fresh
-    return found
-
-
-def _shape_of(context: Context, tensor: Tensor) -> tuple[int, ...] | None:
-    """What the model notes of a tensor's shape, where it is certain which of a node's outputs it is.
-
-    A size that is not known is -1.
-    """
-    node = context.view.nodes.get(tensor.node)
-    noted = [] if node is None or "_output_shapes" not in node.attr else node.attr["_output_shapes"].list.shape
-    if node is None or tensor.position >= len(noted) or (len(noted) > 1 and node.op not in LISTS):
-        return None
-    shape = noted[tensor.position]
-    sizes = tuple(int(dim.size) for dim in shape.dim)
-    return None if shape.unknown_rank else sizes
+    return (max(heights, default=-1), *shape[1:])

@@ -15,7 +15,7 @@ from graphfreeze.prover.frames import source_of
 from graphfreeze.prover.graph_view import GraphView, Tensor, data_inputs, entered_by
 from graphfreeze.prover.masked_read import MaskedReads
 from graphfreeze.prover.messages import dtype_name
-from graphfreeze.prover.targets import Target
+from graphfreeze.prover.targets import NUMPY_NAMES, Target
 from graphfreeze.prover.writes import Write, write_of
 from graphfreeze.selection.variable import numpy_dtype
 
@@ -117,10 +117,13 @@ class UpdateNodes:
         if axis.ndim or int(axis):
             self.fail("expected rows to be gathered along axis 0, found another one", update, target)
 
-    def prove_unchanged(self, text: str, target: Target, update: Update, number: float) -> None:
-        """Prove that a tensor is the number that writes nothing new."""
-        found = self._constant(text, target.dtype, update, target)
-        expected = np.array(number).astype(numpy_dtype(target.frozen.variable.dtype))
+    def prove_unchanged(
+        self, text: str, target: Target, update: Update, number: float, dtype: int | None = None
+    ) -> None:
+        """Prove that a tensor is the number that writes nothing new, in the variable's dtype or in another."""
+        dtype = target.dtype if dtype is None else dtype
+        found = self._constant(text, dtype, update, target)
+        expected = np.array(number).astype(numpy_dtype(NUMPY_NAMES[dtype]))
         if found.shape != () or found.tobytes() != expected.tobytes():
             self.fail(f"expected {expected} to be written at frozen elements, found {found}", update, target)
 

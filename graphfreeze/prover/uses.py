@@ -11,8 +11,8 @@ from graphfreeze.prover.constants import decode
 from graphfreeze.prover.failure import refuse
 from graphfreeze.prover.graph_view import GraphView, Tensor, data_inputs, integer_attr
 from graphfreeze.prover.handles import HARMLESS, READS, SAME, Context
+from graphfreeze.prover.influence import Zeroed
 from graphfreeze.prover.masked_read import RawRead
-from graphfreeze.prover.norms import find_norms
 from graphfreeze.prover.session_graph import REFERENCE_SAFE, takes_value
 from graphfreeze.prover.targets import Target
 from graphfreeze.prover.update_nodes import Update
@@ -28,6 +28,7 @@ class Uses:
         context: The original body, with the targeted variables that its handles carry.
         rewritten: The rewritten body, which has every node of the original.
         targets: The targeted variables by object node.
+        zeroed: Where frozen elements have to be zero.
         captured: The tensors that consumers which are no nodes take.
 
     Attributes:
@@ -41,7 +42,12 @@ class Uses:
     """
 
     def __init__(
-        self, context: Context, rewritten: GraphView, targets: dict[int, Target], captured: Sequence[str]
+        self,
+        context: Context,
+        rewritten: GraphView,
+        targets: dict[int, Target],
+        zeroed: Zeroed,
+        captured: Sequence[str],
     ) -> None:
         self._context = context
         self._original = context.view
@@ -55,7 +61,7 @@ class Uses:
         self.updates: dict[str, Update] = {}
         self._find_raw_reads()
         self._find_added_reads()
-        for name, norm in find_norms(context, targets, captured).items():
+        for name, norm in zeroed.norms.items():
             self.updates[name] = Update(rewritten.nodes[name], NORM, (norm.target,), norm.rows)
 
     def _fail(self, message: str, node: str, variable: str) -> NoReturn:

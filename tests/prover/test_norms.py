@@ -11,34 +11,14 @@ import tensorflow as tf
 
 from graphfreeze.prover import prove
 from graphfreeze.prover.closure import Closure
+from graphfreeze.prover.ends import Ends, NormEnd
 from graphfreeze.prover.graph_view import GraphView
 from graphfreeze.prover.handles import Context, Contexts
-from graphfreeze.prover.origins import Ends, NormEnd
 from tests.prover.mutant import Mutant
 from tests.prover.rewriting import freeze_plan, rewrite
+from tests.prover.steps import Step, momentum
 
 NORMS = {"Sum", "Mean", "L2Loss"}
-
-
-class Step(tf.Module):
-    """A step that updates variables of one shape, and others.
-
-    Args:
-        made: Updates the module's variables, given a gradient and what the step is called with.
-    """
-
-    def __init__(self, made: Callable[[Any, Any, Any], Any]) -> None:
-        super().__init__()
-        self.v = tf.Variable(tf.reshape(tf.range(9.0), [3, 3]), name="v")
-        self.u = tf.Variable(tf.reshape(tf.range(9.0), [3, 3]), name="u")
-        self.s = tf.Variable(tf.fill([3, 3], 0.5), trainable=False, name="s")
-        self.t = tf.Variable(tf.fill([3, 3], 0.25), trainable=False, name="t")
-        self.r = tf.Variable(tf.ones([3]), name="r")
-        self._made = made
-
-    @tf.function(input_signature=[tf.TensorSpec([3, 3])])
-    def train(self, x: Any) -> Any:
-        return self._made(self, tf.matmul(x, x), x)
 
 
 def found(made: Callable[[Any, Any, Any], Any], path: Path, names: Sequence[str]) -> tuple[set[str], list[str]]:
@@ -54,12 +34,6 @@ def found(made: Callable[[Any, Any, Any], Any], path: Path, names: Sequence[str]
             elif update["of"] not in names:
                 slots.add(update["of"])
     return slots, sorted(norms)
-
-
-def momentum(m: Any, g: Any, slot: str = "s") -> Any:
-    held = getattr(m, slot)
-    held.assign(held * 0.9 + g)
-    return held.read_value()
 
 
 def scaled(norm: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
@@ -182,7 +156,7 @@ OTHERS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "some power": scaled(lambda m, s: tf.reduce_sum(tf.pow(s, m.r[0]))),
     "two reads": scaled(lambda m, s: tf.reduce_sum(m.s.read_value() * m.s.read_value())),
     "largest": scaled(lambda m, s: tf.reduce_max(tf.square(s))),
-    "moved": scaled(lambda m, s: tf.reduce_sum(tf.square(tf.transpose(s)))),
+    "moved": scaled(lambda m, s: tf.reduce_sum(tf.square(tf.reverse(s, [0])))),
     "moved squares": scaled(lambda m, s: tf.reduce_sum(tf.reverse(tf.square(s), [0]))),
     "spread": scaled(lambda m, s: tf.reduce_sum(tf.square(s * tf.ones([2, 1, 1])))),
     "with the variable": scaled(lambda m, s: tf.reduce_sum(tf.square(m.v) * s)),
