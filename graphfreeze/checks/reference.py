@@ -100,7 +100,7 @@ def run_gradients(
             lines = [line.strip() for line in error.message.splitlines() if line.strip() and "[[" not in line]
             raise DataError(
                 "TensorFlow cannot run the model's step on the batch that it is checked with: "
-                f"{lines[-1].rstrip(".") if lines else type(error).__name__}. "
+                f"{lines[-1].rstrip('.') if lines else type(error).__name__}. "
                 "Give a batch that it runs on with --data, or mend the model"
             ) from error
     arrays = [np.asarray(result.numpy()) for result in results]

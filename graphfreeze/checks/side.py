@@ -18,6 +18,7 @@ from graphfreeze.selection.variable import Variable
 from graphfreeze.training.batch import index_limits, random_inputs
 from graphfreeze.training.endpoint import Endpoint, choose_endpoint
 from graphfreeze.training.functionalise import functionalise
+from graphfreeze.training.handle_data import known_handles
 from graphfreeze.training.parameters import resolve
 from graphfreeze.training.variable_uses import VariableSlot
 

@@ -159,6 +159,7 @@ def freeze_reads(
     norms = GradientNorms(ends, targets)
     reads: list[MaskedRead] = []
     updates: list[MaskedUpdate] = []
+    changed = []
     for context, function in bodies.items():
         captures = captured.get(context.function, {})
         body, flow = model.body(context.function), analysis.contexts[context]
@@ -178,6 +179,18 @@ def freeze_reads(
             )
             for frozen, node, operation in edit.reads
         ]
+        masked_updates = mask_updates(
+            function,
+            body,
+            flow,
+            masks,
+            dtypes,
+            norms.of(context, slots),
+            ends.directions.of(context, slots),
+            budget,
+        )
+        if context.binding or names[context] != context.function or masked_updates:
+            changed.append(function)
         updates += [
             MaskedUpdate(
                 model.variables_by_node[variable].name,
@@ -188,18 +201,8 @@ def freeze_reads(
                 operation,
                 endpoints.of(context, node),
             )
-            for variable, node, operation in mask_updates(
-                function,
-                body,
-                flow,
-                masks,
-                dtypes,
-                norms.of(context, slots),
-                ends.directions.of(context, slots),
-                budget,
-            )
+            for variable, node, operation in masked_updates
         ]
-    changed = [body for context, body in bodies.items() if context.binding or names[context] != context.function]
     if not model.has_objects:
         check_main_graph(proto.meta_graphs[0].graph_def)
     stored = thread_constants(proto, tuple(constants.numbers), lambda: model.checkpoint.objects)

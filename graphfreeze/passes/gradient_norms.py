@@ -4,7 +4,8 @@ Frozen elements have no gradient in a step that is traced anew, so they have no 
 for it has to be zero there. A sum belongs to a variable when what it sums up is made, element by element, of squares of
 tensors each of which
 
-- ends, element by element, in updates of the variable and of its slots, or in their directions, apart from norms,
+- ends, element by element, in updates of the variable and of its slots, or in their directions, apart from norms; or
+  ends in norms alone, and is computed, element by element, from slots alone,
 - does not begin, element by element, with what a variable holds, as weight decay does; or begins with a slot. Where the
   result is given out, as a loss is, it does not begin with rearranged elements of a variable either,
 
@@ -71,7 +72,7 @@ class GradientNorms:
         found = {}
         for node, norm in self._sums_in(context).items():
             for rows, squares in norm.squares.items():
-                variables = {end for square in squares for end in self._variables(square)}
+                variables = {end for square in squares for end in self._variables(square) or square.begins}
                 owners = {slots.get(end, end) for end in variables}
                 owner = owners.pop() if len(owners) == 1 else ELSEWHERE
                 own = {slot for slot, variable in slots.items() if variable == owner}
@@ -99,7 +100,10 @@ class GradientNorms:
         if self._ends.directions.computes(norm.context, norm.node):
             return False
         for square in squares:
-            if not square.ends or not all(self._is_own(end, target, slots) for end in square.ends):
+            if not all(self._is_own(end, target, slots) for end in square.ends):
+                return False
+            # What is computed from slots alone is theirs, also where it is read again for what is updated.
+            if not square.ends and not (square.begins and square.begins <= set(slots)):
                 return False
             if not _is_gradient(square, slots, found.is_given_out):
                 return False

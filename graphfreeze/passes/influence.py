@@ -67,26 +67,27 @@ class Influence:
         model, callers = self._ends.model, self._ends.callers
         pending, seen, found = {context: [start]}, dict[Context, set[str]](), set[int]()
         while pending:
-            place, names = pending.popitem()
+            place, tensors = pending.popitem()
             body, values = model.body(place.function), self._ends.of(place)
             flow, reached = self._ends.analysis.contexts[place], seen.setdefault(place, set())
-            returned = {tensor.split(":", 1)[0] for tensor in body.returned}
-            while names:
-                name = names.pop()
-                if name in reached:
+            while tensors:
+                tensor = tensors.pop()
+                if tensor in reached:
                     continue
-                reached.add(name)
-                for caller in callers.of(place) if name in returned else ():
-                    call = model.body(caller.context.function).nodes[caller.node]
-                    pending.setdefault(caller.context, []).append(call.name)
-                for j, k in values.takers(name):
+                reached.add(tensor)
+                for position, returned in enumerate(body.returned):
+                    for caller in callers.of(place) if tensor in (returned, returned.split(":", 1)[0]) else ():
+                        outer = model.body(caller.context.function)
+                        pending.setdefault(caller.context, []).append(outer.output(caller.node, "output", position))
+                for j, k in values.takers(tensor):
                     node, update = body.nodes[j], update_of(body.nodes[j])
+                    callees, first = callers.called_by(place, j), int(node.op in CONDITIONALS)
+                    if update is None and (not callees or k < first):
+                        tensors.append(node.name)
+                    for callee in callees if k >= first else ():
+                        arguments = model.body(callee.function).arguments
+                        pending.setdefault(callee, []).extend(arguments[k - first : k - first + 1])
                     if update is None:
-                        names.append(node.name)
-                        first = int(node.op in CONDITIONALS)
-                        for callee in callers.called_by(place, j) if k >= first else ():
-                            arguments = model.body(callee.function).arguments
-                            pending.setdefault(callee, []).extend(arguments[k - first : k - first + 1])
                         continue
                     variables = handles_of(body, flow, j, update)
                     found.update(variables)
@@ -94,5 +95,5 @@ class Influence:
                         if variable not in self._targets:
                             takers = body.consumers[body.tensor(node.input[position])]
                             readers = [body.nodes[taker.node] for taker in takers]
-                            names += [reader.name for reader in readers if reader.op in READS]
+                            tensors += [reader.name for reader in readers if reader.op in READS]
         return frozenset(found - {ELSEWHERE})

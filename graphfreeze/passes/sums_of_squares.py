@@ -64,7 +64,7 @@ class SumOfSquares:
 
 
 def find_sums(ends: ValueEnds, influence: Influence, context: Context) -> dict[int, SumOfSquares]:
-    """The sums of squares in one body, if it takes variables.
+    """The sums of squares in one body.
 
     Args:
         ends: Where values go.
@@ -76,9 +76,8 @@ def find_sums(ends: ValueEnds, influence: Influence, context: Context) -> dict[i
     """
     body = ends.model.body(context.function)
     squares: defaultdict[int, defaultdict[str | None, list[Square]]] = defaultdict(lambda: defaultdict(list))
-    if ends.analysis.contexts[context].handles:
-        for norm, square in _squares(ends, context, body):
-            squares[norm.node][norm.rows].append(square)
+    for norm, square in _squares(ends, context, body):
+        squares[norm.node][norm.rows].append(square)
     return {
         node: SumOfSquares(
             found,

@@ -98,6 +98,8 @@ class Behind:
     def _parts(self, key: _Key) -> tuple[_Made, list[_Key], bool]:
         """What a tensor is by itself, the tensors that it is computed from, and whether it is the sum of these."""
         frame, tensor, moved, is_scalar = key
+        if not is_scalar and static_shape(frame.view, tensor) == ():
+            return CONSTANT, [], False
         node = frame.view.nodes.get(tensor.node)
         parts = parts_of(frame, tensor, moved)
         if parts is not None:
@@ -107,9 +109,7 @@ class Behind:
         if node is None or node.op in REFERENCE_NODES:
             return UNKNOWN, [], False
         if node.op in READS:
-            scales = not is_scalar and static_shape(frame.view, Tensor(node.name, "", 0)) == ()
-            value = frame.context.variable_of(node.input[0])
-            return (CONSTANT if scales else _Made(frozenset({value}), computed=False)), [], False
+            return _Made(frozenset({frame.context.variable_of(node.input[0])}), computed=False), [], False
         return (CONSTANT if node.op == "Const" else COMPUTED), [], False
 
 

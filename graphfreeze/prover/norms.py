@@ -134,15 +134,18 @@ class Norms:
     def _updates(self, context: Context, squared: Squared, target: Target, slots: Container[int]) -> bool:
         if not fits(context, squared, target):
             return False
-        ends = self._ends.get(self._found.number(context, squared, target)) or frozenset()
-        updates = [end for end in ends if not isinstance(end, NormEnd)]
-        if not updates or not all(self._is_update(end, target, slots) for end in updates):
+        ends = self._ends.get(self._found.number(context, squared, target))
+        updates = [end for end in ends or () if not isinstance(end, NormEnd)]
+        if ends is None or not all(self._is_update(end, target, slots) for end in updates):
             return False
 
         def is_slot(variable: int | None) -> bool:
             return variable is not None and variable in slots
 
         values = self._behind.values(context, squared.tensor)
+        # What is read of slots for a norm alone is theirs all the same.
+        if not updates and not (values and all(map(is_slot, values))):
+            return False
         if values:
             return any(map(is_slot, values))
         # A loss is given out. The rows that it takes of a variable are no gradient.

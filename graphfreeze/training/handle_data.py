@@ -1,8 +1,8 @@
 """What TensorFlow notes of the handles of variables, in loops and branches of loaded functions.
 
-TensorFlow notes of each handle the shape and dtype of its variable, and needs both for a gradient. It notes nothing in the
-bodies of a loaded SavedModel's loops, nor of what a loop returns: there, the gradient of a variable that is read in a
-loop within a loop is zero, without a word, and a branch within a loop has none. Both go by what goes in: a loop
+TensorFlow notes of each handle the shape and dtype of its variable, and needs both for a gradient. It notes nothing in
+the bodies of a loaded SavedModel's loops, nor of what a loop returns: there, the gradient of a variable that is read in
+a loop within a loop is zero, without a word, and a branch within a loop has none. Both go by what goes in: a loop
 returns the handle that it was given in the same place.
 """
 

@@ -38,8 +38,8 @@ def write_endpoints(model: Any, directory: Path) -> dict[str, Any]:
         What was written: the endpoints, the counts of variables, and the variables whose constraints stay behind.
 
     Raises:
-        UnsupportedError: The inputs are not known, TensorFlow cannot trace the model, or it would be traced as something
-            else than what `fit` runs.
+        UnsupportedError: The inputs are not known, TensorFlow cannot trace the model, or would trace another one than
+            `fit` runs.
     """
     _check_time_distributed(model)
     signature = _input_signature(model)
@@ -98,9 +98,9 @@ def _check_time_distributed(model: Any) -> None:
             shape = (layer.get_build_config() or {}).get("input_shape")
             if shape is not None and shape[1] is None:
                 raise UnsupportedError(
-                    f"TimeDistributed {layer.path!r} takes sequences of open length, for which Keras traces as many time "
-                    "steps as the batch has examples. Fix the length in keras.Input, or apply the layer itself to the "
-                    "whole sequence, where it works on the last axis (Dense)"
+                    f"TimeDistributed {layer.path!r} takes sequences of open length, for which Keras traces as many "
+                    "time steps as the batch has examples. Fix the length in keras.Input, or apply the layer itself to "
+                    "the whole sequence, where it works on the last axis (Dense)"
                 )
 
 

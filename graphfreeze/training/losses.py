@@ -99,8 +99,8 @@ def make_loss(configured: Configured) -> Any:
     loss = construct(getattr(keras.losses, LOSSES[configured.name]), configured, "loss")
     if loss.reduction in (None, "none"):
         raise UsageError(
-            f"the loss {configured.name!r} with reduction=none gives a number for each example, and a step minimises one: "
-            "choose sum_over_batch_size, sum, mean or mean_with_sample_weight"
+            f"the loss {configured.name!r} with reduction=none gives a number for each example, and a step minimises "
+            "one: choose sum_over_batch_size, sum, mean or mean_with_sample_weight"
         )
     return loss
 

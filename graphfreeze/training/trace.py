@@ -20,8 +20,8 @@ from graphfreeze.training.compose import compose
 from graphfreeze.training.endpoint import Endpoint, TensorEntry
 from graphfreeze.training.flat import drop_inputs_and_outputs
 from graphfreeze.training.functionalise import functionalise
-from graphfreeze.training.handle_data import known_handles
 from graphfreeze.training.graph import NamedGraph
+from graphfreeze.training.handle_data import known_handles
 from graphfreeze.training.loading import LoadedModel, load_model
 from graphfreeze.training.loss_scale import LossScale, with_loss_scale
 from graphfreeze.training.losses import OutputLoss
