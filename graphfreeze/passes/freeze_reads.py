@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tensorflow.core.protobuf import saved_model_pb2
@@ -12,21 +13,23 @@ from graphfreeze.passes.keras2 import Keras2Mode, retag
 from graphfreeze.passes.mask_function import mask_function
 from graphfreeze.passes.scoped import bind_clones, check_signatures
 from graphfreeze.passes.size_budget import SizeBudget
-from graphfreeze.passes.slot_variables import find_slots
+from graphfreeze.passes.slot_variables import find_slots, followed_for, written_in
 from graphfreeze.passes.specialise import name_contexts, specialise
 from graphfreeze.passes.storage import Storage, StoredConstants, StoredVariable, stored_paths
 from graphfreeze.passes.supported import check_gradients, check_model, check_plan, check_uses
 from graphfreeze.passes.thread_constants import thread_constants
 from graphfreeze.passes.value_ends import ValueEnds
 from graphfreeze.passes.well_formed import check_main_graph, check_well_formed
-from graphfreeze.savedmodel.contexts import analyse
+from graphfreeze.passes.zeroed import Zeroed, find_zeroed
+from graphfreeze.savedmodel.contexts import Analysis, analyse
 from graphfreeze.savedmodel.earlier import original_file
 from graphfreeze.savedmodel.endpoint_labels import EndpointLabels
+from graphfreeze.savedmodel.handle_flow import Context
 from graphfreeze.savedmodel.keras_metadata import KERAS_METADATA, read_keras_metadata
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.savedmodel.reads import captured_tensors
-from graphfreeze.savedmodel.scope import find_scope
-from graphfreeze.selection.plan import Form, FreezePlan
+from graphfreeze.savedmodel.scope import Scope, find_scope
+from graphfreeze.selection.plan import Form, FreezePlan, FrozenVariable
 
 __all__ = ["MaskedRead", "MaskedUpdate", "RewrittenModel", "freeze_reads"]
 
@@ -132,7 +135,7 @@ def freeze_reads(
     targets = check_plan(model, plan)
     scope = find_scope(model, plan.only_in)
     analysis = analyse(model, frozenset(targets), scope)
-    slots = find_slots(model, analysis if scope is None else analyse(model, frozenset(targets)), targets)
+    slots, zeroed = _slots_and_zeroed(model, targets, scope, analysis)
     if slots:
         analysis = analyse(model, frozenset({*targets, *slots}), scope)
     check_uses(model, analysis)
@@ -155,8 +158,6 @@ def freeze_reads(
     objects = proto.meta_graphs[0].object_graph_def.nodes
     masks = targets | {slot: targets[owner] for slot, owner in slots.items()}
     dtypes = {node: model.variables_by_node[node].dtype for node in masks}
-    ends = ValueEnds(model, analysis, targets)
-    norms = GradientNorms(ends, targets)
     reads: list[MaskedRead] = []
     updates: list[MaskedUpdate] = []
     changed = []
@@ -185,8 +186,7 @@ def freeze_reads(
             flow,
             masks,
             dtypes,
-            norms.of(context, slots),
-            ends.directions.of(context, slots),
+            zeroed.get(context, Zeroed()),
             budget,
         )
         if context.binding or names[context] != context.function or masked_updates:
@@ -211,3 +211,18 @@ def freeze_reads(
     retagged = retag(proto.meta_graphs[0].object_graph_def, saved, targets, keras2, model.directory)
     keras_metadata = None if saved is None else saved.SerializeToString(deterministic=True)
     return RewrittenModel(model, proto, tuple(reads), tuple(updates), keras_metadata, tuple(retagged), plan, stored)
+
+
+def _slots_and_zeroed(
+    model: SavedModel, targets: Mapping[int, FrozenVariable], scope: Scope | None, analysis: Analysis
+) -> tuple[dict[int, int], dict[Context, Zeroed]]:
+    """The slots of targeted variables, and what must be zero in each body for their sake, if the model updates any."""
+    everywhere = analysis if scope is None else analyse(model, frozenset(targets))
+    if not written_in(everywhere):
+        return {}, {}
+    followed = followed_for(model, everywhere, targets)
+    norms = GradientNorms(ValueEnds(model, analyse(model, followed), targets), targets)
+    slots = find_slots(norms, targets)
+    if scope is not None:
+        norms = GradientNorms(ValueEnds(model, analyse(model, followed, scope), targets), targets)
+    return slots, find_zeroed(norms, targets, slots)

@@ -33,11 +33,10 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.framework import node_def_pb2
 
-from graphfreeze.passes.directions import MaskedInput
-from graphfreeze.passes.gradient_norms import MaskedNorm
 from graphfreeze.passes.main_graph import FunctionLike
 from graphfreeze.passes.masked_read import MaskedReadBuilder, scope
 from graphfreeze.passes.size_budget import SizeBudget
+from graphfreeze.passes.zeroed import Zeroed
 from graphfreeze.savedmodel.body import Body
 from graphfreeze.savedmodel.graph_flow import entered_by
 from graphfreeze.savedmodel.handle_flow import Flow, UseKind
@@ -57,8 +56,7 @@ def mask_updates(
     flow: Flow,
     masks: Mapping[int, FrozenVariable],
     dtypes: Mapping[int, str],
-    norms: Mapping[int, MaskedNorm],
-    directions: Mapping[str, MaskedInput],
+    zeroed: Zeroed,
     budget: SizeBudget,
 ) -> list[tuple[int, str, str]]:
     """Mask the updates of one function. Its reads are masked already.
@@ -69,15 +67,14 @@ def mask_updates(
         flow: Where handles go in it.
         masks: Object node -> the targeted variable whose mask holds: of a slot, that of its variable.
         dtypes: Object node -> dtype, of variables and slots.
-        norms: Position of a node that takes a gradient for its norm -> which elements must have no part in it.
-        directions: Tensor from which a direction is computed -> of which variable.
+        zeroed: What must be zero at frozen elements, for norms and directions.
         budget: What the graph may grow to.
 
     Returns:
         The object nodes of the masked variables and slots, each with the name and operation of the node that writes it.
     """
     nodes = sorted({use.node for use in flow.uses if use.kind is UseKind.WRITE and use.variable in masks})
-    if not nodes and not norms and not directions:
+    if not nodes and zeroed == Zeroed():
         return []
     builder = _Builder(function, budget)
     done: dict[str, str] = {}
@@ -94,11 +91,11 @@ def mask_updates(
             builder.mask_value(node, update, masks[variables[0]], dtypes[variables[0]])
         masked += [(variable, node.name, node.op) for variable in variables]
     builder.entered_by = None
-    for i, norm in norms.items():
+    for i, norm in zeroed.norms.items():
         node = function.node_def[i]
         builder.mask_value(node, _NORM, masks[norm.variable], dtypes[norm.variable], norm.rows)
         masked.append((norm.variable, node.name, node.op))
-    for tensor, direction in directions.items():
+    for tensor, direction in zeroed.directions.items():
         builder.mask_input(body, tensor, masks[direction.variable], tf.as_dtype(direction.dtype).name)
         node = function.node_def[body.positions[tensor.split(":", 1)[0]]]
         masked.append((direction.variable, node.name, node.op))

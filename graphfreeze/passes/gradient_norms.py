@@ -51,10 +51,13 @@ class GradientNorms:
     Args:
         ends: Where values go, as far as the handles of targeted variables and slots are followed.
         targets: Object node -> targeted variable.
+
+    Attributes:
+        ends: Where values go.
     """
 
     def __init__(self, ends: ValueEnds, targets: Mapping[int, FrozenVariable]) -> None:
-        self._ends = ends
+        self.ends = ends
         self._targets = targets
         self._influence = Influence(ends, targets)
         self._sums: dict[Context, dict[int, SumOfSquares]] = {}
@@ -77,7 +80,7 @@ class GradientNorms:
                 owner = owners.pop() if len(owners) == 1 else ELSEWHERE
                 own = {slot for slot, variable in slots.items() if variable == owner}
                 if owner in self._targets and self.belongs(Norm(context, node, rows), owner, own):
-                    body = self._ends.model.body(context.function)
+                    body = self.ends.model.body(context.function)
                     found[node] = MaskedNorm(owner, None if rows is None else indices_of_rows(body)[rows])
         return found
 
@@ -97,7 +100,7 @@ class GradientNorms:
         squares = found.squares.get(norm.rows, [])
         if {square.tensor for squares in found.squares.values() for square in squares} > {s.tensor for s in squares}:
             return False
-        if self._ends.directions.computes(norm.context, norm.node):
+        if self.ends.directions.computes(norm.context, norm.node):
             return False
         for square in squares:
             if not all(self._is_own(end, target, slots) for end in square.ends):
@@ -113,17 +116,17 @@ class GradientNorms:
 
     def _variables(self, square: Square) -> set[int]:
         """The variables in whose updates a tensor ends."""
-        directions = self._ends.directions
+        directions = self.ends.directions
         return {n for e in square.ends for n in (directions.ends_of(e) if isinstance(e, Direction) else (e,))}
 
     def _is_own(self, end: int | Direction, target: int, slots: Collection[int]) -> bool:
         if isinstance(end, Direction):
-            return self._ends.directions.belongs(end, target, slots)
+            return self.ends.directions.belongs(end, target, slots)
         return end == target or end in slots
 
     def _sums_in(self, context: Context) -> Mapping[int, SumOfSquares]:
         if context not in self._sums:
-            self._sums[context] = find_sums(self._ends, self._influence, context)
+            self._sums[context] = find_sums(self.ends, self._influence, context)
         return self._sums[context]
 
 

@@ -12,27 +12,26 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from graphfreeze.errors import UnsupportedVariableUseError
-from graphfreeze.passes.directions import Direction, Directions
+from graphfreeze.passes.directions import Direction
 from graphfreeze.passes.gradient_norms import GradientNorms
 from graphfreeze.passes.places import End, Norm
 from graphfreeze.passes.value_ends import ValueEnds, handles_of
 from graphfreeze.passes.values_behind import ELSEWHERE
-from graphfreeze.savedmodel.contexts import Analysis, analyse
+from graphfreeze.savedmodel.contexts import Analysis
 from graphfreeze.savedmodel.handle_flow import UseKind
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.savedmodel.updates import UpdateKind, update_of
 from graphfreeze.selection.plan import FrozenVariable
 from graphfreeze.selection.variable import Variable
 
-__all__ = ["find_slots"]
+__all__ = ["find_slots", "followed_for", "written_in"]
 
 
-def find_slots(model: SavedModel, analysis: Analysis, targets: Mapping[int, FrozenVariable]) -> dict[int, int]:
+def find_slots(norms: GradientNorms, targets: Mapping[int, FrozenVariable]) -> dict[int, int]:
     """The slots of all targeted variables that the model itself updates.
 
     Args:
-        model: The model.
-        analysis: Where the targeted variables' handles go.
+        norms: The norms of the model, with where the values of targeted variables and candidates end.
         targets: Object node -> targeted variable.
 
     Returns:
@@ -41,19 +40,16 @@ def find_slots(model: SavedModel, analysis: Analysis, targets: Mapping[int, Froz
     Raises:
         UnsupportedVariableUseError: An operation takes something as a slot that is none, or is a slot of two variables.
     """
-    written = {u.variable for flow in analysis.contexts.values() for u in flow.uses if u.kind is UseKind.WRITE}
-    shapes = {targets[node].variable.shape for node in written}
-    candidates = {n for n, v in model.variables_by_node.items() if v.shape in shapes and n not in targets}
-    if not written or not candidates:
-        return {}
-    ends = ValueEnds(model, analyse(model, frozenset(candidates | written)), targets)
+    ends = norms.ends
+    model = ends.model
+    written = written_in(ends.analysis) & targets.keys()
+    candidates = {use.variable for flow in ends.analysis.contexts.values() for use in flow.uses} - targets.keys()
     influences, declared = _influences(ends, candidates, written)
-    norms = GradientNorms(ends, targets)
     slots: dict[int, int] = {}
     for target in sorted(written):
         shape = targets[target].variable.shape
         own = {n for n in candidates if _may_be_slot(model.variables_by_node[n], shape)}
-        found = declared[target] | _closed(own, declared[target], influences, target, norms, ends.directions)
+        found = declared[target] | _closed(own, declared[target], influences, target, norms)
         for slot in sorted(found):
             if slots.setdefault(slot, target) != target:
                 names = [model.variables_by_node[n].name for n in (slot, target, slots[slot])]
@@ -62,6 +58,23 @@ def find_slots(model: SavedModel, analysis: Analysis, targets: Mapping[int, Froz
                     "are frozen is not clear. Leave one of them out of the selection."
                 )
     return slots
+
+
+def written_in(analysis: Analysis) -> set[int]:
+    """The variables that the model itself updates, of those that are followed."""
+    return {u.variable for flow in analysis.contexts.values() for u in flow.uses if u.kind is UseKind.WRITE}
+
+
+def followed_for(model: SavedModel, analysis: Analysis, targets: Mapping[int, FrozenVariable]) -> frozenset[int]:
+    """The targeted variables, and all that may be a slot of one that the model itself updates.
+
+    Args:
+        model: The model.
+        analysis: Where the targeted variables' handles go.
+        targets: Object node -> targeted variable.
+    """
+    shapes = {targets[node].variable.shape for node in written_in(analysis)}
+    return frozenset({n for n, v in model.variables_by_node.items() if v.shape in shapes} | targets.keys())
 
 
 def _may_be_slot(variable: Variable, shape: tuple[int, ...]) -> bool:
@@ -76,10 +89,9 @@ def _closed(
     influences: Mapping[int, set[End]],
     target: int,
     norms: GradientNorms,
-    directions: Directions,
 ) -> set[int]:
     """The largest set of candidates that influence only the target and one another, and the target in the end."""
-    inner, before = set(candidates), None
+    inner, before, directions = set(candidates), None, norms.ends.directions
 
     def is_own(end: End) -> bool:
         if isinstance(end, Norm):
