@@ -189,7 +189,8 @@ def freeze_reads(
             zeroed.get(context, Zeroed()),
             budget,
         )
-        if context.binding or names[context] != context.function or masked_updates:
+        is_function = context.function in model.functions
+        if is_function and (context.binding or names[context] != context.function or masked_updates):
             changed.append(function)
         updates += [
             MaskedUpdate(
