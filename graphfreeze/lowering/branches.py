@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -44,43 +45,97 @@ def lower_branches(node: Node, predicate: ir.Value, then: Graph, otherwise: Grap
             shown = right if is_absent(left) else left
             made.append(Tensor(shown.dtype, shown.shapes))
             kept.append(index)
-    if not kept:
-        return _joined(node, made, predicate, apart)
-    graphs = [branch.graph(kept, made) for branch in branches]
-    values = node.emit_many("If", predicate, outputs=len(kept), then_branch=graphs[0], else_branch=graphs[1])
-    for index, value in zip(kept, values, strict=True):
-        value.name = node.lowering.builder.unique(f"{node.operation.name}/result")
-        made[index].values[Layout.PLAIN] = value
-        made[index] = branches[0].as_list(index, made[index])
-    return _joined(node, made, predicate, apart)
+    if kept:
+        graphs = [branch.graph(kept, made) for branch in branches]
+        values = node.emit_many("If", predicate, outputs=len(kept), then_branch=graphs[0], else_branch=graphs[1])
+        for index, value in zip(kept, values, strict=True):
+            value.name = node.lowering.builder.unique(f"{node.operation.name}/result")
+            made[index].values[Layout.PLAIN] = value
+            made[index] = branches[0].as_list(index, made[index])
+    for index, (left_of, right_of) in apart.items():
+        left, right = _gathered(left_of, made), _gathered(right_of, made)
+        nothing = absent(len(node.lowering.samples))
+        if left.missing or right.missing:
+            made[index] = Tensor(nothing.dtype, nothing.shapes, missing=left.missing | right.missing)
+        elif is_absent(left) or is_absent(right):
+            made[index] = right if is_absent(left) else left
+        else:
+            made[index] = Tensor(nothing.dtype, nothing.shapes, alternatives=(predicate, left, right))
+    return made[: len(node.operation.outputs)]
 
 
-def _keep_apart(node: Node, then: _Branch, otherwise: _Branch) -> dict[int, int]:
+@dataclass(frozen=True)
+class _Kept:
+    """Where the result of a branch is that it keeps for its gradient, and what it depends on.
+
+    Attributes:
+        index: The result; None where it is one of two.
+        predicate: What says which of the two it is: a result, or a value from outside of the branch.
+        then: The one where that is true.
+        otherwise: The other one.
+    """
+
+    index: int | None
+    predicate: int | ir.Value | None = None
+    then: _Kept | None = None
+    otherwise: _Kept | None = None
+
+
+def _gathered(kept: _Kept, made: Sequence[Tensor]) -> Tensor:
+    """The tensor that a branch keeps, of the results of the If."""
+    if kept.index is not None:
+        return made[kept.index]
+    assert kept.predicate is not None
+    assert kept.then is not None
+    assert kept.otherwise is not None
+    left, right = _gathered(kept.then, made), _gathered(kept.otherwise, made)
+    predicate = kept.predicate
+    missing = left.missing | right.missing
+    if isinstance(predicate, int):
+        missing |= made[predicate].missing
+        predicate = made[predicate].values.get(Layout.PLAIN, predicate)
+    if missing or isinstance(predicate, int):
+        return Tensor(np.dtype(object), ((),) * len(left.shapes), missing=missing)
+    return Tensor(np.dtype(object), ((),) * len(left.shapes), alternatives=(predicate, left, right))
+
+
+def _keep_apart(node: Node, then: _Branch, otherwise: _Branch) -> dict[int, tuple[_Kept, _Kept]]:
     """Give results of their own to what the branches keep for their gradients in one place but in different shapes.
 
+    So does a branch with branches in it whose own keep different shapes in one place.
+
     Returns:
-        For each such result the one, behind all others, that holds what the other branch keeps.
+        For each such result, where it is of either branch, behind all others.
     """
     apart = {}
     for index, edge in enumerate(node.operation.outputs):
         left, right = then.results[index], otherwise.results[index]
-        given = not any(t.tensor_list or t.alternatives or t.missing for t in (left, right))
-        if edge.dtype == tf.variant and given and not (is_absent(left) or is_absent(right)):
-            if left.shapes == right.shapes and left.dtype == right.dtype:
-                continue
-            apart[index] = len(then.results)
-            nothing = absent(len(node.lowering.samples))
-            otherwise.results[index] = nothing
-            then.results.append(nothing)
-            otherwise.results.append(right)
+        if edge.dtype != tf.variant or any(t.tensor_list or t.missing for t in (left, right)):
+            continue
+        nested = left.alternatives is not None or right.alternatives is not None
+        differs = left.shapes != right.shapes or left.dtype != right.dtype
+        if nested or (differs and not (is_absent(left) or is_absent(right))):
+            then.results[index] = otherwise.results[index] = absent(len(node.lowering.samples))
+            apart[index] = _placed(node, left, then, otherwise), _placed(node, right, otherwise, then)
     return apart
 
 
-def _joined(node: Node, made: list[Tensor], predicate: ir.Value, apart: dict[int, int]) -> list[Tensor]:
-    for index, other in apart.items():
-        nothing = absent(len(node.lowering.samples))
-        made[index] = Tensor(nothing.dtype, nothing.shapes, alternatives=(predicate, made[index], made[other]))
-    return made[: len(node.operation.outputs)]
+def _placed(node: Node, result: Tensor, own: _Branch, other: _Branch) -> _Kept:
+    """Give a result of a branch, or each that it may be, a place behind all others."""
+    if result.alternatives is not None:
+        predicate, left, right = result.alternatives
+        place: int | ir.Value = predicate
+        if any(predicate is value for made in own.nodes for value in made.outputs):
+            places = [i for i, t in enumerate(own.results) if t.values.get(Layout.PLAIN) is predicate]
+            place = places[0] if places else len(own.results)
+            if not places:
+                shapes = ((),) * len(node.lowering.samples)
+                own.results.append(Tensor(np.dtype(np.bool_), shapes, values={Layout.PLAIN: predicate}))
+                other.results.append(absent(len(shapes)))
+        return _Kept(None, place, _placed(node, left, own, other), _placed(node, right, own, other))
+    own.results.append(result)
+    other.results.append(absent(len(node.lowering.samples)))
+    return _Kept(len(own.results) - 1)
 
 
 def _equal(left: Tensor, right: Tensor) -> bool:
@@ -120,10 +175,12 @@ class _Branch:
             return result
         try:
             if result.alternatives is not None:
-                raise CannotLower(
-                    "three branches or more keep tensors of different shapes for their gradients; two branches may, "
-                    "and any number of branches that keep equal shapes"
-                )
+                _, *either = result.alternatives
+                settled = [self._settled(index, tensor) for tensor in either]
+                missing = settled[0].missing | settled[1].missing
+                if missing:
+                    return Tensor(result.dtype, result.shapes, missing=missing)
+                return result
             if result.tensor_list is not None:
                 self.lengths[index] = result.tensor_list
                 result = lists.stack(self.lowering, result.tensor_list)

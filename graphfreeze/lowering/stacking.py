@@ -28,7 +28,7 @@ Later = Callable[[Results], Tensor]
 
 
 class RaggedListsError(Exception):
-    """The items that a loop collects are lists of lengths that data decide: it must be lowered as a Loop."""
+    """The items that a loop collects are lists of lists, or lists of lengths that data decide: it must be a Loop."""
 
 
 class Stacking:
@@ -193,7 +193,8 @@ class Stacking:
         if item.tensor_list is None:
             return None, item
         inner = lists.settled(self.lowering, item.tensor_list)
-        if inner.length is None:
+        # Three loops in one another keep lists of lists of lists.
+        if inner.length is None or inner.inner is not None or inner.nested is not None:
             raise RaggedListsError
         settled = lists.as_tensor(self.lowering, inner)
         if self.is_same_everywhere(settled):

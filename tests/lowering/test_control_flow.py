@@ -276,15 +276,40 @@ def test_branches_that_a_number_chooses(seed: int) -> None:
     check(_switched, X, seed=seed, tolerance={"float32": 1e-5})
 
 
-def test_branches_that_a_number_chooses_have_a_gradient_where_they_keep_equal_shapes() -> None:
-    def function(x: Any) -> Any:
+def test_branches_that_a_number_chooses_have_a_gradient() -> None:
+    def alike(x: Any) -> Any:
         number = tf.cast(tf.reduce_sum(tf.cast(x > 0.0, tf.int32)) % 4, tf.int32)
         return tf.switch_case(number, [lambda: tf.tanh(x), lambda: tf.exp(x), lambda: tf.sigmoid(x)])
 
-    for seed in range(4):
-        check(gradients(function), X, seed=seed, tolerance={"float32": 1e-5})
-    with pytest.raises(UnsupportedOperationError, match="three branches or more keep tensors of different shapes"):
-        check(gradients(_switched), X)
+    for seed in range(6):
+        check(gradients(alike), X, seed=seed, tolerance={"float32": 1e-5})
+        check(gradients(_switched), X, seed=seed, tolerance={"float32": 1e-5})
+
+
+def _branches_in_branches(x: Any) -> Any:
+    """Each of four ways keeps something of another shape."""
+    total, largest = tf.reduce_sum(x), tf.reduce_max(x)
+    return tf.cond(
+        total > 0.0,
+        lambda: tf.cond(largest > 1.0, lambda: tf.tanh(x) * x[:, :1], lambda: x * tf.sin(x[0])),
+        lambda: tf.cond(largest > 0.8, lambda: x * tf.exp(x[0, 1]), lambda: x**2 * tf.reduce_sum(x[:1], 1)),
+    )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_branches_in_branches(seed: int) -> None:
+    check(gradients(_branches_in_branches), X, seed=seed, tolerance={"float32": 1e-5})
+
+
+def test_branches_in_a_loop_that_keep_different_shapes_are_refused_by_name() -> None:
+    def function(x: Any) -> Any:
+        def body(i: Any, a: Any) -> Any:
+            return i + 1, tf.cond(tf.reduce_sum(a) > 0.0, lambda: tf.tanh(a) + x[0], lambda: a * tf.sin(x[0, 1]))
+
+        return tf.while_loop(lambda i, a: i < 3, body, (0, x))[1]
+
+    with pytest.raises(UnsupportedOperationError, match="branches in a loop keep tensors of different shapes"):
+        check(gradients(function), X)
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -86,6 +86,8 @@ def _data_in_sums_of_scan(x: Any) -> Any:
 
 
 DEPTHS = {
+    "known, known, known": _known(_known(_known(_wave)), 3),
+    "four, known": _known(_known(_known(_known(_wave)))),
     "known, known, data": _known(_data_in_known, 3),
     "known, data, data": _known(_data_in_data),
     "known, data, known": _known(_data(_loop_of_known_length_inside)),

@@ -109,13 +109,12 @@ def _until_small(m: Any, x: Any) -> Any:
 
 
 def _until_small_within(m: Any, x: Any) -> Any:
-    """A loop that data end, in another one. TensorFlow has no gradient for variables that are read in there."""
-    kernel = tf.identity(m.kernel)
+    """A loop that data end, in another one."""
 
     def inner(h: Any) -> Any:
         until_small = (
             lambda j, g: (j < 9) & (tf.reduce_sum(tf.abs(g)) > 2.0),
-            lambda j, g: (j + 1, tf.tanh(g @ kernel)),
+            lambda j, g: (j + 1, tf.tanh(g @ m.kernel)),
         )
         return tf.while_loop(*until_small, [0, h])[1]
 

@@ -96,6 +96,11 @@ def _set_item(node: Node) -> Result:
 @_list_rule("TensorListPushBack")
 def _push_back(node: Node) -> Result:
     """A list with one more item: in a loop an output that the Scan stacks."""
+    if node.inputs[1].alternatives is not None:
+        raise CannotLower(
+            "branches in a loop keep tensors of different shapes for their gradients; branches that compute in the "
+            "same shapes are covered, and any outside of loops"
+        )
     return [lists.push_back(node.lowering, _list(node), node.inputs[1])]
 
 
