@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from graphfreeze.training.arguments import Configured
 from graphfreeze.training.graph import NamedGraph
-from graphfreeze.training.optimizers import ELEMENTWISE, STARTS_APART
+from graphfreeze.training.optimizers import ELEMENTWISE, STARTS_APART, has_no_decay
 
 __all__ = ["FlatVariable", "Target", "drop_inputs_and_outputs", "make_flat"]
 
@@ -56,10 +56,12 @@ class FlatVariable:
     Attributes:
         target: What the optimizer updates in their place.
         members: The targets.
+        without_decay: Whether weight decay leaves them out.
     """
 
     target: Target
     members: tuple[Target, ...]
+    without_decay: bool = False
 
     @property
     def parts(self) -> tuple[tuple[str, int], ...]:
@@ -85,15 +87,17 @@ def make_flat(optimizer: Configured, targets: Sequence[Target]) -> list[FlatVari
     """Flat variables for the small targets, one for each dtype; none where the optimizer must see them one by one."""
     if optimizer.name not in ELEMENTWISE or optimizer.arguments.get("clipnorm") is not None:
         return []
-    by_dtype: dict[str, list[Target]] = defaultdict(list)
+    alike: dict[tuple[str, bool], list[Target]] = defaultdict(list)
     for target in targets:
         if target.elements <= _MOST_ELEMENTS and target.variable.shape.rank <= _HIGHEST_RANK:
-            by_dtype[target.variable.dtype.name].append(target)
-    groups = {dtype: members for dtype, members in by_dtype.items() if len(members) > 1}
+            alike[target.variable.dtype.name, has_no_decay(optimizer, target.name)].append(target)
+    groups = {kind: members for kind, members in alike.items() if len(members) > 1}
     taken = {target.name for target in targets}
     made = []
-    for dtype, members in groups.items():
-        name = _NAME if len(groups) == 1 else f"{_NAME}_{dtype}"
+    for (dtype, without_decay), members in groups.items():
+        name = _NAME if len({kind[0] for kind in groups}) == 1 else f"{_NAME}_{dtype}"
+        if without_decay:
+            name += "_without_decay"
         while name in taken:
             name += "_"
         if optimizer.name in STARTS_APART:
@@ -102,7 +106,8 @@ def make_flat(optimizer: Configured, targets: Sequence[Target]) -> list[FlatVari
         else:
             value = tf.concat([tf.reshape(member.variable, [-1]) for member in members], 0)
         variable = tf.Variable(value, name=name)
-        made.append(FlatVariable(Target(name, variable, _mask(members)), tuple(members)))
+        taken.add(name)
+        made.append(FlatVariable(Target(name, variable, _mask(members)), tuple(members), without_decay))
     return made
 
 

@@ -141,13 +141,22 @@ def _input_signature(model: Any) -> list[Any]:
         return [
             tf.nest.map_structure(lambda tensor: _spec(tensor.shape, tensor.dtype, tensor.name, stateful), structure)
         ]
-    shapes = list((getattr(model, "_build_shapes_dict", None) or {}).items())
-    if not shapes or any(not isinstance(size, int | None) for _, shape in shapes for size in shape):
+    shapes = dict(getattr(model, "_build_shapes_dict", None) or {})
+    if not shapes:
         raise UnsupportedError(
-            f"the inputs of the model {model.name!r} are not known: call it on data once, with one tensor for each "
-            "argument, or build it with keras.Input"
+            f"the inputs of the model {model.name!r} are not known: call it on data once, or build it with keras.Input"
         )
-    return [_spec(shape, model.input_dtype, name.removesuffix("_shape"), False) for name, shape in shapes]
+    # What a model of one's own was built with: shapes, in whatever structure it takes its inputs.
+    return [_spec_like(shape, name.removesuffix("_shape"), model.input_dtype) for name, shape in shapes.items()]
+
+
+def _spec_like(shape: Any, name: str, dtype: str) -> Any:
+    """The specifications of tensors in the structure of their shapes; those in a dictionary are named by its keys."""
+    if isinstance(shape, Mapping):
+        return {key: _spec_like(one, str(key), dtype) for key, one in shape.items()}
+    if all(isinstance(size, int | None) for size in shape):
+        return _spec(shape, dtype, name, False)
+    return [_spec_like(one, f"{name}_{index}", dtype) for index, one in enumerate(shape)]
 
 
 def _spec(shape: Any, dtype: Any, name: str, keep_batch: bool) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import keras
 
+from graphfreeze.errors import UsageError
 from graphfreeze.training.arguments import Configured, construct, parse_configured, snake_case
 from graphfreeze.training.loss_scale import LossScale, with_loss_scale
 from graphfreeze.training.schedules import with_schedule
@@ -18,15 +20,20 @@ from graphfreeze.training.untouched import untouched_zeros
 __all__ = [
     "ELEMENTWISE",
     "LEARNING_RATE",
+    "NO_DECAY",
     "OPTIMIZERS",
     "STARTS_APART",
     "OptimizerVariable",
     "build_optimizer",
+    "has_no_decay",
     "parse_optimizer",
 ]
 
 LEARNING_RATE = "learning_rate"
 """The name of the hyperparameter in the artifact."""
+
+NO_DECAY = "exclude_from_weight_decay"
+"""An argument that Keras has as a method."""
 
 _NOT_OFFERED = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer"}
 """The base class, and wrappers of other optimizers; that which scales the loss is an argument, `loss_scale=dynamic`."""
@@ -89,10 +96,18 @@ def parse_optimizer(text: str) -> Configured:
     return parse_configured(text, "optimizer", OPTIMIZERS)
 
 
+def has_no_decay(configured: Configured, name: str) -> bool:
+    """Whether `exclude_from_weight_decay` keeps weight decay away from a parameter: by its own name, as in Keras."""
+    pattern = configured.arguments.get(NO_DECAY)
+    return pattern is not None and re.search(str(pattern), name.rpartition("/")[2]) is not None
+
+
 def build_optimizer(
-    configured: Configured, parameters: Sequence[tuple[str, Any]]
+    configured: Configured, parameters: Sequence[tuple[str, Any]], without_decay: Collection[str] = ()
 ) -> tuple[Any, list[OptimizerVariable]]:
     """Make the Keras optimizer and its variables for these parameters (pairs of name and `tf.Variable`).
+
+    Weight decay leaves out those of the parameters that `exclude_from_weight_decay` matches, and `without_decay`.
 
     The optimizer remembers the parameters: `optimizer.apply(gradients)` updates them. The gradients are those of the
     loss itself, also where it is scaled (see `with_loss_scale`).
@@ -100,6 +115,9 @@ def build_optimizer(
     Raises:
         UsageError: The arguments do not fit.
     """
+    _check_pattern(configured)
+    excluded = [has_no_decay(configured, name) or name in without_decay for name, _ in parameters]
+    configured = Configured(configured.name, {k: v for k, v in configured.arguments.items() if k != NO_DECAY})
     configured = with_loss_scale(configured)
     scale = configured.arguments.get("loss_scale")
     if isinstance(scale, LossScale):
@@ -108,10 +126,12 @@ def build_optimizer(
     make = getattr(keras.optimizers, OPTIMIZERS[configured.name])
     # Left to itself, Keras counts the optimizers of a process (adam_1), and nodes would be named by the count.
     named = partial(make, name=configured.name)
-    optimizer = construct(named, _with_lists(with_schedule(configured)), "optimizer")
+    optimizer = construct(named, _as_keras_wants(with_schedule(configured)), "optimizer")
     slots: dict[int, tuple[str, str]] = {}
     variables = [_as_in_keras(name, variable) for name, variable in parameters]
     names = {id(variable): name for variable, (name, _) in zip(variables, parameters, strict=True)}
+    if any(excluded):
+        optimizer.exclude_from_weight_decay([v for v, is_out in zip(variables, excluded, strict=True) if is_out])
     make_slot = optimizer.add_variable_from_reference
 
     def remember(reference_variable: Any, name: str | None = None, initializer: Any = "zeros", **kwargs: Any) -> Any:
@@ -149,11 +169,24 @@ def _own_name(optimizer: Any, variable: Any) -> str:
     return str(variable.name)
 
 
-def _with_lists(configured: Configured) -> Configured:
-    """A list in place of the one pattern that the text can give: Keras would take its letters for patterns."""
+def _check_pattern(configured: Configured) -> None:
+    try:
+        re.compile(str(configured.arguments.get(NO_DECAY, "")))
+    except re.error as error:
+        raise UsageError(
+            f"{NO_DECAY}={configured.arguments[NO_DECAY]} is no regular expression: {error}. It is searched for in the "
+            "names of parameters without their layers: bias|gamma|beta say"
+        ) from error
+
+
+def _as_keras_wants(configured: Configured) -> Configured:
+    """Types that the text cannot tell: Keras would take a pattern's letters for patterns, and refuses a rate of 1."""
     arguments = dict(configured.arguments)
     if isinstance(arguments.get("exclude_layers"), str):
         arguments["exclude_layers"] = [arguments["exclude_layers"]]
+    rate = arguments.get(LEARNING_RATE)
+    if isinstance(rate, int) and not isinstance(rate, bool):
+        arguments[LEARNING_RATE] = float(rate)
     return Configured(configured.name, arguments)
 
 

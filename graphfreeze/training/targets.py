@@ -69,6 +69,9 @@ class Objective:
 
         As Keras has it: each loss takes the examples' weights, the sum takes the losses' weights, and what the model
         itself adds (regularisers, `add_loss`) comes on top.
+
+        Raises:
+            UsageError: A loss does not fit its output.
         """
         results = endpoint.named(batch)
         weights = None if self.sample_weight is None else batch[SAMPLE_WEIGHT]
@@ -79,7 +82,13 @@ class Objective:
             if mask is not None:
                 # What Keras' layers say of their outputs: which time steps count.
                 prediction._keras_mask = mask
-            found = term.function(batch[term.target.name], prediction, _per_element(weights, prediction))
+            try:
+                found = term.function(batch[term.target.name], prediction, _per_element(weights, prediction))
+            except (TypeError, ValueError) as error:
+                raise UsageError(
+                    f"the loss {term.loss.loss.name} does not fit the output {term.output.name} {term.output.shape} of "
+                    f"{endpoint.name!r}, or its arguments {dict(term.loss.loss.arguments)} are wrong: {error}"
+                ) from error
             single.append(found)
         weighted = [
             found if term.loss.weight == 1.0 else found * tf.cast(term.loss.weight, found.dtype)

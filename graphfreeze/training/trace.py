@@ -196,13 +196,11 @@ class _Tracer:
         try:
             with known_handles(), none_for_missing_gradients(self.endpoint.function) as self.missing:
                 self.functions["gradients"] = _trace(gradients, self.batch_specs)
-        except ValueError as error:
-            shapes = ", ".join(f"{t.loss.loss.name} on {t.output.name} {t.output.shape}" for t in self.objective.terms)
-            raise UsageError(
-                f"the loss does not fit the output of {self.endpoint.name!r} ({shapes}): {error}"
+        except (LookupError, TypeError, ValueError) as error:
+            raise UnsupportedError(
+                f"TensorFlow cannot trace the gradients of {self.endpoint.name!r}: {error}. The SavedModel alone can "
+                "be rewritten with --no-onnx"
             ) from error
-        except LookupError as error:
-            raise UnsupportedError(f"the gradients cannot be computed: {error}") from error
         self.wanted = [p.name for p in self.trained]
         trains = dict(zip(self.wanted, connected, strict=True))
         self.parameters = [replace(p, trains=trains.get(p.name, False)) for p in self.parameters]

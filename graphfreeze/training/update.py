@@ -45,7 +45,9 @@ def trace_update(optimizer: Configured, targets: Sequence[Target], *, flat: bool
     members = {member.name for variable in joined for member in variable.members}
     alone = [target for target in targets if target.name not in members]
     updated = [*(variable.target for variable in joined), *alone]
-    made, variables = build_optimizer(optimizer, [(target.name, target.variable) for target in updated])
+    without_decay = [variable.target.name for variable in joined if variable.without_decay]
+    named = [(target.name, target.variable) for target in updated]
+    made, variables = build_optimizer(optimizer, named, without_decay)
 
     def apply_gradients(*gradients: Any) -> list[Any]:
         """After the step every frozen element is written back: its storage keeps its bits too.

@@ -103,6 +103,26 @@ def test_states_tables_and_constraints(tmp_path: Path) -> None:
     assert not np.allclose(first, second)
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_layer_for_each_time_step_of_open_length_is_refused(nested: bool, tmp_path: Path) -> None:
+    """Keras would trace it with as many time steps as the batch has examples; `fit` runs it with those of the data."""
+
+    def timed(length: int | None) -> Any:
+        x = keras.Input((length, 3))
+        return keras.Model(x, keras.layers.TimeDistributed(keras.layers.Dense(2), name="timed")(x), name="inner")
+
+    def built(length: int | None) -> Any:
+        if not nested:
+            return timed(length)
+        x = keras.Input((length, 3))
+        return keras.Model(x, timed(length)(x))
+
+    with pytest.raises(UnsupportedError, match=r"TimeDistributed .*timed.* sequences of open length"):
+        graphfreeze.export(built(None), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    graphfreeze.export(built(4), tmp_path / "model")
+
+
 def test_a_model_of_ones_own_class(tmp_path: Path) -> None:
     class Own(keras.Model):
         def __init__(self) -> None:
@@ -120,6 +140,29 @@ def test_a_model_of_ones_own_class(tmp_path: Path) -> None:
     graphfreeze.export(model, tmp_path / "model")
     loaded = tf.saved_model.load(str(tmp_path / "model"))
     np.testing.assert_allclose(loaded.serve(x), expected, rtol=1e-6)
+
+
+def test_a_model_of_ones_own_class_that_takes_a_dictionary(tmp_path: Path) -> None:
+    class Own(keras.Model):
+        def __init__(self) -> None:
+            super().__init__(name="own")
+            self.first, self.second = keras.layers.Dense(2), keras.layers.Dense(3)
+
+        def call(self, inputs: Any) -> Any:
+            return {"one": self.first(inputs["a"]), "two": self.second(inputs["b"])}
+
+    model = Own()
+    batch = {"a": np.ones((2, 3), np.float32), "b": np.ones((2, 4), np.float32)}
+    expected = model(batch)
+    report = graphfreeze.export(model, tmp_path / "model")
+    assert [entry["name"] for entry in report["endpoints"][0]["inputs"]] == ["a", "b"]
+    loaded = tf.saved_model.load(str(tmp_path / "model"))
+    found = loaded.signatures["train"](**{name: tf.constant(value) for name, value in batch.items()})
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-6)
+    selections = [graphfreeze.Selection("freeze", "**/kernel[0]")]
+    losses = ["one=mse", "two=mse"]
+    graphfreeze.rewrite(tmp_path / "model", tmp_path / "out", selections, loss=losses, endpoint="train")
 
 
 def test_an_h5_file_gives_the_same_model(file: Path, tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import keras
 import pytest
 
+import graphfreeze
 from graphfreeze.errors import UnsupportedError, UsageError
 from graphfreeze.training.arguments import Configured
 from graphfreeze.training.endpoint import Endpoint, TensorEntry
-from graphfreeze.training.losses import OutputLoss, parse_loss, parse_losses
+from graphfreeze.training.losses import OutputLoss, make_loss, parse_loss, parse_losses
 from graphfreeze.training.targets import make_objective
 
 X = TensorEntry("x", (None, 5), "float32")
@@ -100,3 +104,18 @@ def test_an_input_may_not_be_named_like_targets_or_weights(name: str, weighted: 
     other = "sample_weight" if name == "y" else "y.value"
     renamed = endpoint(VALUE, inputs=(TensorEntry(other, (None, 5), "float32"),))
     make_objective(renamed, parse_losses("mse"), sample_weight=False)
+
+
+@pytest.mark.parametrize("reduction", ["none", None])
+def test_a_loss_that_is_no_single_number_is_refused(reduction: str | None) -> None:
+    with pytest.raises(UsageError, match="reduction=none gives a number for each example"):
+        make_loss(Configured("huber", {"reduction": reduction}))
+
+
+def test_an_argument_that_the_loss_cannot_compute_with_is_refused(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="dense")])
+    graphfreeze.export(model, tmp_path / "model")
+    selections = [graphfreeze.Selection("freeze", "**/kernel[0]")]
+    with pytest.raises(UsageError, match=r"the loss huber does not fit .* or its arguments {'delta': 'abc'} are wrong"):
+        graphfreeze.rewrite(tmp_path / "model", tmp_path / "out", selections, loss="huber:delta=abc")
+    assert not (tmp_path / "out").exists()

@@ -54,6 +54,12 @@ def test_steps_that_overflow_are_left_out_as_in_fit(tmp_path: Path) -> None:
         np.testing.assert_allclose(trainer.weights()[variable.path], variable, rtol=2e-3, atol=2e-3)
 
 
+def _without_decay(name: str = "AdamW") -> Any:
+    made = getattr(keras.optimizers, name)(0.05, weight_decay=0.4)
+    made.exclude_from_weight_decay(var_names=["bias", "gamma"])
+    return made
+
+
 @pytest.mark.parametrize(
     ("text", "optimizer"),
     [
@@ -72,8 +78,14 @@ def test_steps_that_overflow_are_left_out_as_in_fit(tmp_path: Path) -> None:
             lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.05), dynamic_growth_steps=2),
         ),
         ("sgd:learning_rate=0.1,loss_scale_factor=64", lambda: keras.optimizers.SGD(0.1, loss_scale_factor=64.0)),
+        ("sgd:learning_rate=1,momentum=0.5", lambda: keras.optimizers.SGD(1.0, momentum=0.5)),
+        ("adamw:learning_rate=0.05,weight_decay=0.4,exclude_from_weight_decay=bias|gamma", _without_decay),
+        ("lamb:learning_rate=0.05,weight_decay=0.4,exclude_from_weight_decay=bias", lambda: _without_decay("Lamb")),
     ],
-    ids=["adafactor", "muon", "schedule", "accumulation and averages", "dynamic scale", "fixed scale"],
+    ids=[
+        *("adafactor", "muon", "schedule", "accumulation and averages", "dynamic scale", "fixed scale", "a whole rate"),
+        *("without decay", "without decay, one by one"),
+    ],
 )
 def test_a_step_is_that_of_fit(text: str, optimizer: Any, tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)
@@ -147,3 +159,9 @@ def test_where_no_state_starts_at_the_values(name: str) -> None:
 def test_what_is_wrong_with_an_optimizer(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         build_optimizer(parse_optimizer(text), [])
+
+
+def test_a_pattern_that_is_none_is_refused() -> None:
+    variables = [("layer/kernel", keras.Variable(np.ones((3, 2), np.float32)).value)]
+    with pytest.raises(UsageError, match=r"exclude_from_weight_decay=\(bias is no regular expression"):
+        build_optimizer(parse_optimizer("adamw:exclude_from_weight_decay=(bias"), variables)
