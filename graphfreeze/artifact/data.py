@@ -164,6 +164,11 @@ def _check_dtype(array: npt.NDArray[Any], entry: BatchEntry) -> str | None:
         )
     if found == expected:
         return None
+    if found.kind == "V":
+        raise DataError(
+            f"{entry.name} holds {found.name}: numpy's files do not know every dtype, as bfloat16. Save it as float32; it "
+            f"becomes {expected.name} here."
+        )
     if not _castable(array, expected):
         raise DataError(
             f"{entry.name} holds {found.name}, expected {expected.name}, and its numbers do not survive the cast. "
