@@ -59,7 +59,8 @@ def convert(saved_model: Path, training: Path, batch_file: Path) -> Conversion:
     reference = stored_reference(assembly, compute_reference(step, batch, 0), batch)
     write_artifact(training, assembly.manifest, assembly.graphs, assembly.state, reference)
     state = (training / "state.safetensors").stat().st_size / 2**20
-    return Conversion(seconds, most - before, state)
+    operations = sum(1 for _ in step.graphs["train_step"].graph.walk())
+    return Conversion(seconds, most - before, state, operations)
 
 
 def _megabytes() -> float:

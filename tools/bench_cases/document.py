@@ -17,7 +17,7 @@ _INTRODUCTION = """\
 # Benchmarks
 
 Written by `tools/bench training-step` and `tools/bench saved-model-size` from `benchmarks.json`; `tools/bench` says how
-to measure again.
+to measure again. All of it is on the CPU: nothing here was run on CUDA, and there are no numbers beside PyTorch there.
 """
 _METHOD = f"""\
 ## A training step
@@ -166,7 +166,8 @@ Processor seconds to trace and lower one step, Adam's, the fewest of three runs,
 held beyond start-up. The targets are 10 s for ResNet50, and three times the model, which is 92 MB for ResNet50. The
 parameters and what Adam keeps of them, which make up the state that is written, are in memory only once something
 runs: what there is until then are TensorFlow's graphs and Python objects for their operations, whatever the size of
-the weights. These are most of what small models take.
+the weights. These are most of what small models take. The seconds are linear in the size of the graph, as the last
+column shows: what there is per operation does not grow.
 """.strip().replace("\n", " ")
 
 
@@ -178,8 +179,9 @@ def _conversion(results: Results) -> list[str]:
             continue
         parameters = results.parameters.get(model, 0)
         numbers = [f"{found.seconds:.1f}", f"{found.megabytes:.0f}", f"{found.state:.1f}"]
-        rows.append([MODELS[model].title, f"{parameters:,}", *numbers])
-    columns = ["model", "parameters", "processor seconds", "MB beyond start-up", "MB of state"]
+        each = f"{found.seconds / found.operations * 1000:.2f}" if found.operations else ""
+        rows.append([MODELS[model].title, f"{parameters:,}", *numbers, f"{found.operations:,}", each])
+    columns = ["model", "parameters", "processor seconds", "MB beyond start-up", "MB of state", "operations", "ms each"]
     return ["### Conversion", "", _CONVERSION, "", *_table(columns, rows), ""] if rows else []
 
 

@@ -39,11 +39,13 @@ class Conversion:
         seconds: Processor seconds.
         megabytes: The most memory beyond start-up.
         state: The size of the state that comes out, parameters and what the optimizer keeps of them, in MB.
+        operations: TensorFlow's, in the step that is lowered, with those in the bodies of loops.
     """
 
     seconds: float
     megabytes: float
     state: float
+    operations: int = 0
 
 
 @dataclass(frozen=True)
