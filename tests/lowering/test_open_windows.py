@@ -1,0 +1,127 @@
+"""Convolutions and pooling over sequences of any length, and over images with an open side, with all gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import onnx
+import pytest
+import tensorflow as tf
+
+from tests.lowering.conversion import Argument, check, gradients
+
+layers = keras.layers
+SHORT = [(3, 5), (2, 1), (1, 2), (2, 8), (3, 9), (1, 12)]
+LONG = [(3, 7), (2, 5), (1, 8), (2, 9), (1, 14)]
+"""Batches and lengths, those that leave something over after any stride or dilation among them."""
+
+
+def with_gradients(layer: Any, variables: Sequence[Any]) -> Callable[[Any], list[Any]]:
+    def function(x: Any) -> list[Any]:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+        weights = tf.cast(tf.reshape(tf.range(tf.size(y)) % 7, tf.shape(y)), y.dtype) / 8
+        return [y, *tape.gradient(y, [x, *variables], output_gradients=tf.stop_gradient(y) + weights)]
+
+    return function
+
+
+def check_layer(
+    make: Callable[[], Any],
+    shape: tuple[int | None, ...] = (None, 4),
+    sizes: Sequence[tuple[int, int]] = SHORT,
+    precisions: Sequence[str] = ("float32", "float64"),
+) -> onnx.ModelProto:
+    """The layer's results and the gradients of its input and of its weights against TensorFlow's."""
+    for precision in precisions:
+        keras.config.set_dtype_policy(precision)
+        try:
+            layer = make()
+        finally:
+            keras.config.set_dtype_policy("float32")
+        layer.build((None, *shape))
+        variables = [variable.value for variable in layer.variables]
+        images = {"x": Argument((None, *shape))}
+        proto = check(
+            with_gradients(layer, variables), images, precisions=[precision], variables=variables, sizes=sizes
+        )
+    return proto
+
+
+LAYERS: dict[str, Callable[[], Any]] = {
+    "same": lambda: layers.Conv1D(3, 3, padding="same"),
+    "same of four taps": lambda: layers.Conv1D(3, 4, padding="same"),
+    "causal": lambda: layers.Conv1D(3, 3, padding="causal"),
+    "pointwise": lambda: layers.Conv1D(3, 1),
+    "groups": lambda: layers.Conv1D(6, 3, padding="same", groups=2),
+    "separable": lambda: layers.SeparableConv1D(3, 3, padding="same", depth_multiplier=2),
+    "depthwise": lambda: layers.DepthwiseConv1D(4, padding="same", depth_multiplier=2),
+    "max": lambda: layers.MaxPooling1D(3, 1, padding="same"),
+    "average": lambda: layers.AveragePooling1D(4, 1, padding="same"),
+    "dilated": lambda: layers.Conv1D(3, 3, padding="same", dilation_rate=2),
+    "dilated by three": lambda: layers.Conv1D(3, 2, padding="same", dilation_rate=3),
+    "dilated causal": lambda: layers.Conv1D(3, 3, padding="causal", dilation_rate=4),
+    "dilated depthwise": lambda: layers.DepthwiseConv1D(3, padding="same", dilation_rate=3),
+    "dilated separable": lambda: layers.SeparableConv1D(3, 3, padding="same", dilation_rate=2),
+    "transposed": lambda: layers.Conv1DTranspose(3, 3, padding="same"),
+    "transposed by two": lambda: layers.Conv1DTranspose(3, 3, strides=2, padding="same"),
+    "transposed by two, valid": lambda: layers.Conv1DTranspose(3, 3, strides=2),
+    "transposed by three": lambda: layers.Conv1DTranspose(3, 2, strides=3, padding="same"),
+    "transposed by three, valid": lambda: layers.Conv1DTranspose(3, 2, strides=3),
+    "transposed by three, six taps": lambda: layers.Conv1DTranspose(3, 6, strides=3, padding="same"),
+}
+VALID: dict[str, Callable[[], Any]] = {
+    "convolution": lambda: layers.Conv1D(3, 3),
+    "depthwise": lambda: layers.DepthwiseConv1D(3),
+    "dilated": lambda: layers.Conv1D(3, 3, dilation_rate=2),
+    "max": lambda: layers.MaxPooling1D(2, 1),
+    "average": lambda: layers.AveragePooling1D(3, 1),
+}
+IMAGES: dict[str, tuple[Callable[[], Any], tuple[int | None, ...]]] = {
+    "convolution": (lambda: layers.Conv2D(3, 3, padding="same"), (None, 6, 2)),
+    "valid": (lambda: layers.Conv2D(3, (2, 1)), (6, None, 2)),
+    "dilated": (lambda: layers.Conv2D(3, (2, 3), padding="same", dilation_rate=2), (6, None, 2)),
+    "max": (lambda: layers.MaxPooling2D(2, 1, padding="same"), (None, 6, 2)),
+    "average": (lambda: layers.AveragePooling2D(2, 1, padding="same"), (None, 6, 2)),
+    "volumes": (lambda: layers.Conv3D(3, 2, padding="same"), (None, 3, 4, 2)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_on_any_length(name: str) -> None:
+    check_layer(LAYERS[name])
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_layers_without_padding(name: str) -> None:
+    check_layer(VALID[name], sizes=LONG)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_images_with_an_open_side(name: str) -> None:
+    make, shape = IMAGES[name]
+    check_layer(make, shape)
+
+
+def test_dilated_transposed_convolution() -> None:
+    # TensorFlow has no float64 kernel of it.
+    check_layer(lambda: layers.Conv1DTranspose(3, 3, padding="same", dilation_rate=2), precisions=["float32"])
+
+
+def test_explicit_padding() -> None:
+    pads = [[0, 0], [2, 0], [0, 1], [0, 0]]
+
+    def function(x: Any, w: Any) -> list[Any]:
+        return [tf.nn.conv2d(x, w, 1, pads), tf.nn.max_pool2d(x, (3, 2), 1, pads)]
+
+    check(gradients(function), {"x": Argument((None, None, 5, 2)), "w": Argument((3, 2, 2, 3))}, sizes=SHORT)
+
+
+def test_dilations_leave_no_blocks() -> None:
+    proto = check_layer(LAYERS["dilated"], precisions=["float32"])
+    (convolution,) = (node for node in proto.graph.node if node.op_type == "Conv")
+    attributes = {attribute.name: list(attribute.ints) for attribute in convolution.attribute}
+    assert attributes["dilations"] == [1, 2] and attributes["pads"] == [0, 2, 0, 2]
