@@ -13,8 +13,8 @@ import tensorflow as tf
 from tests.lowering.conversion import Argument, check, gradients
 
 layers = keras.layers
-SHORT = [(3, 5), (2, 1), (1, 2), (2, 8), (3, 9), (1, 12)]
-LONG = [(3, 7), (2, 5), (1, 8), (2, 9), (1, 14)]
+SHORT = [(3, 5), (2, 1), (1, 2), (2, 3), (1, 4), (2, 8), (3, 9), (1, 12)]
+LONG = [(3, 7), (2, 5), (1, 8), (2, 9), (1, 14), (3, 6)]
 """Batches and lengths, those that leave something over after any stride or dilation among them."""
 
 
@@ -43,12 +43,38 @@ def check_layer(
         finally:
             keras.config.set_dtype_policy("float32")
         layer.build((None, *shape))
-        variables = [variable.value for variable in layer.variables]
+        variables = [variable.value for variable in layer.trainable_variables]
         images = {"x": Argument((None, *shape))}
         proto = check(
             with_gradients(layer, variables), images, precisions=[precision], variables=variables, sizes=sizes
         )
     return proto
+
+
+def chain(*parts: Any) -> Any:
+    return keras.Sequential(list(parts))
+
+
+class InTwoWays(keras.layers.Layer):
+    """Adds two layers that leave as much, of which one comes to it through another stride."""
+
+    def build(self, shape: Any) -> None:
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        pooled = tf.nn.max_pool1d(x, 2, 2, "SAME")
+        return tf.nn.max_pool1d(pooled, 3, 2, "SAME") + tf.nn.avg_pool1d(x, 4, 4, "SAME")
+
+
+class BothHalves(keras.layers.Layer):
+    """Halves rounded up and down, which are the length together."""
+
+    def build(self, shape: Any) -> None:
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        halves = [tf.nn.max_pool1d(x, 2, 2, padding) for padding in ("SAME", "VALID")]
+        return tf.concat(halves, 1) * tf.reverse(x, [1])
 
 
 LAYERS: dict[str, Callable[[], Any]] = {
@@ -80,12 +106,50 @@ VALID: dict[str, Callable[[], Any]] = {
     "max": lambda: layers.MaxPooling1D(2, 1),
     "average": lambda: layers.AveragePooling1D(3, 1),
 }
+STRIDED: dict[str, Callable[[], Any]] = {
+    "same": lambda: layers.Conv1D(3, 3, strides=2, padding="same"),
+    "same of four taps": lambda: layers.Conv1D(3, 4, strides=2, padding="same"),
+    "same of one tap": lambda: layers.Conv1D(3, 1, strides=2, padding="same"),
+    "same, a stride beyond the filter": lambda: layers.Conv1D(3, 2, strides=3, padding="same"),
+    "same by three": lambda: layers.Conv1D(3, 5, strides=3, padding="same"),
+    "causal": lambda: layers.Conv1D(3, 3, strides=2, padding="causal"),
+    "groups": lambda: layers.Conv1D(6, 3, strides=2, padding="same", groups=2),
+    "separable": lambda: layers.SeparableConv1D(3, 3, strides=2, padding="same", depth_multiplier=2),
+    "depthwise by three": lambda: layers.DepthwiseConv1D(4, strides=3, padding="same", depth_multiplier=2),
+    "max": lambda: layers.MaxPooling1D(3, 2, padding="same"),
+    "max, a stride beyond the window": lambda: layers.MaxPooling1D(2, 3, padding="same"),
+    "average": lambda: layers.AveragePooling1D(3, 2, padding="same"),
+    "average by three": lambda: layers.AveragePooling1D(4, 3, padding="same"),
+    "after twice as many": lambda: chain(layers.UpSampling1D(2), layers.Conv1D(4, 3, strides=4, padding="same")),
+    "recurrent": lambda: chain(
+        layers.Conv1D(4, 3, strides=2, padding="same", activation="tanh"),
+        layers.MaxPooling1D(2, padding="same"),
+        layers.LSTM(3),
+    ),
+    "in two ways": lambda: InTwoWays(),
+}
+STRIDED_VALID: dict[str, Callable[[], Any]] = {
+    "convolution": lambda: layers.Conv1D(3, 3, strides=2),
+    "convolution of two taps": lambda: layers.Conv1D(3, 2, strides=2),
+    "a stride beyond the filter": lambda: layers.Conv1D(3, 2, strides=3),
+    "depthwise": lambda: layers.DepthwiseConv1D(3, strides=2),
+    "max": lambda: layers.MaxPooling1D(2),
+    "max of three": lambda: layers.MaxPooling1D(3, 2),
+    "average": lambda: layers.AveragePooling1D(2),
+    "there and back": lambda: chain(
+        layers.Conv1DTranspose(3, 3, strides=2, padding="same"), layers.Conv1D(4, 3, strides=2, activation="tanh")
+    ),
+    "both halves": lambda: BothHalves(),
+}
 IMAGES: dict[str, tuple[Callable[[], Any], tuple[int | None, ...]]] = {
     "convolution": (lambda: layers.Conv2D(3, 3, padding="same"), (None, 6, 2)),
     "valid": (lambda: layers.Conv2D(3, (2, 1)), (6, None, 2)),
     "dilated": (lambda: layers.Conv2D(3, (2, 3), padding="same", dilation_rate=2), (6, None, 2)),
     "max": (lambda: layers.MaxPooling2D(2, 1, padding="same"), (None, 6, 2)),
     "average": (lambda: layers.AveragePooling2D(2, 1, padding="same"), (None, 6, 2)),
+    "strided": (lambda: layers.Conv2D(3, 3, strides=2, padding="same"), (None, 6, 2)),
+    "strided max": (lambda: layers.MaxPooling2D(2, padding="same"), (None, 6, 2)),
+    "strided average": (lambda: layers.AveragePooling2D((3, 2), 2, padding="same"), (7, None, 2)),
     "volumes": (lambda: layers.Conv3D(3, 2, padding="same"), (None, 3, 4, 2)),
 }
 
@@ -98,6 +162,29 @@ def test_layers_on_any_length(name: str) -> None:
 @pytest.mark.parametrize("name", VALID)
 def test_layers_without_padding(name: str) -> None:
     check_layer(VALID[name], sizes=LONG)
+
+
+@pytest.mark.parametrize("name", STRIDED)
+def test_strided_layers(name: str) -> None:
+    check_layer(STRIDED[name])
+
+
+@pytest.mark.parametrize("name", STRIDED_VALID)
+def test_strided_layers_without_padding(name: str) -> None:
+    check_layer(STRIDED_VALID[name], sizes=LONG)
+
+
+def test_strides_one_after_the_other() -> None:
+    def make() -> Any:
+        return chain(
+            layers.Conv1D(3, 3, strides=2, padding="same", activation="tanh"),
+            layers.Conv1D(4, 3, strides=2, activation="tanh"),
+            layers.MaxPooling1D(3, padding="same"),
+        )
+
+    proto = check_layer(make, sizes=[(1 + length % 3, length) for length in (*range(6, 20), 33, 40)])
+    (sizes,) = {tuple(d.dim_param for d in value.type.tensor_type.shape.dim) for value in proto.graph.output[:1]}
+    assert sizes == ("batch", "length_plus_7_div_12", "")
 
 
 @pytest.mark.parametrize("name", IMAGES)
