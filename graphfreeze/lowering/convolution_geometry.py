@@ -132,8 +132,8 @@ def operation_slide(node: Node, image: Tensor, output: Tensor) -> Slide:
     spatial = spatial_axes(node, image.rank)
     strides, given = node.attribute("strides"), node.attribute("dilations") or [1] * image.rank
     return Slide(
-        _static(image, spatial),
-        _static(output, spatial),
+        _static(node, image, spatial),
+        _static(node, output, spatial),
         tuple(strides[axis] for axis in spatial),
         tuple(given[axis] for axis in spatial),
     )
@@ -145,7 +145,7 @@ def image_dims(node: Node, tensor: Tensor) -> tuple[Dim, int, Sizes]:
     Raises:
         CannotLower: Only run time knows a spatial size or the number of channels.
     """
-    return *batch_and_channels(node, tensor), _static(tensor, spatial_axes(node, tensor.rank))
+    return *batch_and_channels(node, tensor), _static(node, tensor, spatial_axes(node, tensor.rank))
 
 
 def batch_and_channels(node: Node, tensor: Tensor) -> tuple[Dim, int]:
@@ -155,7 +155,7 @@ def batch_and_channels(node: Node, tensor: Tensor) -> tuple[Dim, int]:
         CannotLower: Only run time knows the number of channels.
     """
     channels = tensor.rank - 1 if spatial_axes(node, tensor.rank)[0] == 1 else 1
-    return tensor.dim(0), _static(tensor, [channels])[0]
+    return tensor.dim(0), _static(node, tensor, [channels])[0]
 
 
 def spatial_axes(node: Node, rank: int) -> range:
@@ -163,15 +163,13 @@ def spatial_axes(node: Node, rank: int) -> range:
     return range(2, rank) if node.image_layout is Layout.PLAIN else range(1, rank - 1)
 
 
-def _static(tensor: Tensor, axes: Sequence[int]) -> Sizes:
+def _static(node: Node, tensor: Tensor, axes: Sequence[int]) -> Sizes:
     sizes = []
     for axis in axes:
         size = tensor.shape[axis]
         if size is None:
-            raise CannotLower(
-                "only run time knows how large an axis other than the first is (it follows the length of sequences, or "
-                "what data pick); export the model with this size fixed"
-            )
+            followed = node.lowering.sizes.origin(tensor.dim(axis))
+            raise CannotLower(f"an axis other than the first follows {followed}; export the model with its size fixed")
         sizes.append(size)
     return tuple(sizes)
 

@@ -110,6 +110,15 @@ class Sizes:
         samples = self.samples | {other.name: other.of(self.samples[LENGTH]) for other in self.quotients}
         return next((name for name, known in samples.items() if known == dim and len(dim) > 1), None)
 
+    def origin(self, number: Dim) -> str:
+        """What a number follows that only run time knows, for a message."""
+        found = self.fit([np.asarray(one) for one in number]) or {}
+        names = {name for monomial in found for name in monomial}
+        lengths = {LENGTH, *(quotient.name for quotient in self.quotients)}
+        if names and names <= lengths:
+            return "the length of sequences"
+        return "the batch size" if names == {BATCH} else "sizes that only run time knows"
+
     def follows(self, number: Dim) -> bool:
         """Whether a number is the same at every sample, or a polynomial of the sizes."""
         return len(set(number)) == 1 or self.fit([np.asarray(one) for one in number]) is not None

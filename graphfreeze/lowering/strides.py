@@ -43,7 +43,7 @@ def _left(sizes: Sizes, dim: Dim, more: int, stride: int) -> Quotient | None:
     found = quotient_of(dim, more, stride, sizes.samples[LENGTH], sizes.quotients)
     if found is None:
         raise CannotLower(
-            f"its stride of {stride} over an axis that follows the length of sequences in a way for which there is no "
+            f"a stride of {stride} over an axis that follows the length of sequences in a way for which there is no "
             "formula (three times the length, say, or half of it by a slice); export the model with a fixed length"
         )
     return None if found.divisor == 1 else found

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import onnx
 import pytest
 import tensorflow as tf
 
+import graphfreeze
+from graphfreeze import Selection, Trainer
 from tests.lowering.conversion import Argument, check, gradients
 
 layers = keras.layers
@@ -212,3 +216,30 @@ def test_dilations_leave_no_blocks() -> None:
     (convolution,) = (node for node in proto.graph.node if node.op_type == "Conv")
     attributes = {attribute.name: list(attribute.ints) for attribute in convolution.attribute}
     assert attributes["dilations"] == [1, 2] and attributes["pads"] == [0, 2, 0, 2]
+
+
+def strided_model() -> Any:
+    x = keras.Input((None, 4), name="x")
+    h = layers.Conv1D(6, 3, strides=2, padding="same", activation="relu", name="conv")(x)
+    h = layers.MaxPooling1D(2, padding="same", name="pool")(h)
+    h = layers.Conv1D(5, 3, padding="causal", dilation_rate=2, activation="tanh", name="dilated")(h)
+    return keras.Model(x, layers.Dense(2, name="out")(layers.LSTM(4, name="lstm")(h)), name="strided")
+
+
+def test_a_strided_model_trains_on_any_length(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(1)
+    model = strided_model()
+    graphfreeze.export(model, tmp_path / "model")
+    frozen = [Selection("freeze", "**/kernel[0]")]
+    graphfreeze.rewrite(tmp_path / "model", tmp_path / "out", frozen, loss="mse", optimizer="sgd:learning_rate=0.1")
+    trainer = Trainer(tmp_path / "out", device="cpu")
+    assert [entry.shape for entry in trainer.artifact.manifest.batch] == [("batch", "length", 4), ("batch", 2)]
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    kept = [(v, v.numpy()[0]) for v in model.trainable_variables if v.path.endswith("/kernel")]
+    rng = np.random.default_rng(0)
+    for batch, length in [(4, 5), (2, 11), (3, 1), (5, 2), (1, 8), (4, 16), (3, 17), (2, 3)]:
+        x, y = rng.normal(size=(batch, length, 4)), rng.normal(size=(batch, 2))
+        expected = float(model.train_on_batch(x, y))
+        for variable, first in kept:
+            variable.assign(np.concatenate([first[None], variable.numpy()[1:]]))
+        assert trainer.step({"x": x.astype(np.float32), "y": y.astype(np.float32)}) == pytest.approx(expected, rel=1e-5)
