@@ -218,7 +218,7 @@ class Lowering:
         if tensor.known is not None and tensor.dtype.kind == "i":
             raise CannotLower(
                 "a size is no polynomial of the batch, the length of sequences and what strides leave of that (half "
-                "the length in a slice, say); export the model with fixed sizes"
+                "the batch, say); export the model with fixed sizes"
             )
         what = "a list" if tensor.tensor_list is not None else f"{tensor.dtype} of shape {tensor.shape}"
         raise CannotLower(f"an input ({what}) has no value at run time")

@@ -71,7 +71,8 @@ class Lowerer:
             try:
                 return self._lower(named, graph, sizes, name, native_noise)
             except NewQuotient as found:
-                sizes = first.with_quotients([*sizes.quotients, found.quotient])
+                others = [quotient for quotient in sizes.quotients if quotient != found.quotient]
+                sizes = first.with_quotients([*others, found.quotient])
 
     def _lower(self, named: NamedGraph, graph: Graph, sizes: Sizes, name: str, native_noise: bool) -> ir.Model:
         lowering = Lowering(

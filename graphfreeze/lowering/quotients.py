@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
@@ -18,6 +18,10 @@ from graphfreeze.lowering.tensor import Dim
 
 __all__ = ["NewQuotient", "Quotient", "quotient_of", "sample_lengths"]
 
+_LARGEST = 4096
+"""The largest divisor. Lengths are sampled far beyond it, and products of these must stay exact."""
+_FEW = 64
+"""Up to here other quotients of a known divisor are looked for: what is filled up to a multiple of it is one."""
 _MORE = 6
 """Samples for each quotient beside those: together twice as many as there are coefficients more."""
 
@@ -29,10 +33,13 @@ class Quotient:
     Attributes:
         offset: From 0 on, below the divisor: whole numbers more or less are no new size.
         divisor: A product of strides.
+        is_filled: Whether a convolution or a pooling leaves it, and so something: it is taken for at least 1, as the
+            batch and the length are. What arithmetic makes of the length may be 0.
     """
 
     offset: int
     divisor: int
+    is_filled: bool = field(default=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -42,6 +49,11 @@ class Quotient:
     def of(self, lengths: Dim) -> Dim:
         """The size for each length."""
         return tuple((length + self.offset) // self.divisor for length in lengths)
+
+    @property
+    def least(self) -> int:
+        """The least that it can be."""
+        return 1 if self.is_filled else (1 + self.offset) // self.divisor
 
     def emit(self, builder: Builder, length: ir.Value) -> ir.Value:
         """The size at run time, of the length: both int64 of shape [1]."""
@@ -78,24 +90,29 @@ class NewQuotient(Exception):  # noqa: N818 - no error: lowering starts again wi
 
 
 def quotient_of(dim: Dim, more: int, divisor: int, lengths: Dim, known: Sequence[Quotient]) -> Quotient | None:
-    """The quotient that gives `(dim + more) // divisor`: as `factor * quotient + number`.
+    """The quotient that gives `(dim + more) // divisor`: as `factor * quotient + number`, of either sign.
 
-    None where there is none: the dimension must be such a multiple of the length or of a known quotient itself, and of
-    its factor and the divisor one must divide the other.
+    None where there is none: the dimension must be such a multiple of the length or of a quotient itself, and of its
+    factor and the divisor one must divide the other. Where that quotient is not known, it is given: it must be first.
     """
-    for size in (Quotient(0, 1), *known):
+    divisors = sorted({quotient.divisor for quotient in known if quotient.divisor <= _FEW})
+    others = [Quotient(offset, divisor) for divisor in divisors for offset in range(divisor)]
+    sizes = [Quotient(0, 1), *known]
+    for size in (*sizes, *(other for other in others if other not in known)):
         samples = size.of(lengths)
         factor, is_whole = _slope(dim, samples)
         rests = set(plus(dim, samples, -factor))
-        if not is_whole or factor < 1 or len(rests) > 1:
+        if not is_whole or not factor or len(rests) > 1:
             continue
-        if factor % divisor == 0:
+        if factor % divisor == 0 or size not in sizes:
             return size
         if divisor % factor:
             return None
-        offset = size.offset + size.divisor * ((rests.pop() + more) // factor)
-        total = size.divisor * (divisor // factor)
-        return Quotient(offset % total, total)
+        parts, rest = divisor // abs(factor), (rests.pop() + more) // abs(factor)
+        # What is rounded down of less than nothing is rounded up of its opposite.
+        offset = size.offset + size.divisor * (rest if factor > 0 else parts - 1 - rest)
+        total = size.divisor * parts
+        return Quotient(offset % total, total) if total <= _LARGEST else None
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphfreeze.lowering.numbers import plus
-from graphfreeze.lowering.quotients import Quotient, sample_lengths
+from graphfreeze.lowering.quotients import NewQuotient, Quotient, quotient_of, sample_lengths
 from graphfreeze.lowering.tensor import Dim
 
 __all__ = ["BATCH", "LENGTH", "PICKED", "Monomial", "Sizes"]
@@ -105,6 +105,28 @@ class Sizes:
                 sizes = Sizes(sizes.samples | {name: left}, monomials, sizes.quotients)
         return sizes
 
+    def divided(self, dim: Dim, more: int, divisor: int, *, is_filled: bool = False) -> Quotient | None:
+        """The quotient that gives `(dim + more) // divisor` at every length, or None where there is no such formula.
+
+        Args:
+            dim: A number at every sample.
+            more: A number.
+            divisor: A number above 0.
+            is_filled: Whether so many windows are over an array, of which there is one at least.
+
+        Raises:
+            NewQuotient: It is none of these sizes yet.
+        """
+        if LENGTH not in self.samples:
+            return None
+        found = quotient_of(dim, more, divisor, self.samples[LENGTH], self.quotients)
+        if found is None or found.divisor == 1:
+            return found
+        known = next((quotient for quotient in self.quotients if quotient == found), None)
+        if known is None or (is_filled and not known.is_filled):
+            raise NewQuotient(replace(found, is_filled=is_filled))
+        return known
+
     def name(self, dim: Dim) -> str | None:
         """The name of the size that a dimension is."""
         samples = self.samples | {other.name: other.of(self.samples[LENGTH]) for other in self.quotients}
@@ -126,7 +148,8 @@ class Sizes:
     def least(self, number: Dim) -> int | None:
         """The least that a number can be, whatever the sizes are; None where that cannot be told.
 
-        The batch and its sequences hold something; of what data pick there may be nothing.
+        The batch and its sequences hold something, and so does what strides leave of them; of what data pick there may
+        be nothing.
         """
         if len(set(number)) == 1:
             return number[0]
@@ -140,9 +163,13 @@ class Sizes:
         for monomial, factor in (found or {}).items():
             if monomial:
                 total[factor < 0] = -np.inf
-            if not any(name.startswith(PICKED) for name in monomial):
-                total += factor
+            total += factor * min((self._fewest(name) for name in monomial), default=1)
         return total
+
+    def _fewest(self, name: str) -> int:
+        """The least that a size can be: 0 or 1."""
+        left = next((quotient for quotient in self.quotients if quotient.name == name), None)
+        return int(not name.startswith(PICKED)) if left is None else left.least
 
     def reaches(self, number: Dim, other: Dim | int) -> bool:
         """Whether a number is as large as another one, whatever the sizes are."""

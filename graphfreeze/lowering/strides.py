@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphfreeze.lowering.attributes import to_python
-from graphfreeze.lowering.quotients import NewQuotient, Quotient, quotient_of
 from graphfreeze.lowering.rule import CannotLower
-from graphfreeze.lowering.sizes import LENGTH, Sizes
-from graphfreeze.lowering.tensor import Dim, Tensor
+from graphfreeze.lowering.sizes import Sizes
+from graphfreeze.lowering.tensor import Tensor
 
 if TYPE_CHECKING:
     from graphfreeze.training.graph import Operation
@@ -27,26 +26,17 @@ def note_strided_sizes(sizes: Sizes, operation: Operation, inputs: Sequence[Tens
         NewQuotient: Which one.
         CannotLower: It is none that could be computed.
     """
-    if operation.type not in _CONVOLUTIONS | _POOLINGS or LENGTH not in sizes.samples:
+    if operation.type not in _CONVOLUTIONS | _POOLINGS:
         return
     strides = to_python(operation.attributes["strides"])
     for axis, (dim, stride) in enumerate(zip(inputs[0].dims, strides, strict=True)):
         if stride == 1 or len(set(dim)) == 1:
             continue
-        found = _left(sizes, dim, _beyond(operation, inputs, axis, stride), stride)
-        if found is not None and found not in sizes.quotients:
-            raise NewQuotient(found)
-
-
-def _left(sizes: Sizes, dim: Dim, more: int, stride: int) -> Quotient | None:
-    """What is left of a dimension, or None where it is a multiple of the sizes that are known."""
-    found = quotient_of(dim, more, stride, sizes.samples[LENGTH], sizes.quotients)
-    if found is None:
-        raise CannotLower(
-            f"a stride of {stride} over an axis that follows the length of sequences in a way for which there is no "
-            "formula (three times the length, say, or half of it by a slice); export the model with a fixed length"
-        )
-    return None if found.divisor == 1 else found
+        if sizes.divided(dim, _beyond(operation, inputs, axis, stride), stride, is_filled=True) is None:
+            raise CannotLower(
+                f"a stride of {stride} over an axis that follows {sizes.origin(dim)} in a way for which there is no "
+                "formula (it is three times the length, say, or the batch); export the model with its size fixed"
+            )
 
 
 def _beyond(operation: Operation, inputs: Sequence[Tensor], axis: int, stride: int) -> int:

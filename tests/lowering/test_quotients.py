@@ -60,10 +60,24 @@ def test_what_strides_leave() -> None:
     assert left((n - 2 for n in lengths), 0, 2) == Quotient(0, 2)
     assert left(half.of(lengths), -1, 2, [half]) == Quotient(3, 4)
     assert left((2 * n + 1 for n in lengths), 0, 4) == Quotient(0, 2)
+    assert left((-n for n in lengths), 0, 4) == Quotient(3, 4) and left((5 - 2 * n for n in lengths), 0, 4) == Quotient(
+        1, 2
+    )
+    assert left((n + n % 2 for n in lengths), 0, 4, [Quotient(0, 2)]) == half
+    assert left((n + n % 2 for n in lengths), 0, 4, [Quotient(0, 2), half]) == Quotient(1, 4)
     assert left((4 * n for n in lengths), 1, 2) == Quotient(0, 1)
     assert left((3 * n for n in lengths), 1, 2) is None
-    assert left(half.of(lengths), 1, 2) is None
+    assert left(half.of(lengths), 1, 2) is None and left(lengths, 0, 5000) is None
     assert [Quotient(0, 3).name, half.name] == ["length_div_3", "length_plus_1_div_2"]
+
+
+def test_least() -> None:
+    arithmetic = [Quotient(0, 2), Quotient(2, 3), Quotient(3, 4, is_filled=True)]
+    sizes = Sizes.of_sequences().with_quotients(arithmetic)
+    assert [sizes.least(sizes.samples[quotient.name]) for quotient in arithmetic] == [0, 1, 1]
+    lengths, half = (np.array(sizes.samples[name]) for name in ("length", "length_div_2"))
+    assert sizes.least(tuple((lengths + 5 * half).tolist())) == 1
+    assert sizes.least(tuple((lengths - half).tolist())) is None
 
 
 def test_the_second_half_is_no_size_of_its_own() -> None:

@@ -63,6 +63,34 @@ def test_shapes_follow_two_sizes() -> None:
     check(shapes_as_values, tf.TensorSpec((None, None, 4), name="x"))
 
 
+def half_of_the_length(x: Any) -> list[Any]:
+    batch, length = tf.shape(x)[0], tf.shape(x)[1]
+    rounded = tf.cast(tf.math.ceil(tf.cast(length, tf.float32) / 2.0), tf.float32)
+    return [
+        x[:, : length // 2],
+        x[:, : 2 * (length // 2)],
+        tf.cast(2 * (length // 2) + 2 * (batch // 2), tf.float32) + 2 * rounded + x[0, 0],
+        tf.repeat(x[:, ::2], 2, axis=1),
+        x[:, ::-3],
+        tf.nn.max_pool1d(tf.pad(x, [[0, 0], [0, -length % 4], [0, 0]]), 2, 4, "VALID"),
+        tf.reshape(x[:, : length // 2 * 2], [batch, -1, 8]),
+        tf.zeros(tf.shape(x) // [1, 3, 2]) + x[:1, :1, :2],
+    ]
+
+
+def test_shapes_follow_half_the_length() -> None:
+    check(half_of_the_length, tf.TensorSpec((None, None, 4), name="x"))
+
+
+def test_windows_of_any_length() -> None:
+    def function(x: Any) -> list[Any]:
+        x = tf.pad(x, [[0, 0], [0, 3], [0, 0]])
+        frames = tf.signal.frame(x[:, :, 0], 4, 2)
+        return [frames * frames, tf.abs(tf.signal.stft(x[:, :, 1] + 0.5, 4, 2))]
+
+    check(gradients(function), tf.TensorSpec((None, None, 4), name="x"))
+
+
 def test_attention_with_gradients() -> None:
     weights = tf.constant(np.random.default_rng(1).normal(size=(2, 4, 6)), tf.float32)
 
@@ -136,7 +164,9 @@ def test_a_model_trains_on_sequences_of_any_length(tmp_path: Path, make: Callabl
 def test_what_is_refused_says_what_to_do() -> None:
     sequence = tf.TensorSpec((None, None, 4), name="x")
     with pytest.raises(UnsupportedOperationError, match="a size is no polynomial of the batch, the length"):
-        check(lambda x: x[:, : tf.shape(x)[1] // 2], sequence)
+        check(lambda x: tf.repeat(x[::2], 2, axis=0), sequence)
+    with pytest.raises(UnsupportedOperationError, match="depends on values that are known only at run time"):
+        check(lambda x: x[: 2 * (tf.shape(x)[0] // 2)], sequence)
     with pytest.raises(UnsupportedOperationError, match="along an axis that follows the length of sequences"):
         check(lambda x: tf.pad(x, [[0, 0], [1, 1], [0, 0]], "REFLECT"), sequence)
     with pytest.raises(
