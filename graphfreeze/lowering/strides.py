@@ -1,4 +1,4 @@
-"""Operations with strides over an axis that follows the length of sequences: which size they leave of it."""
+"""Operations with strides over what follows the length of sequences: which size they leave of it."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ def note_strided_sizes(sizes: Sizes, operation: Operation, inputs: Sequence[Tens
         NewQuotient: Which one.
         CannotLower: It is none that could be computed.
     """
+    if operation.type == "Range":
+        _note_range(sizes, inputs)
     if operation.type not in _CONVOLUTIONS | _POOLINGS:
         return
     strides = to_python(operation.attributes["strides"])
@@ -37,6 +39,14 @@ def note_strided_sizes(sizes: Sizes, operation: Operation, inputs: Sequence[Tens
                 f"a stride of {stride} over an axis that follows {sizes.origin(dim)} in a way for which there is no "
                 "formula (it is three times the length, say, or the batch); export the model with its size fixed"
             )
+
+
+def _note_range(sizes: Sizes, inputs: Sequence[Tensor]) -> None:
+    start, limit, step = (tensor.number for tensor in inputs)
+    if start is not None and limit is not None and step is not None and len(set(step)) == 1 and abs(step[0]) > 1:
+        passed = tuple((to - since) * (1 if step[0] > 0 else -1) for since, to in zip(start, limit, strict=True))
+        if len(set(passed)) > 1:
+            sizes.divided(passed, abs(step[0]) - 1, abs(step[0]))
 
 
 def _beyond(operation: Operation, inputs: Sequence[Tensor], axis: int, stride: int) -> int:

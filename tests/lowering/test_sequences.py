@@ -72,6 +72,7 @@ def half_of_the_length(x: Any) -> list[Any]:
         tf.cast(2 * (length // 2) + 2 * (batch // 2), tf.float32) + 2 * rounded + x[0, 0],
         tf.repeat(x[:, ::2], 2, axis=1),
         x[:, ::-3],
+        tf.gather(x, tf.concat([tf.range(0, length, 3), tf.range(length - 1, -1, -2)], 0), axis=1),
         tf.nn.max_pool1d(tf.pad(x, [[0, 0], [0, -length % 4], [0, 0]]), 2, 4, "VALID"),
         tf.reshape(x[:, : length // 2 * 2], [batch, -1, 8]),
         tf.zeros(tf.shape(x) // [1, 3, 2]) + x[:1, :1, :2],
