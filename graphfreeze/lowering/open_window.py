@@ -125,9 +125,23 @@ class OpenWindow:
         """By how many positions the input can end behind the last tap of the last window, at most."""
         if self.padding is None:
             return tuple(max(stride - extent, 0) for stride, extent in zip(self.strides, self.extent, strict=True))
-        ends = zip(self.size, self.padding[0], self._reach, self.strides, strict=True)
-        found = [(static(plus(plus(size, before), reach, -1)), stride) for size, before, reach, stride in ends]
-        return tuple(stride - 1 if short is None else max(short, 0) for short, stride in found)
+        found = zip(self._missing, self.strides, strict=True)
+        return tuple(stride - 1 if missing is None else max(missing, 0) for missing, stride in found)
+
+    @property
+    def even_padding(self) -> Sizes:
+        """How much of the padding that windows meet there is at either end alike."""
+        if self.padding is None:
+            return (0,) * len(self.size)
+        ends = zip(*self.padding, self._missing, strict=True)
+        return tuple(min(low, high if missing is None else max(-missing, 0)) for low, high, missing in ends)
+
+    @property
+    def _missing(self) -> list[int | None]:
+        """By how many positions the input ends behind the last tap of the last window, where that is fixed."""
+        assert self.padding is not None
+        ends = zip(self.size, self.padding[0], self._reach, strict=True)
+        return [static(plus(plus(size, before), reach, -1)) for size, before, reach in ends]
 
     def crop(self, x: ir.Value, spare: Sequence[int], cut: Sequence[int] | None = None) -> ir.Value:
         """The positions of the input: zero where no window is.

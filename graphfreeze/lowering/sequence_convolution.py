@@ -56,9 +56,8 @@ class SequenceConvolution:
         """The transposed convolution of dy [batch, outputs, *output]: [batch, inputs, *size]."""
         if self.node.dtype == np.float64 or (self.window.is_pointwise and self.groups == 1):
             return self._products_of_taps(w, dy)
-        spare = self.window.never_met
-        cut = [min(pair) for pair in zip(*(self.window.padding or [(0,) * len(spare)] * 2), strict=True)]
-        sizes = {"pads": cut * 2, "output_padding": list(spare)}
+        spare, cut = self.window.never_met, self.window.even_padding
+        sizes = {"pads": [*cut, *cut], "output_padding": list(spare)}
         return self.window.crop(self.node.emit("ConvTranspose", dy, w, **sizes, **self._attributes), spare, cut)
 
     def filter_gradient(self, x: ir.Value, dy: ir.Value) -> ir.Value:

@@ -211,6 +211,35 @@ def test_explicit_padding() -> None:
     check(gradients(function), {"x": Argument((None, None, 5, 2)), "w": Argument((3, 2, 2, 3))}, sizes=SHORT)
 
 
+@pytest.mark.parametrize("stride", [2, 3, 4])
+def test_explicit_padding_with_strides(stride: int) -> None:
+    paddings = [[[0, 0], [2, 1], [0, 1], [0, 0]], [[0, 0], [1, 2], [1, 1], [0, 0]]]
+
+    def function(x: Any, w: Any) -> list[Any]:
+        return [tf.nn.conv2d(x, w, stride, pads) for pads in paddings]
+
+    check(gradients(function), {"x": Argument((None, None, 5, 2)), "w": Argument((3, 2, 2, 3))}, sizes=LONG)
+
+
+def test_transposed_convolutions_of_given_sizes() -> None:
+    def function(x: Any, w: Any) -> list[Any]:
+        batch, length = tf.shape(x)[0], tf.shape(x)[1]
+        return [
+            tf.nn.conv2d_transpose(x, w, [batch, 3 * length - 1, 5, 3], [1, 3, 1, 1], "SAME"),
+            tf.nn.conv2d_transpose(x, w, [batch, 3 * length + 2, 6, 3], [1, 3, 1, 1], "VALID"),
+        ]
+
+    check(gradients(function), {"x": Argument((None, None, 5, 2)), "w": Argument((3, 2, 3, 2))}, sizes=SHORT)
+
+
+def test_strides_and_dilations_at_once() -> None:
+    def function(x: Any, w: Any) -> list[Any]:
+        options = {"strides": [1, 2, 1, 1], "dilations": [1, 2, 1, 1]}
+        return [tf.raw_ops.Conv2D(input=x, filter=w, padding=padding, **options) for padding in ("SAME", "VALID")]
+
+    check(function, {"x": Argument((None, None, 5, 2)), "w": Argument((3, 2, 2, 3))}, sizes=LONG)
+
+
 def test_dilations_leave_no_blocks() -> None:
     proto = check_layer(LAYERS["dilated"], precisions=["float32"])
     (convolution,) = (node for node in proto.graph.node if node.op_type == "Conv")
