@@ -17,8 +17,8 @@ from graphfreeze.lowering.rule import CannotLower, Node
 from graphfreeze.lowering.tensor import Dim, Layout, Tensor
 
 __all__ = [
-    *("Sizes", "Slide", "Window", "crop", "image_dims", "operation_slide", "operation_window", "place_taps"),
-    *("slice_taps", "surround", "times"),
+    *("Sizes", "Slide", "Window", "batch_and_channels", "crop", "image_dims", "interleave", "operation_slide"),
+    *("operation_window", "place_taps", "slice_taps", "spatial_axes", "surround", "times"),
 ]
 
 Sizes = tuple[int, ...]
@@ -108,10 +108,10 @@ def operation_window(node: Node, image: Tensor, output: Tensor, kernel: Sequence
     """The window of a TensorFlow convolution or pooling from its attributes and the shapes of input and output.
 
     Raises:
-        CannotLower: A spatial size follows the batch.
+        CannotLower: Only run time knows a spatial size.
     """
     slide = operation_slide(node, image, output)
-    spatial = _spatial_axes(node, image.rank)
+    spatial = spatial_axes(node, image.rank)
     window = Window(slide.size, slide.output, tuple(kernel), slide.strides, slide.dilations, (0,) * len(spatial))
     match node.attribute("padding"):
         case "SAME":
@@ -127,13 +127,13 @@ def operation_slide(node: Node, image: Tensor, output: Tensor) -> Slide:
     """How a window of any size slides, from the operation's attributes and the shapes of input and output.
 
     Raises:
-        CannotLower: A spatial size follows the batch.
+        CannotLower: Only run time knows a spatial size.
     """
-    spatial = _spatial_axes(node, image.rank)
+    spatial = spatial_axes(node, image.rank)
     strides, given = node.attribute("strides"), node.attribute("dilations") or [1] * image.rank
     return Slide(
-        _static(image, spatial),
-        _static(output, spatial),
+        _static(node, image, spatial),
+        _static(node, output, spatial),
         tuple(strides[axis] for axis in spatial),
         tuple(given[axis] for axis in spatial),
     )
@@ -143,30 +143,42 @@ def image_dims(node: Node, tensor: Tensor) -> tuple[Dim, int, Sizes]:
     """Batch, channels and spatial sizes of a tensor in the operation's `data_format`.
 
     Raises:
-        CannotLower: Channels or a spatial size follow the batch.
+        CannotLower: Only run time knows a spatial size or the number of channels.
     """
-    spatial = _spatial_axes(node, tensor.rank)
-    channels = tensor.rank - 1 if spatial[0] == 1 else 1
-    return tensor.dim(0), _static(tensor, [channels])[0], _static(tensor, spatial)
+    return *batch_and_channels(node, tensor), _static(node, tensor, spatial_axes(node, tensor.rank))
 
 
-def _spatial_axes(node: Node, rank: int) -> range:
+def batch_and_channels(node: Node, tensor: Tensor) -> tuple[Dim, int]:
+    """The first two of these, where the spatial sizes may be open.
+
+    Raises:
+        CannotLower: Only run time knows the number of channels.
+    """
+    channels = tensor.rank - 1 if spatial_axes(node, tensor.rank)[0] == 1 else 1
+    return tensor.dim(0), _static(node, tensor, [channels])[0]
+
+
+def spatial_axes(node: Node, rank: int) -> range:
+    """The axes that are neither the batch nor the channels, in the operation's `data_format`."""
     return range(2, rank) if node.image_layout is Layout.PLAIN else range(1, rank - 1)
 
 
-def _static(tensor: Tensor, axes: Sequence[int]) -> Sizes:
+def _static(node: Node, tensor: Tensor, axes: Sequence[int]) -> Sizes:
     sizes = []
     for axis in axes:
         size = tensor.shape[axis]
         if size is None:
-            raise CannotLower("axes other than the first follow the batch size; fixed sizes would be covered")
+            followed = node.lowering.sizes.origin(tensor.dim(axis))
+            raise CannotLower(f"an axis other than the first follows {followed}; export the model with its size fixed")
         sizes.append(size)
     return tuple(sizes)
 
 
-def times(dim: Dim, factor: int) -> Dim:
+def times(dim: Dim, factor: Dim | int) -> Dim:
     """A dimension multiplied at each sample batch size."""
-    return tuple(size * factor for size in dim)
+    if isinstance(factor, int):
+        return tuple(size * factor for size in dim)
+    return tuple(size * other for size, other in zip(dim, factor, strict=True))
 
 
 def slice_taps(node: Node, x: ir.Value, window: Window, *, fill: float = 0.0) -> list[ir.Value]:
@@ -206,12 +218,12 @@ def place_taps(node: Node, values: Sequence[ir.Value], window: Window, batch: Di
             continue  # it only ever meets padding
         value = crop(node, value, window.output, [-q for q in shift], length)
         planes[residue] = node.emit("Add", planes[residue], value) if residue in planes else value
-    everywhere = _interleave(node, planes, window.strides, [batch, channels, *length])
+    everywhere = interleave(node, planes, window.strides, [batch, channels, *length])
     covered = [n * s for n, s in zip(length, window.strides, strict=True)]
     return crop(node, everywhere, covered, window.before, window.size)
 
 
-def _interleave(node: Node, planes: dict[Sizes, ir.Value], strides: Sizes, dims: Sequence[Dim | int]) -> ir.Value:
+def interleave(node: Node, planes: dict[Sizes, ir.Value], strides: Sizes, dims: Sequence[Dim | int]) -> ir.Value:
     """One value from those of each residue modulo the strides; an absent residue is zero. `dims` are a plane's."""
     dims = list(dims)
     zero: ir.Value | None = None

@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
-from tensorflow.python.framework import tensor_util
 
 from graphfreeze.lowering.attributes import to_python
+from graphfreeze.lowering.paddings import Pads, constant_of, difference, paddings
 from graphfreeze.training.graph import Edge, Graph, Operation
 
 __all__ = ["recover_dilations"]
@@ -24,7 +23,6 @@ __all__ = ["recover_dilations"]
 FORWARD = ("Conv2D", "Conv3D", "DepthwiseConv2dNative")
 INPUT_GRADIENT = ("Conv2DBackpropInput", "Conv3DBackpropInputV2", "DepthwiseConv2dNativeBackpropInput")
 FILTER_GRADIENT = ("Conv2DBackpropFilter", "Conv3DBackpropFilterV2", "DepthwiseConv2dNativeBackpropFilter")
-Pads = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ class _Recovery:
             case "BatchToSpaceND":
                 self.leave(operation)
             case "ExpandDims":
-                axis = _constant(operation.inputs[1])
+                axis = constant_of(operation.inputs[1])
                 if axis is not None:
                     self.insert_axis(operation, int(axis) % 4)
             case "Squeeze":
@@ -99,11 +97,11 @@ class _Recovery:
     # -- the parts of the pattern
 
     def enter(self, operation: Operation) -> None:
-        source, block, paddings = operation.inputs
-        blocks, pads = _constant(block), _constant(paddings)
+        source, block, padding = operation.inputs
+        blocks, pads = constant_of(block), paddings(padding)
         if blocks is not None and pads is not None:
             sizes = tuple(int(size) for size in blocks)
-            self.blocked[id(operation.outputs[0])] = _Blocked(source, sizes, _pairs(pads))
+            self.blocked[id(operation.outputs[0])] = _Blocked(source, sizes, pads)
 
     def suspend(self, operation: Operation, edge: Edge) -> None:
         given = self.blocked.get(id(edge))
@@ -140,11 +138,11 @@ class _Recovery:
 
     def leave(self, operation: Operation) -> None:
         made = self.pending.get(id(operation.inputs[0]))
-        blocks, crops = _constant(operation.inputs[1]), _constant(operation.inputs[2])
+        blocks, crops = constant_of(operation.inputs[1]), paddings(operation.inputs[2])
         if made is None or blocks is None or crops is None or made.dropped != (made.given.axis is not None):
             return
         inner, given = made.operation, made.given
-        taken = _Blocked(operation.inputs[0], tuple(int(size) for size in blocks), _pairs(crops))
+        taken = _Blocked(operation.inputs[0], tuple(int(size) for size in blocks), crops)
         if given.axis is not None:
             wider = _insert(taken.blocks, given.axis - 1, 1), _insert(taken.pads, given.axis - 1, (0, 0))
             taken = _Blocked(taken.source, *wider)
@@ -241,9 +239,12 @@ def _dilated(
     operation: Operation, filters: Edge | None, blocks: tuple[int, ...], given: Pads, taken: Pads
 ) -> dict[str, Any] | None:
     """The attributes of the dilated operation: `given` is padded to its input, `taken` to its output."""
-    pads = [(a - c, b - d) for (a, b), (c, d) in zip(given, taken, strict=True)]
-    if any(min(pair) < 0 for pair in pads):
-        return None
+    pads: list[tuple[int, int]] = []
+    for (a, b), (c, d) in zip(given, taken, strict=True):
+        low, high = difference(a, c), difference(b, d)
+        if low is None or high is None or min(low, high) < 0:
+            return None
+        pads.append((low, high))
     if len(blocks) == 3 and blocks[1] != blocks[2]:
         return None  # TensorFlow's shape function of Conv3D takes these two dilations for one another
     attributes = dict(operation.attributes)
@@ -262,14 +263,6 @@ def _dilated(
     return attributes if pads == [(total // 2, total - total // 2) for total in reach] else None
 
 
-def _constant(edge: Edge) -> npt.NDArray[Any] | None:
-    producer = edge.producer
-    if producer is None or producer.type != "Const":
-        return None
-    array: npt.NDArray[Any] = tensor_util.MakeNdarray(producer.attributes["value"].tensor)
-    return array
-
-
 def _shape_of(edge: Edge) -> Edge | None:
     """The edge whose shape this one is."""
     producer = edge.producer
@@ -280,10 +273,6 @@ def _shape_of(edge: Edge) -> Edge | None:
 
 def _insert(items: Sequence[Any], position: int, item: Any) -> tuple[Any, ...]:
     return (*items[:position], item, *items[position:])
-
-
-def _pairs(pads: npt.NDArray[Any]) -> Pads:
-    return tuple((int(low), int(high)) for low, high in pads)
 
 
 def _type(dtype: Any) -> Any:

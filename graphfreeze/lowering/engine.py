@@ -23,7 +23,8 @@ from graphfreeze.lowering.picked import lower_picked
 from graphfreeze.lowering.rule import RULES, CannotLower, Node
 from graphfreeze.lowering.shape_numbers import Number
 from graphfreeze.lowering.shapes import ShapeInference, numpy_dtype
-from graphfreeze.lowering.sizes import BATCH, Sizes
+from graphfreeze.lowering.sizes import BATCH, LENGTH, Sizes
+from graphfreeze.lowering.strides import note_strided_sizes
 from graphfreeze.lowering.tensor import Dim, Layout, Tensor
 from graphfreeze.lowering.windows import lower_window
 from graphfreeze.training.graph import Graph, Operation
@@ -91,6 +92,8 @@ class Lowering:
         missing = frozenset().union(*(tensor.missing for tensor in inputs))
         outputs: list[Tensor] = []
         try:
+            if not missing:
+                note_strided_sizes(self.sizes, operation, inputs)
             made = fold_induction(operation, inputs) or bounded(operation, inputs)
             made = made or lower_list_arithmetic(self, operation, inputs)
             made = made or lower_for_all_iterations(self, operation, inputs)
@@ -214,8 +217,8 @@ class Lowering:
                 return self.value(remade)
         if tensor.known is not None and tensor.dtype.kind == "i":
             raise CannotLower(
-                "a size is no polynomial of the batch and the length of sequences (half the length, say); export the "
-                "model with fixed sizes"
+                "a size is no polynomial of the batch, the length of sequences and what strides leave of that (half "
+                "the batch, say); export the model with fixed sizes"
             )
         what = "a list" if tensor.tensor_list is not None else f"{tensor.dtype} of shape {tensor.shape}"
         raise CannotLower(f"an input ({what}) has no value at run time")
@@ -251,6 +254,9 @@ class Lowering:
         """A size at run time, int64 of shape [1]."""
         if name in self.numbers:
             return self.numbers[name]
+        for quotient in self.sizes.quotients:
+            if quotient.name == name:
+                return quotient.emit(self.builder, self.size(LENGTH))
         if name not in self.axes:
             raise CannotLower(f"nothing gives the size of the {name}")
         value, axis = self.axes[name]

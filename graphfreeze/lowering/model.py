@@ -19,10 +19,11 @@ from graphfreeze.lowering.folding import Folding
 from graphfreeze.lowering.picked import count_picked
 from graphfreeze.lowering.pooled_activations import cut_before_pooling
 from graphfreeze.lowering.pruning import prune
+from graphfreeze.lowering.quotients import NewQuotient
 from graphfreeze.lowering.shapes import ShapeInference, numpy_dtype
 from graphfreeze.lowering.sizes import BATCH, LENGTH, Sizes
 from graphfreeze.lowering.tensor import Dim, Layout, Tensor
-from graphfreeze.training.graph import Edge, NamedGraph, Operation
+from graphfreeze.training.graph import Edge, Graph, NamedGraph, Operation
 
 __all__ = ["Lowerer", "filter_permutation"]
 
@@ -65,8 +66,17 @@ class Lowerer:
             UnsupportedError: More is unknown of an input's shape than the batch and the length of its sequences.
         """
         graph = recover_dilations(round_to_bfloat16(cut_before_pooling(named.graph)))
+        first = sizes = _sizes(graph.inputs).with_picked(count_picked(graph))
+        while True:
+            try:
+                return self._lower(named, graph, sizes, name, native_noise)
+            except NewQuotient as found:
+                others = [quotient for quotient in sizes.quotients if quotient != found.quotient]
+                sizes = first.with_quotients([*others, found.quotient])
+
+    def _lower(self, named: NamedGraph, graph: Graph, sizes: Sizes, name: str, native_noise: bool) -> ir.Model:
         lowering = Lowering(
-            _sizes(graph.inputs).with_picked(count_picked(graph)),
+            sizes,
             self.opset,
             shape_inference=self._shapes,
             folding=self._folding,

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from graphfreeze.lowering.convolution_geometry import Slide
 from graphfreeze.lowering.correlation import correlate
+from graphfreeze.lowering.open_window import shared_padding
 from graphfreeze.lowering.rule import CannotLower, Node
 from graphfreeze.lowering.tensor import Dim
 
@@ -61,8 +62,8 @@ class OpenConvolution:
         """The gradient of x: of dy, with zeros between its positions, and the filter turned round."""
         node = self.node
         last = node.int64([n - 1 - reach for n, reach in zip(self.slide.size, self._reach, strict=True)])
-        low = node.emit("Sub", node.emit("Sub", self._extent, node.int64([1])), self._before)
-        apart = self._pad(self._move_apart(dy), low, node.emit("Add", last, self._before))
+        low = node.emit("Sub", node.emit("Sub", self._extent, node.int64([1])), self._padding[0])
+        apart = self._pad(self._move_apart(dy), low, node.emit("Add", last, self._padding[0]))
         dims: list[Dim | int] = [self.batch, self.inputs, *self.slide.size]
         ones = (1,) * len(self.slide.size)
         return correlate(node, apart, self._turned(w), dims, ones, self.slide.dilations, self.groups)
@@ -97,15 +98,11 @@ class OpenConvolution:
         return node.emit("Add", apart, one)
 
     @property
-    def _padding(self) -> ir.Value:
-        """Before and after together."""
+    def _padding(self) -> tuple[ir.Value, ir.Value]:
+        """Before and after."""
         node = self.node
         beyond = node.int64([reach - n for reach, n in zip(self._reach, self.slide.size, strict=True)])
-        return node.emit("Max", node.emit("Add", self._extent, beyond), node.int64([0]))
-
-    @property
-    def _before(self) -> ir.Value:
-        return self.node.emit("Div", self._padding, self.node.int64([2]))
+        return shared_padding(node, node.emit("Add", self._extent, beyond))
 
     def _vector(self, dims: Sequence[Dim | int], sizes: ir.Value) -> ir.Value:
         return self.node.emit("Concat", self.node.vector(dims), sizes, axis=0)
@@ -113,7 +110,7 @@ class OpenConvolution:
     # -- emitting
 
     def _padded(self, x: ir.Value) -> ir.Value:
-        return self._pad(x, self._before, self.node.emit("Sub", self._padding, self._before))
+        return self._pad(x, *self._padding)
 
     def _pad(self, x: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
         none = self.node.int64([0, 0])

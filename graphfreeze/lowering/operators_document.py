@@ -23,8 +23,8 @@ The TensorFlow operations of a training step that become ONNX operators of the d
 
 Any operation, listed here or not, may occur where nothing of it is left to run time: where all its inputs are known
 when the graph is lowered, as those on shapes are, or where nothing of the training step needs its outputs. Shapes may
-follow the batch size. Function calls (`PartitionedCall`, `StatefulPartitionedCall`) are inlined. A rule may refuse a
-case that it does not cover; the error then says which, and what is covered.
+follow the batch size and the length of sequences. Function calls (`PartitionedCall`, `StatefulPartitionedCall`) are
+inlined. A rule may refuse a case that it does not cover; the error then says which, and what is covered.
 """
 
 

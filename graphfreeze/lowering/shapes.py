@@ -96,12 +96,13 @@ class ShapeInference:
         if operation.type in _SAME_AS_FIRST and len(operation.outputs) == 1:
             return [(inputs[0].dtype, inputs[0].shapes[sample])]
         if operation.type in _BROADCAST:
+            shapes = [tensor.shapes[sample] for tensor in inputs]
             try:
-                shape = np.broadcast_shapes(*(tensor.shapes[sample] for tensor in inputs))
+                shape = np.broadcast_shapes(*shapes)
             except ValueError as error:
                 raise CannotLower(
-                    f"the shapes {inputs[0].shape} and {inputs[1].shape} fit for some sizes only; export the model "
-                    "with these sizes fixed"
+                    f"the shapes {inputs[0].shape} and {inputs[1].shape} fit for some sizes only (not {shapes[0]} and "
+                    f"{shapes[1]}, say); export the model with these sizes fixed"
                 ) from error
             return [(inputs[0].dtype, tuple(int(size) for size in shape))]
         described = tuple(_describe(tensor, sample) for tensor in inputs)

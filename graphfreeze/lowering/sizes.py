@@ -6,15 +6,18 @@ sizes, which is found from its values, or else computed at run time as TensorFlo
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from graphfreeze.lowering.numbers import plus
+from graphfreeze.lowering.quotients import NewQuotient, Quotient, quotient_of, sample_lengths
 from graphfreeze.lowering.tensor import Dim
 
 __all__ = ["BATCH", "LENGTH", "PICKED", "Monomial", "Sizes"]
@@ -33,6 +36,7 @@ _LENGTHS = (307, 401, 353, 503, 223, 443, 271)
 # Primes that no dimension of a model is likely to equal. There is one sample more than a polynomial has coefficients:
 # it checks it.
 _PRIMES = [n for n in range(57, 3000) if all(n % divisor for divisor in range(2, 55))]
+_ROUNDS = 4
 _LEAST = {BATCH: 1009, LENGTH: 211}
 """From where on more samples of a size are taken. What is picked is less: it is picked of these."""
 
@@ -44,10 +48,12 @@ class Sizes:
     Attributes:
         samples: Each size at every sample.
         monomials: What a polynomial is made of.
+        quotients: What strides leave of the length. Those that the others give are no sizes of their own.
     """
 
     samples: dict[str, Dim]
     monomials: tuple[Monomial, ...]
+    quotients: tuple[Quotient, ...] = ()
 
     @classmethod
     def of_batch(cls) -> Sizes:
@@ -81,9 +87,59 @@ class Sizes:
             samples[name] = (*known, *others[: points - len(known)])
         return Sizes(samples, monomials)
 
+    def with_quotients(self, quotients: Sequence[Quotient]) -> Sizes:
+        """These, and what strides leave of the length.
+
+        Both quotients by 2 add up to the length: the second one is no size of its own, but what the first one leaves.
+        """
+        lengths = sample_lengths(self.samples[LENGTH], quotients)
+        samples, rng = {}, random.Random(0)
+        for name, known in self.samples.items():
+            primes = [prime for prime in _PRIMES if prime >= _LEAST.get(name, 0) and prime not in known]
+            samples[name] = (*known, *rng.sample(primes, len(lengths) - len(known)))
+        sizes = Sizes(samples | {LENGTH: lengths}, self.monomials, tuple(quotients))
+        for quotient in quotients:
+            left, name = quotient.of(lengths), quotient.name
+            if not sizes.follows(left):
+                monomials = (*sizes.monomials, (name,), (BATCH, name), (name, name), (BATCH, name, name))
+                sizes = Sizes(sizes.samples | {name: left}, monomials, sizes.quotients)
+        return sizes
+
+    def divided(self, dim: Dim, more: int, divisor: int, *, is_filled: bool = False) -> Quotient | None:
+        """The quotient that gives `(dim + more) // divisor` at every length, or None where there is no such formula.
+
+        Args:
+            dim: A number at every sample.
+            more: A number.
+            divisor: A number above 0.
+            is_filled: Whether so many windows are over an array, of which there is one at least.
+
+        Raises:
+            NewQuotient: It is none of these sizes yet.
+        """
+        if LENGTH not in self.samples:
+            return None
+        found = quotient_of(dim, more, divisor, self.samples[LENGTH], self.quotients)
+        if found is None or found.divisor == 1:
+            return found
+        known = next((quotient for quotient in self.quotients if quotient == found), None)
+        if known is None or (is_filled and not known.is_filled):
+            raise NewQuotient(replace(found, is_filled=is_filled))
+        return known
+
     def name(self, dim: Dim) -> str | None:
         """The name of the size that a dimension is."""
-        return next((name for name, samples in self.samples.items() if samples == dim and len(dim) > 1), None)
+        samples = self.samples | {other.name: other.of(self.samples[LENGTH]) for other in self.quotients}
+        return next((name for name, known in samples.items() if known == dim and len(dim) > 1), None)
+
+    def origin(self, number: Dim) -> str:
+        """What a number follows that only run time knows, for a message."""
+        found = self.fit([np.asarray(one) for one in number]) or {}
+        names = {name for monomial in found for name in monomial}
+        lengths = {LENGTH, *(quotient.name for quotient in self.quotients)}
+        if names and names <= lengths:
+            return "the length of sequences"
+        return "the batch size" if names == {BATCH} else "sizes that only run time knows"
 
     def follows(self, number: Dim) -> bool:
         """Whether a number is the same at every sample, or a polynomial of the sizes."""
@@ -92,7 +148,8 @@ class Sizes:
     def least(self, number: Dim) -> int | None:
         """The least that a number can be, whatever the sizes are; None where that cannot be told.
 
-        The batch and its sequences hold something; of what data pick there may be nothing.
+        The batch and its sequences hold something, and so does what strides leave of them; of what data pick there may
+        be nothing.
         """
         if len(set(number)) == 1:
             return number[0]
@@ -106,9 +163,13 @@ class Sizes:
         for monomial, factor in (found or {}).items():
             if monomial:
                 total[factor < 0] = -np.inf
-            if not any(name.startswith(PICKED) for name in monomial):
-                total += factor
+            total += factor * min((self._fewest(name) for name in monomial), default=1)
         return total
+
+    def _fewest(self, name: str) -> int:
+        """The least that a size can be: 0 or 1."""
+        left = next((quotient for quotient in self.quotients if quotient.name == name), None)
+        return int(not name.startswith(PICKED)) if left is None else left.least
 
     def reaches(self, number: Dim, other: Dim | int) -> bool:
         """Whether a number is as large as another one, whatever the sizes are."""
@@ -124,19 +185,35 @@ class Sizes:
         if len({array.shape for array in arrays}) > 1 or arrays[0].dtype.kind not in "iuf":
             return None
         values = np.stack([array.astype(np.float64).reshape(-1) for array in arrays])
-        columns = np.array(
-            [
-                [np.prod([self.samples[s][n] for s in m], dtype=np.int64) for m in self.monomials]
-                for n in range(len(values))
-            ]
-        )
-        scale = columns.max(axis=0).astype(np.float64)
-        solved = np.linalg.lstsq(columns / scale, values, rcond=None)[0] / scale[:, None]
-        whole = np.rint(solved)
-        if not np.isfinite(values).all() or np.abs(whole).max(initial=0) > 2**31:
+        if not np.isfinite(values).all():
             return None
-        coefficients = whole.astype(np.int64)
-        if not np.array_equal(columns @ coefficients, values):
+        coefficients = self._solve(values)
+        if coefficients is None:
             return None
         shape = arrays[0].shape
         return {m: c.reshape(shape) for m, c in zip(self.monomials, coefficients, strict=True) if c.any()}
+
+    def _solve(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64] | None:
+        """The whole coefficients that give the values exactly."""
+        columns = self._columns[: len(values)]
+        scale = columns.max(axis=0).astype(np.float64)
+        total = np.zeros((len(self.monomials), values.shape[1]), np.int64)
+        left = values
+        # A quotient is nearly proportional to the length. What a first solution misses, a second one finds.
+        for _ in range(_ROUNDS if self.quotients else 1):
+            solved = np.linalg.lstsq(columns / scale, left, rcond=None)[0] / scale[:, None]
+            whole = np.rint(solved)
+            if np.abs(whole).max(initial=0) > 2**31:
+                return None
+            total += whole.astype(np.int64)
+            left = values - columns @ total
+            if not left.any():
+                return total
+        return None
+
+    @cached_property
+    def _columns(self) -> npt.NDArray[np.int64]:
+        """Each monomial at every sample."""
+        sizes = {name: np.array(samples, np.int64) for name, samples in self.samples.items()}
+        ones = np.ones(len(self.samples[BATCH]), np.int64)
+        return np.stack([math.prod((sizes[name] for name in m), start=ones) for m in self.monomials], axis=1)

@@ -63,6 +63,35 @@ def test_shapes_follow_two_sizes() -> None:
     check(shapes_as_values, tf.TensorSpec((None, None, 4), name="x"))
 
 
+def half_of_the_length(x: Any) -> list[Any]:
+    batch, length = tf.shape(x)[0], tf.shape(x)[1]
+    rounded = tf.cast(tf.math.ceil(tf.cast(length, tf.float32) / 2.0), tf.float32)
+    return [
+        x[:, : length // 2],
+        x[:, : 2 * (length // 2)],
+        tf.cast(2 * (length // 2) + 2 * (batch // 2), tf.float32) + 2 * rounded + x[0, 0],
+        tf.repeat(x[:, ::2], 2, axis=1),
+        x[:, ::-3],
+        tf.gather(x, tf.concat([tf.range(0, length, 3), tf.range(length - 1, -1, -2)], 0), axis=1),
+        tf.nn.max_pool1d(tf.pad(x, [[0, 0], [0, -length % 4], [0, 0]]), 2, 4, "VALID"),
+        tf.reshape(x[:, : length // 2 * 2], [batch, -1, 8]),
+        tf.zeros(tf.shape(x) // [1, 3, 2]) + x[:1, :1, :2],
+    ]
+
+
+def test_shapes_follow_half_the_length() -> None:
+    check(half_of_the_length, tf.TensorSpec((None, None, 4), name="x"))
+
+
+def test_windows_of_any_length() -> None:
+    def function(x: Any) -> list[Any]:
+        x = tf.pad(x, [[0, 0], [0, 3], [0, 0]])
+        frames = tf.signal.frame(x[:, :, 0], 4, 2)
+        return [frames * frames, tf.abs(tf.signal.stft(x[:, :, 1] + 0.5, 4, 2))]
+
+    check(gradients(function), tf.TensorSpec((None, None, 4), name="x"))
+
+
 def test_attention_with_gradients() -> None:
     weights = tf.constant(np.random.default_rng(1).normal(size=(2, 4, 6)), tf.float32)
 
@@ -91,7 +120,24 @@ def recurrent_model() -> Any:
     return keras.Model(tokens, layers.Dense(7, name="out")(h), name="recurrent")
 
 
-@pytest.mark.parametrize(("make", "first"), [(language_model, 1), (recurrent_model, 0)])
+class Crop(keras.layers.Layer):
+    """Cuts sequences to the length of others."""
+
+    def call(self, pair: Any) -> Any:
+        return pair[0][:, : tf.shape(pair[1])[1]]
+
+
+def convolutional_model() -> Any:
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    h = layers.Embedding(7, 8, name="embedding")(tokens)
+    h = layers.Conv1D(6, 3, padding="causal", dilation_rate=2, activation="relu", name="dilated")(h)
+    halves = layers.Conv1D(6, 3, strides=2, padding="same", activation="relu", name="halves")(h)
+    both = layers.UpSampling1D(2, name="twice")(layers.MaxPooling1D(3, 1, padding="same", name="pool")(halves))
+    h = layers.Concatenate(name="both")([h, Crop(name="crop")([both, h])])
+    return keras.Model(tokens, layers.Dense(7, name="out")(h), name="convolutional")
+
+
+@pytest.mark.parametrize(("make", "first"), [(language_model, 1), (recurrent_model, 0), (convolutional_model, 0)])
 def test_a_model_trains_on_sequences_of_any_length(tmp_path: Path, make: Callable[[], Any], first: int) -> None:
     keras.utils.set_random_seed(1)
     model = make()
@@ -108,7 +154,7 @@ def test_a_model_trains_on_sequences_of_any_length(tmp_path: Path, make: Callabl
     crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.1), crossentropy, jit_compile=False)
     rng = np.random.default_rng(0)
-    for shape in ((4, 5), (2, 11), (3, 1)):
+    for shape in ((4, 5), (2, 11), (3, 1), (2, 8)):
         tokens, y = rng.integers(first, 7, (2, *shape))
         expected = float(model.train_on_batch(tokens.astype(np.int32), y))
         assert trainer.step({"tokens": tokens, "y": y}) == pytest.approx(expected, rel=1e-5)
@@ -118,8 +164,18 @@ def test_a_model_trains_on_sequences_of_any_length(tmp_path: Path, make: Callabl
 
 def test_what_is_refused_says_what_to_do() -> None:
     sequence = tf.TensorSpec((None, None, 4), name="x")
-    with pytest.raises(UnsupportedOperationError, match="a size is no polynomial of the batch and the length"):
-        check(lambda x: x[:, : tf.shape(x)[1] // 2], sequence)
+    with pytest.raises(UnsupportedOperationError, match="a size is no polynomial of the batch, the length"):
+        check(lambda x: tf.repeat(x[::2], 2, axis=0), sequence)
+    with pytest.raises(UnsupportedOperationError, match="depends on values that are known only at run time"):
+        check(lambda x: x[: 2 * (tf.shape(x)[0] // 2)], sequence)
+    with pytest.raises(UnsupportedOperationError, match="along an axis that follows the length of sequences"):
+        check(lambda x: tf.pad(x, [[0, 0], [1, 1], [0, 0]], "REFLECT"), sequence)
+    with pytest.raises(
+        UnsupportedOperationError, match="a stride of 2 over an axis that follows the length of sequences"
+    ):
+        check(lambda x: tf.nn.max_pool1d(tf.repeat(x, 3, axis=1), 2, 2, "SAME"), sequence)
+    with pytest.raises(UnsupportedOperationError, match=r"fit for some sizes only \(not .* 307, 4\) and .* 154, 4\)"):
+        check(lambda x: x + tf.nn.max_pool1d(x, 2, 2, "SAME"), sequence)
     with pytest.raises(UnsupportedError, match="export the model with fixed sizes for the other axes"):
         check(lambda x: x, tf.TensorSpec((None, None, None, 3), name="x"))
 

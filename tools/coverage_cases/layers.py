@@ -29,6 +29,7 @@ LEFT_OUT = {
 
 L = keras.layers
 IMAGE, SIGNAL, VOLUME = (8, 7, 3), (9, 4), (5, 6, 4, 2)
+OPEN = (None, 4)
 Make = Callable[[], Any]
 Table = Mapping[str, tuple[tuple[int | None, ...], Make]]
 
@@ -137,12 +138,27 @@ _SIMPLE: Table = {
     "RNN": (SIGNAL, lambda: L.RNN(L.LSTMCell(3), go_backwards=True)),
     "StackedRNNCells": (SIGNAL, lambda: L.RNN(L.StackedRNNCells([L.GRUCell(3), L.LSTMCell(2)]))),
     "Bidirectional": (SIGNAL, lambda: L.Bidirectional(L.LSTM(3, return_sequences=True))),
-    "SimpleRNN any length": ((None, 4), lambda: L.SimpleRNN(3, go_backwards=True, return_sequences=True)),
-    "LSTM any length": ((None, 4), lambda: L.LSTM(3)),
-    "LSTM any length dropout": ((None, 4), lambda: L.LSTM(3, dropout=0.3, recurrent_dropout=0.2, seed=1)),
-    "GRU any length": ((None, 4), lambda: L.GRU(3, return_sequences=True)),
-    "Bidirectional any length": ((None, 4), lambda: L.Bidirectional(L.LSTM(3, return_sequences=True))),
+    "SimpleRNN any length": (OPEN, lambda: L.SimpleRNN(3, go_backwards=True, return_sequences=True)),
+    "LSTM any length": (OPEN, lambda: L.LSTM(3)),
+    "LSTM any length dropout": (OPEN, lambda: L.LSTM(3, dropout=0.3, recurrent_dropout=0.2, seed=1)),
+    "GRU any length": (OPEN, lambda: L.GRU(3, return_sequences=True)),
+    "Bidirectional any length": (OPEN, lambda: L.Bidirectional(L.LSTM(3, return_sequences=True))),
     "ConvLSTM1D any length": ((None, 6, 2), lambda: L.ConvLSTM1D(2, 3, padding="same")),
+    # what slides over sequences, whose length strides divide
+    "Conv1D any length": (OPEN, lambda: L.Conv1D(3, 3, padding="same")),
+    "Conv1D any length valid": (OPEN, lambda: _pooled(L.Conv1D(3, 3))),
+    "Conv1D any length causal": (OPEN, lambda: L.Conv1D(3, 3, padding="causal")),
+    "Conv1D any length dilated": (OPEN, lambda: L.Conv1D(3, 3, padding="same", dilation_rate=2)),
+    "Conv1D any length strided": (OPEN, lambda: _pooled(L.Conv1D(3, 3, padding="same", strides=2))),
+    "Conv1D any length to LSTM": (
+        OPEN,
+        lambda: keras.Sequential([L.Conv1D(3, 3, strides=2), L.MaxPooling1D(), L.LSTM(3), L.Dense(2)]),
+    ),
+    "SeparableConv1D any length": (OPEN, lambda: _pooled(L.SeparableConv1D(3, 3, strides=2))),
+    "DepthwiseConv1D any length": (OPEN, lambda: L.DepthwiseConv1D(3, padding="same", depth_multiplier=2)),
+    "Conv1DTranspose any length": (OPEN, lambda: _pooled(L.Conv1DTranspose(3, 3, strides=2, padding="same"))),
+    "MaxPooling1D any length": (OPEN, lambda: _pooled(L.MaxPooling1D(3, 2, padding="same"))),
+    "AveragePooling1D any length": (OPEN, lambda: _pooled(L.AveragePooling1D(3, 2, padding="same"))),
     "TimeDistributed": ((3, 6, 4), lambda: L.TimeDistributed(L.Conv1D(2, 3))),
     "ConvLSTM1D": ((3, 6, 2), lambda: L.ConvLSTM1D(2, 3, padding="same")),
     "ConvLSTM2D": ((3, 5, 4, 2), lambda: L.ConvLSTM2D(2, 3, padding="same", return_sequences=True)),
@@ -156,6 +172,11 @@ _SIMPLE: Table = {
     ),
     "STFTSpectrogram": ((64, 1), lambda: L.STFTSpectrogram(frame_length=16, frame_step=8, fft_length=16)),
 }
+
+
+def _pooled(layer: Any) -> Any:
+    """The layer, whose output has another length than the input, and the mean over that."""
+    return keras.Sequential([layer, L.GlobalAveragePooling1D()])
 
 
 def layer_cases() -> list[Case]:

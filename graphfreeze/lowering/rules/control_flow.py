@@ -61,7 +61,9 @@ def _truth(predicate: Tensor) -> bool | None:
         return None
     truths = {bool(array.any()) if array.ndim else bool(array) for array in predicate.known}
     if len(truths) > 1:
-        raise CannotLower("which branch is taken follows the batch size; a fixed or data-dependent choice is covered")
+        raise CannotLower(
+            "which branch is taken follows the sizes of the batch; a fixed or data-dependent choice is covered"
+        )
     return truths.pop()
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from graphfreeze.lowering.convolution_forms import Convolution
-from graphfreeze.lowering.convolution_geometry import image_dims, operation_slide, operation_window
+from graphfreeze.lowering.convolution_geometry import batch_and_channels, operation_slide, operation_window
 from graphfreeze.lowering.open_convolution import OpenConvolution
+from graphfreeze.lowering.open_window import is_open, open_window
 from graphfreeze.lowering.rule import FILTER, IMAGES, UNUSED, CannotLower, Node, rule
+from graphfreeze.lowering.sequence_convolution import SequenceConvolution
 from graphfreeze.lowering.tensor import Tensor
 
 
@@ -29,12 +31,15 @@ def filter_gradient(node: Node, x: ir.Value, dy: ir.Value) -> ir.Value:
     return _convolution(node, node.inputs[0], node.outputs[0], node.inputs[2]).filter_gradient(x, dy)
 
 
-def _convolution(node: Node, x: Tensor, w: Tensor, y: Tensor) -> Convolution | OpenConvolution:
+def _convolution(node: Node, x: Tensor, w: Tensor, y: Tensor) -> Convolution | OpenConvolution | SequenceConvolution:
     *kernel, depth, outputs = w.shape
     if depth is None or outputs is None:
-        raise CannotLower("the channels of its filter follow the batch size; a fixed number would be covered")
-    batch, inputs, _ = image_dims(node, x)
+        raise CannotLower("only run time knows the channels of its filter; a fixed number would be covered")
+    batch, inputs = batch_and_channels(node, x)
+    channels = batch, inputs, outputs, inputs // depth
     static = [size for size in kernel if size is not None]
     if len(static) < len(kernel):
-        return OpenConvolution(node, operation_slide(node, x, y), w.dims[:-2], batch, inputs, outputs, inputs // depth)
-    return Convolution(node, operation_window(node, x, y, static), batch, inputs, outputs, inputs // depth)
+        return OpenConvolution(node, operation_slide(node, x, y), w.dims[:-2], *channels)
+    if is_open(node, x):
+        return SequenceConvolution(node, open_window(node, x, y, static), *channels)
+    return Convolution(node, operation_window(node, x, y, static), *channels)

@@ -7,20 +7,24 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from graphfreeze.lowering.convolution_forms import Convolution
-from graphfreeze.lowering.convolution_geometry import image_dims, operation_slide, operation_window, slice_taps
+from graphfreeze.lowering.convolution_geometry import batch_and_channels, operation_slide, operation_window, slice_taps
 from graphfreeze.lowering.depthwise_products import DepthwiseProducts
 from graphfreeze.lowering.depthwise_rows import DepthwiseRows
 from graphfreeze.lowering.depthwise_taps import DepthwiseTaps
 from graphfreeze.lowering.open_convolution import OpenConvolution
+from graphfreeze.lowering.open_window import is_open, open_window
 from graphfreeze.lowering.rule import FILTER, IMAGES, UNUSED, CannotLower, Node, rule
+from graphfreeze.lowering.sequence_convolution import SequenceConvolution
 from graphfreeze.lowering.tensor import Dim, Tensor
+
+_Open = OpenConvolution | SequenceConvolution
 
 
 @rule("DepthwiseConv2dNative", inputs=(IMAGES, FILTER), outputs=(IMAGES,))
 def depthwise_convolution(node: Node, x: ir.Value, w: ir.Value) -> ir.Value:
     """Depthwise convolution with any depth multiplier; with SAME the size of the filter may be computed at run time."""
     grouped = _convolution(node, node.inputs[0], node.inputs[1], node.outputs[0])
-    if isinstance(grouped, OpenConvolution):
+    if not isinstance(grouped, Convolution):
         return grouped.forward(x, _grouped_filter(grouped, w))
     if (products := _products(grouped)) and products.suits:
         return products.forward(x, w)
@@ -33,7 +37,7 @@ def depthwise_convolution(node: Node, x: ir.Value, w: ir.Value) -> ir.Value:
 def input_gradient(node: Node, w: ir.Value, dy: ir.Value) -> ir.Value:
     """The gradient of a depthwise convolution's input."""
     grouped = _convolution(node, node.outputs[0], node.inputs[1], node.inputs[2])
-    if isinstance(grouped, OpenConvolution):
+    if not isinstance(grouped, Convolution):
         return grouped.input_gradient(_grouped_filter(grouped, w), dy)
     if (products := _products(grouped)) and products.suits:
         return products.input_gradient(w, dy)
@@ -46,7 +50,7 @@ def input_gradient(node: Node, w: ir.Value, dy: ir.Value) -> ir.Value:
 def filter_gradient(node: Node, x: ir.Value, dy: ir.Value) -> ir.Value:
     """The gradient of a depthwise convolution's filter: per tap, a sum of products over images and positions."""
     grouped = _convolution(node, node.inputs[0], node.outputs[0], node.inputs[2])
-    if isinstance(grouped, OpenConvolution):
+    if not isinstance(grouped, Convolution):
         return _depthwise_filter(grouped, grouped.filter_gradient(x, dy))
     window, channels = grouped.window, grouped.inputs
     multiplier = grouped.outputs // channels
@@ -66,15 +70,17 @@ def filter_gradient(node: Node, x: ir.Value, dy: ir.Value) -> ir.Value:
     return node.reshape(node.transpose(together, [1, 0, 2]), [multiplier, channels, *window.kernel])
 
 
-def _convolution(node: Node, x: Tensor, w: Tensor, y: Tensor) -> Convolution | OpenConvolution:
+def _convolution(node: Node, x: Tensor, w: Tensor, y: Tensor) -> Convolution | _Open:
     *kernel, channels, multiplier = w.shape
     if channels is None or multiplier is None:
-        raise CannotLower("the channels of its filter follow the batch size; a fixed number would be covered")
-    batch, outputs = image_dims(node, x)[0], channels * multiplier
+        raise CannotLower("only run time knows the channels of its filter; a fixed number would be covered")
+    grouped = batch_and_channels(node, x)[0], channels, channels * multiplier, channels
     static = [size for size in kernel if size is not None]
     if len(static) < len(kernel):
-        return OpenConvolution(node, operation_slide(node, x, y), w.dims[:-2], batch, channels, outputs, channels)
-    return Convolution(node, operation_window(node, x, y, static), batch, channels, outputs, channels)
+        return OpenConvolution(node, operation_slide(node, x, y), w.dims[:-2], *grouped)
+    if is_open(node, x):
+        return SequenceConvolution(node, open_window(node, x, y, static), *grouped)
+    return Convolution(node, operation_window(node, x, y, static), *grouped)
 
 
 def _rows(grouped: Convolution) -> DepthwiseRows | None:
@@ -98,19 +104,19 @@ def _taps(grouped: Convolution) -> DepthwiseTaps | None:
     return DepthwiseTaps(grouped.node, grouped.window, grouped.batch, grouped.inputs)
 
 
-def _grouped_filter(grouped: Convolution | OpenConvolution, w: ir.Value) -> ir.Value:
+def _grouped_filter(grouped: Convolution | _Open, w: ir.Value) -> ir.Value:
     """The filter [multiplier, channels, *kernel] as that of a convolution with one group per channel."""
     node, kernel = grouped.node, _kernel(grouped)
     by_channel = w if grouped.outputs == grouped.inputs else node.transpose(w, [1, 0, *range(2, 2 + len(kernel))])
     return node.reshape(by_channel, [grouped.outputs, 1, *kernel])
 
 
-def _depthwise_filter(grouped: OpenConvolution, w: ir.Value) -> ir.Value:
+def _depthwise_filter(grouped: _Open, w: ir.Value) -> ir.Value:
     """The other way round."""
-    node, kernel, channels = grouped.node, grouped.kernel, grouped.inputs
+    node, kernel, channels = grouped.node, _kernel(grouped), grouped.inputs
     by_channel = node.reshape(w, [channels, grouped.outputs // channels, *kernel])
     return node.transpose(by_channel, [1, 0, *range(2, 2 + len(kernel))])
 
 
-def _kernel(grouped: Convolution | OpenConvolution) -> Sequence[Dim | int]:
+def _kernel(grouped: Convolution | _Open) -> Sequence[Dim | int]:
     return grouped.kernel if isinstance(grouped, OpenConvolution) else grouped.window.kernel

@@ -55,9 +55,10 @@ def _padded_axes(paddings: npt.NDArray[Any]) -> list[tuple[int, int, int]]:
     return [(axis, before, after) for axis, (before, after) in enumerate(paddings.tolist()) if before or after]
 
 
-def _static(dims: list[Dim], axis: int) -> int:
+def _static(node: Node, dims: list[Dim], axis: int) -> int:
     if len(set(dims[axis])) > 1:
-        raise CannotLower("mirror padding along the batch; other axes are covered")
+        followed = node.lowering.sizes.origin(dims[axis])
+        raise CannotLower(f"mirror padding along an axis that follows {followed}; axes of fixed size are covered")
     return dims[axis][0]
 
 
@@ -67,7 +68,7 @@ def mirror_pad(node: Node, value: ir.Value, paddings: npt.NDArray[Any]) -> ir.Va
     offset = _mirrored(node)
     dims = node.inputs[0].dims
     for axis, before, after in _padded_axes(paddings):
-        size = _static(dims, axis)
+        size = _static(node, dims, axis)
         parts = [value]
         if before:
             parts.insert(0, _take(node, value, dims, axis, offset, before, flip=True))
@@ -84,7 +85,7 @@ def mirror_pad_grad(node: Node, value: ir.Value, paddings: npt.NDArray[Any]) -> 
     offset = _mirrored(node)
     dims = node.inputs[0].dims
     for axis, before, after in _padded_axes(paddings):
-        padded = _static(dims, axis)
+        padded = _static(node, dims, axis)
         size = padded - before - after
         total = _take(node, value, dims, axis, before, size, flip=False)
         for count, start, at in ((before, 0, offset), (after, before + size, size - offset - after)):

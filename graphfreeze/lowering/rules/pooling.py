@@ -11,14 +11,22 @@ import onnx_ir as ir
 
 from graphfreeze.lowering.convolution_geometry import (
     Window,
+    batch_and_channels,
     crop,
-    image_dims,
     operation_window,
     place_taps,
     slice_taps,
     surround,
     times,
 )
+from graphfreeze.lowering.open_pooling import (
+    open_average_pool,
+    open_average_pool_gradient,
+    open_max_pool,
+    open_max_pool_gradient,
+    to_first_largest,
+)
+from graphfreeze.lowering.open_window import OpenWindow, is_open, open_window
 from graphfreeze.lowering.rule import IMAGES, UNUSED, CannotLower, Node, rule
 from graphfreeze.lowering.tensor import Dim, Layout, Tensor
 
@@ -30,6 +38,8 @@ FEW_TAPS = 4
 def max_pool(node: Node, x: ir.Value) -> ir.Value:
     """The largest element of each window."""
     window = _window(node, node.inputs[0], node.outputs[0])
+    if isinstance(window, OpenWindow):
+        return open_max_pool(window, x)
     return node.emit("MaxPool", x, **_attributes(window))
 
 
@@ -37,6 +47,8 @@ def max_pool(node: Node, x: ir.Value) -> ir.Value:
 def max_pool_gradient(node: Node, x: ir.Value, y: ir.Value, dy: ir.Value) -> ir.Value:
     """Each window's gradient goes to its first largest element in row-major order."""
     window = _window(node, node.inputs[0], node.inputs[1])
+    if isinstance(window, OpenWindow):
+        return open_max_pool_gradient(window, x, y, dy)
     if (
         window.kernel == window.strides == (2, 2)
         and max(window.before + window.after) <= 0
@@ -59,14 +71,9 @@ def max_pool_gradient(node: Node, x: ir.Value, y: ir.Value, dy: ir.Value) -> ir.
 
 
 def _to_first_largest(node: Node, window: Window, x: ir.Value, y: ir.Value, dy: ir.Value) -> ir.Value:
-    batch, channels, _ = image_dims(node, node.inputs[0])
-    zero, left = node.scalar(0), dy
-    parts = []
-    for tap in slice_taps(node, x, window, fill=-np.inf)[:-1]:
-        is_largest = node.emit("Equal", tap, y)
-        parts.append(node.emit("Where", is_largest, left, zero))
-        left = node.emit("Where", is_largest, zero, left)
-    return place_taps(node, [*parts, left], window, batch, channels)
+    batch, channels = batch_and_channels(node, node.inputs[0])
+    parts = to_first_largest(node, slice_taps(node, x, window, fill=-np.inf), y, dy)
+    return place_taps(node, parts, window, batch, channels)
 
 
 def _to_first_of_four(node: Node, window: Window, x: ir.Value, y: ir.Value, dy: ir.Value) -> ir.Value:
@@ -75,7 +82,7 @@ def _to_first_of_four(node: Node, window: Window, x: ir.Value, y: ir.Value, dy: 
     Each largest element gets a number, larger where it comes earlier; the first one's is the largest in its window.
     Channels count as images here: onnxruntime would else reorder them in blocks, to and fro, for the one MaxPool.
     """
-    batch, channels, _ = image_dims(node, node.inputs[0])
+    batch, channels = batch_and_channels(node, node.inputs[0])
     covered = [2 * count for count in window.output]
     alone: list[Dim | int] = [times(batch, channels), 1]
     x = node.reshape(crop(node, x, window.size, (0, 0), covered), [*alone, *covered])
@@ -100,6 +107,8 @@ def _doubled(node: Node, value: ir.Value) -> ir.Value:
 def average_pool(node: Node, x: ir.Value) -> ir.Value:
     """The mean of each window's elements; padding does not count."""
     window = _window(node, node.inputs[0], node.outputs[0])
+    if isinstance(window, OpenWindow):
+        return open_average_pool(window, x)
     if node.dtype != np.float64:
         return node.emit("AveragePool", x, count_include_pad=0, **_attributes(window))
     # onnxruntime has no float64 AveragePool on CPUs.
@@ -113,21 +122,24 @@ def average_pool(node: Node, x: ir.Value) -> ir.Value:
 def average_pool_gradient(node: Node, dy: ir.Value) -> ir.Value:
     """Each window's gradient in equal shares to its elements."""
     window = _window(node, node.outputs[0], node.inputs[1])
-    batch, channels, _ = image_dims(node, node.outputs[0])
+    if isinstance(window, OpenWindow):
+        return open_average_pool_gradient(window, dy)
+    batch, channels = batch_and_channels(node, node.outputs[0])
     value = node.emit("Mul", dy, _shares(node, window))
     for axis, taps in enumerate(window.kernel):
         value = place_taps(node, [value] * taps, window.along(axis), batch, channels)
     return value
 
 
-def _window(node: Node, image: Tensor, output: Tensor) -> Window:
+def _window(node: Node, image: Tensor, output: Tensor) -> Window | OpenWindow:
     sizes = node.attribute("ksize")
     first = 2 if node.image_layout is Layout.PLAIN else 1
     kernel = sizes[first : first + image.rank - 2]
     if prod(sizes) != prod(kernel):
         raise CannotLower("it pools over channels or the batch; pooling over spatial axes would be covered")
-    window = operation_window(node, image, output, kernel)
-    if any(max(pads) >= taps for *pads, taps in zip(window.before, window.after, kernel, strict=True)):
+    window = (open_window if is_open(node, image) else operation_window)(node, image, output, kernel)
+    padding = (window.before, window.after) if isinstance(window, Window) else window.padding
+    if padding and any(max(pads) >= taps for *pads, taps in zip(*padding, kernel, strict=True)):
         raise CannotLower("a window lies wholly in the padding; padding smaller than the window would be covered")
     return window
 

@@ -34,8 +34,10 @@ class _Projection:
         self.node = node
         self.dtype = node.dtype
         dims = node.inputs[0].dims
-        if any(len(set(dim)) > 1 for dim in dims[1:]):
-            raise CannotLower("images whose size follows the batch; images of one size are covered")
+        for dim in dims[1:]:
+            if len(set(dim)) > 1:
+                followed = node.lowering.sizes.origin(dim)
+                raise CannotLower(f"images whose size follows {followed}; images of one size are covered")
         self.batch, self.channels = dims[0], dims[3][0]
         self.height, self.width = dims[1][0], dims[2][0]
         self.size = size

@@ -13,7 +13,8 @@ def bound(node: Node, rows: ir.Value, sought: ir.Value) -> ir.Value:
     """How many elements of a sorted row are below each number (or not above it), by halving the row."""
     size = node.inputs[0].shape[1]
     if size is None:
-        raise CannotLower("rows whose length follows the batch; rows of a fixed length are covered")
+        followed = node.lowering.sizes.origin(node.inputs[0].dim(1))
+        raise CannotLower(f"rows whose length follows {followed}; rows of a fixed length are covered")
     emit, shape = node.emit, node.shape(node.outputs[0])
     comparison = "Less" if node.type == "LowerBound" else "LessOrEqual"
     count = emit("Expand", np.zeros((1, 1), np.int64), shape)

@@ -12,6 +12,7 @@ from graphfreeze.lowering.layouts import place, stored_layout
 from graphfreeze.lowering.list_rows import numbered
 from graphfreeze.lowering.rule import PLAIN, UNUSED, CannotLower, Node, rule
 from graphfreeze.lowering.rules.comparison import emit_where
+from graphfreeze.lowering.sizes import Sizes
 from graphfreeze.lowering.slices import Span, emit_slice
 from graphfreeze.lowering.tensor import Dim, Tensor
 from graphfreeze.lowering.windows import Window, find_window
@@ -93,8 +94,8 @@ def _parse(node: Node, bounds: Sequence[Tensor], dims: list[Dim]) -> _Index:
                 index.spans[axis] = Span(start, (1,) * len(start), 1)
         elif kind == "range":
             masked = [bool(mask >> k & 1) for mask in masks]
-            limits = [None if m else _column(tensor, k) for m, tensor in zip(masked, (begin, end), strict=True)]
-            index.spans[axis] = _span(limits[0], limits[1], int(step_numbers[k]), dims[axis])
+            first, last = (None if m else _column(tensor, k) for m, tensor in zip(masked, (begin, end), strict=True))
+            index.spans[axis] = _span(node.lowering.sizes, first, last, int(step_numbers[k]), dims[axis])
         axis += 1
     return index
 
@@ -105,12 +106,15 @@ def _column(tensor: Tensor, position: int) -> Dim:
     return tuple(int(known[position]) for known in tensor.known)
 
 
-def _span(begin: Dim | None, end: Dim | None, step: int, dim: Dim) -> Span:
-    starts, counts = [], []
+def _span(sizes: Sizes, begin: Dim | None, end: Dim | None, step: int, dim: Dim) -> Span:
+    starts, counts, passed = [], [], []
     for sample, size in enumerate(dim):
         taken = range(size)[slice(begin[sample] if begin else None, end[sample] if end else None, step)]
         starts.append(taken.start)
         counts.append(len(taken))
+        passed.append(max((taken.stop - taken.start) * (1 if step > 0 else -1), 0))
+    if abs(step) > 1 and len(set(passed)) > 1:
+        sizes.divided(tuple(passed), abs(step) - 1, abs(step))
     return Span(tuple(starts), tuple(counts), step)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 import numpy.typing as npt
@@ -71,8 +70,10 @@ def _blocks(node: Node, block: Numbers) -> tuple[list[int], Layout]:
     if not 0 < len(block) < rank:
         raise CannotLower(f"its blocks have {len(block)} axes; blocks of the axes behind the batch are covered")
     sizes = node.inputs[0].dims[1 : 1 + len(block)]
-    if prod(len(set(size)) for size in sizes) != 1:
-        raise CannotLower("the axes of its blocks follow the batch size; fixed sizes would be covered")
+    for size in sizes:
+        if len(set(size)) > 1:
+            followed = node.lowering.sizes.origin(size)
+            raise CannotLower(f"an axis of its blocks follows {followed}; export the model with its size fixed")
     return [int(size) for size in block], CHANNELS_FIRST if len(block) < rank - 1 else PLAIN
 
 
