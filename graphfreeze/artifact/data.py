@@ -166,8 +166,8 @@ def _check_dtype(array: npt.NDArray[Any], entry: BatchEntry) -> str | None:
         return None
     if found.kind == "V":
         raise DataError(
-            f"{entry.name} holds {found.name}: numpy's files do not know every dtype, as bfloat16. Save it as float32; it "
-            f"becomes {expected.name} here."
+            f"{entry.name} holds {found.name}: numpy's files do not know every dtype, bfloat16 for one. Save it as "
+            f"float32; it becomes {expected.name} here."
         )
     if not _castable(array, expected):
         raise DataError(

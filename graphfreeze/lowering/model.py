@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from graphfreeze.lowering.picked import count_picked
 from graphfreeze.lowering.pooled_activations import cut_before_pooling
 from graphfreeze.lowering.pruning import prune
 from graphfreeze.lowering.quotients import NewQuotient
+from graphfreeze.lowering.rule import CannotLower
 from graphfreeze.lowering.shapes import ShapeInference, numpy_dtype
 from graphfreeze.lowering.sizes import BATCH, LENGTH, Sizes
 from graphfreeze.lowering.tensor import Dim, Layout, Tensor
@@ -66,7 +68,19 @@ class Lowerer:
             UnsupportedError: More is unknown of an input's shape than the batch and the length of its sequences.
         """
         graph = recover_dilations(round_to_bfloat16(cut_before_pooling(named.graph)))
-        first = sizes = _sizes(graph.inputs).with_picked(count_picked(graph))
+        sizes = _sizes(graph.inputs).with_picked(count_picked(graph))
+        try:
+            return self._lower_at(sizes, named, graph, name, native_noise)
+        except UnsupportedOperationError:
+            # A table of positions may have fewer rows than the samples are long.
+            for shorter in sizes.shorter:
+                with suppress(UnsupportedOperationError, CannotLower):
+                    return self._lower_at(shorter, named, graph, name, native_noise)
+            raise
+
+    def _lower_at(self, first: Sizes, named: NamedGraph, graph: Graph, name: str, native_noise: bool) -> ir.Model:
+        """Lower at samples of these sizes, and of the quotients that the graph makes of them."""
+        sizes = first
         while True:
             try:
                 return self._lower(named, graph, sizes, name, native_noise)

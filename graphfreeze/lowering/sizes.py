@@ -31,10 +31,14 @@ PICKED = "picked_"
 Monomial = tuple[str, ...]
 """A product of sizes, by their names."""
 
-_BATCHES = (1009, 1511, 2003, 1201, 1613, 1409, 1801)
-_LENGTHS = (307, 401, 353, 503, 223, 443, 271)
-# Primes that no dimension of a model is likely to equal. There is one sample more than a polynomial has coefficients:
-# it checks it.
+# Numbers that no dimension of a model is likely to equal, not all of them odd. There is one sample more than a
+# polynomial has coefficients: it checks it.
+_BATCHES = (1009, 1514, 2003, 1201, 1613, 1409, 1801)
+_LENGTHS = (307, 398, 353, 503, 223, 443, 271)
+_MORE_BATCHES = (1301, 1906, 1109, 1723, 1499, 1051, 1999)
+_SHORTER = ((61, 53, 59, 47, 43, 41, 38), (8, 7, 5, 6, 4, 3, 2))
+"""Lengths for models that take no longer sequences: as many as a table of positions has rows. Few numbers are as small,
+and small ones have much in common: each is looked at with two batches."""
 _PRIMES = [n for n in range(57, 3000) if all(n % divisor for divisor in range(2, 55))]
 _ROUNDS = 4
 _LEAST = {BATCH: 1009, LENGTH: 211}
@@ -65,6 +69,14 @@ class Sizes:
         """The batch, and the length of its sequences, squared where each place looks at every other."""
         monomials: tuple[Monomial, ...] = ((), (BATCH,), (LENGTH,), (BATCH, LENGTH), (LENGTH, LENGTH))
         return cls({BATCH: _BATCHES, LENGTH: _LENGTHS}, (*monomials, (BATCH, LENGTH, LENGTH)))
+
+    @property
+    def shorter(self) -> list[Sizes]:
+        """The same with shorter sequences; none where no length is open, or more than one thing is."""
+        if self != Sizes.of_sequences():
+            return []
+        batches = (*_BATCHES, *_MORE_BATCHES)
+        return [Sizes({BATCH: batches, LENGTH: lengths * 2}, self.monomials) for lengths in _SHORTER]
 
     @classmethod
     def fixed(cls) -> Sizes:

@@ -45,6 +45,20 @@ def check(function: Callable[..., Any], *specs: Any, tolerance: float = 3e-6) ->
             assert np.abs(mine - theirs).max(initial=0) <= tolerance * max(np.abs(theirs).max(initial=0), 1e-30), sizes
 
 
+@pytest.mark.parametrize("rows", [9, 40, 200, 600])
+def test_a_table_of_positions_limits_the_length(rows: int) -> None:
+    """The lengths at which a graph is looked at are no longer than it allows."""
+
+    def function(x: Any, table: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch([x, table])
+            y = tf.reduce_sum(tf.tanh(x + table[: tf.shape(x)[1]]) ** 2)
+        return [y, *tape.gradient(y, [x, table])]
+
+    specs = [tf.TensorSpec([None, None, 4], name="x"), tf.TensorSpec([rows, 4], name="table")]
+    check(function, *specs)
+
+
 def shapes_as_values(x: Any) -> list[Any]:
     batch, length = tf.shape(x)[0], tf.shape(x)[1]
     positions = tf.cast(tf.range(length), tf.float32)
