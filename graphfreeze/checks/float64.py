@@ -52,7 +52,8 @@ def check_step_in_float64(
         opset: The opset of the lowered graphs.
 
     Returns:
-        Two checks for the report; see `check_float64`.
+        Two checks for the report; see `check_float64`. A step that takes sequences of any length has a third one, of
+        its gradients for sequences that are one shorter: what holds for odd lengths alone must not pass.
 
     Raises:
         ValidationError: A tensor differs; the message says which and by how much.
@@ -63,10 +64,28 @@ def check_step_in_float64(
         step.functions["apply_gradients"](*map(tf.constant, kept.values()))
         later = step.values()
     named_gradients = {f"gradient/{name}": gradient for name, gradient in kept.items()}
+    runs = [("gradients", {**batch, **state}, ""), ("apply_gradients", {**named_gradients, **later}, "")]
+    if (shorter := _shorter(step, batch)) is not None:
+        runs.insert(1, ("gradients", {**shorter, **state}, ", for sequences one shorter"))
     return [
-        check_float64(name, step.graphs[name], values, constants=step.constants, filters=filters, opset=opset)
-        for name, values in (("gradients", {**batch, **state}), ("apply_gradients", {**named_gradients, **later}))
+        check_float64(
+            name, step.graphs[name], values, constants=step.constants, filters=filters, opset=opset, addition=addition
+        )
+        for name, values, addition in runs
     ]
+
+
+def _shorter(step: TracedStep, batch: Arrays) -> Arrays | None:
+    """The batch with sequences one shorter; None where their length is fixed, or 1."""
+    open_axes = {e.name: [axis for axis, size in enumerate(e.shape) if axis and size is None] for e in step.batch}
+    sizes = [batch[name].shape[axis] for name, axes in open_axes.items() for axis in axes]
+    if min(sizes, default=1) < 2:
+        return None
+    cut = dict(batch)
+    for name, axes in open_axes.items():
+        for axis in axes:
+            cut[name] = np.delete(cut[name], -1, axis)
+    return cut
 
 
 def check_float64(
@@ -77,6 +96,7 @@ def check_float64(
     constants: Arrays | None = None,
     filters: Collection[str] = (),
     opset: int = 18,
+    addition: str = "",
 ) -> Report:
     """Lower a graph once more with float64 in place of float32, and compare it with TensorFlow on one set of values.
 
@@ -89,6 +109,7 @@ def check_float64(
         constants: The values of the inputs that are constants of the lowered graph (wholly frozen variables).
         filters: Names of the inputs that are kept as convolution filters.
         opset: The opset to lower to.
+        addition: What the check's title ends with.
 
     Returns:
         The check for the report. Where the comparison cannot be made, `evidence` says so: its `status` is then
@@ -97,7 +118,7 @@ def check_float64(
     Raises:
         ValidationError: A tensor differs; the message says which and by how much.
     """
-    title = f"the graph {name} computes in float64 what TensorFlow computes"
+    title = f"the graph {name} computes in float64 what TensorFlow computes{addition}"
     constants = constants or {}
     try:
         _require_small(named, {**values, **constants})
