@@ -36,14 +36,17 @@ _SHAPES = {
 }
 """Which inputs are shapes, or how often axes are repeated."""
 
-_PICKS = frozenset(
-    {
-        *("Range", "Where", "Unique", "UniqueV2", "UniqueWithCounts", "UniqueWithCountsV2"),
-        *("SegmentSum", "SegmentMean", "SegmentProd", "SegmentMax", "SegmentMin"),
-        *(f"SparseSegment{kind}{form}" for kind in ("Sum", "Mean", "SqrtN") for form in ("", "GradV2")),
-    }
-)
-"""Operations of which one size is decided by data."""
+_PICKS: dict[str, Callable[[int], int]] = {
+    **dict.fromkeys(("Range", "RaggedRange", "Where"), lambda _: 1),
+    **dict.fromkeys(("Unique", "UniqueV2", "UniqueWithCounts", "UniqueWithCountsV2"), lambda _: 1),
+    **dict.fromkeys(("SegmentSum", "SegmentMean", "SegmentProd", "SegmentMax", "SegmentMin"), lambda _: 1),
+    **dict.fromkeys(
+        (f"SparseSegment{kind}{form}" for kind in ("Sum", "Mean", "SqrtN") for form in ("", "GradV2")), lambda _: 1
+    ),
+    "RaggedGather": lambda inputs: inputs - 2,
+    "RaggedTensorToTensor": lambda inputs: inputs - 3,
+}
+"""How many sizes data may decide in an operation, by its number of inputs."""
 
 _CONVOLUTIONS = frozenset({"Conv2D", "Conv3D", "DepthwiseConv2dNative"})
 
@@ -59,7 +62,7 @@ def count_picked(graph: Graph) -> int:
         if operation.type == "Range" and (number := _last(operation)) is not None:
             ends.add(number)
         elif operation.type in _PICKS:
-            count += 1
+            count += _PICKS[operation.type](len(operation.inputs))
         elif operation.type in _SHAPES:
             shapes = [operation.inputs[position] for position in _SHAPES[operation.type]]
             sizes.update(number for edge in shapes if id(edge) in follows for number in numbers_of(edge) or ())
