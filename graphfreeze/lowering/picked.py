@@ -37,7 +37,7 @@ _SHAPES = {
 """Which inputs are shapes, or how often axes are repeated."""
 
 _PICKS: dict[str, Callable[[int], int]] = {
-    **dict.fromkeys(("Range", "RaggedRange", "Where"), lambda _: 1),
+    **dict.fromkeys(("Range", "RaggedRange", "SparseFillEmptyRows", "Where"), lambda _: 1),
     **dict.fromkeys(("Unique", "UniqueV2", "UniqueWithCounts", "UniqueWithCountsV2"), lambda _: 1),
     **dict.fromkeys(("SegmentSum", "SegmentMean", "SegmentProd", "SegmentMax", "SegmentMin"), lambda _: 1),
     **dict.fromkeys(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from graphfreeze.lowering.filled_rows import filled_rows
 from graphfreeze.lowering.picked import picked_number, sized
 from graphfreeze.lowering.rule import PLAIN, UNUSED, Node, rule
 from graphfreeze.lowering.rules.comparison import emit_where
@@ -63,6 +64,9 @@ def as_int64(node: Node, position: int) -> ir.Value:
 
 def segment_count(node: Node, ids: ir.Value) -> Dim:
     """How many segments sorted numbers (int64) name: one more than the last one."""
+    rows = filled_rows(node.lowering, node.operation.inputs[-1])
+    if rows is not None:
+        return rows
     last = node.emit("Gather", node.emit("Concat", np.array([-1], np.int64), ids, axis=0), np.array([-1], np.int64))
     return picked_number(node.lowering, node.emit("Add", last, np.array([1], np.int64)))
 
