@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -22,6 +23,8 @@ from graphfreeze.lowering.convolution_geometry import (
 from graphfreeze.lowering.rule import IMAGES, PLAIN, UNUSED, CannotLower, Node, rule
 from graphfreeze.lowering.rules.gather import emit_scatter
 from graphfreeze.lowering.tensor import Dim, Layout, Tensor
+
+__all__ = ["part_by_first"]
 
 FEW_TAPS = 4
 """Up to here max pooling's gradient visits all taps at once, beyond it axis by axis."""
@@ -61,13 +64,19 @@ def max_pool_gradient(node: Node, x: ir.Value, y: ir.Value, dy: ir.Value) -> ir.
 
 def _to_first_largest(node: Node, window: Window, x: ir.Value, y: ir.Value, dy: ir.Value) -> ir.Value:
     batch, channels, _ = image_dims(node, node.inputs[0])
-    zero, left = node.scalar(0), dy
+    parts = part_by_first(node, slice_taps(node, x, window, fill=-np.inf), y, dy)
+    return place_taps(node, parts, window, batch, channels)
+
+
+def part_by_first(node: Node, taps: Sequence[ir.Value], y: ir.Value, dy: ir.Value) -> list[ir.Value]:
+    """A gradient for each tap: all of it for the first one that is the largest."""
+    zero, left = node.scalar(0, node.inputs[0].rank), dy
     parts = []
-    for tap in slice_taps(node, x, window, fill=-np.inf)[:-1]:
+    for tap in taps[:-1]:
         is_largest = node.emit("Equal", tap, y)
         parts.append(node.emit("Where", is_largest, left, zero))
         left = node.emit("Where", is_largest, zero, left)
-    return place_taps(node, [*parts, left], window, batch, channels)
+    return [*parts, left]
 
 
 def _to_first_of_four(node: Node, window: Window, x: ir.Value, y: ir.Value, dy: ir.Value) -> ir.Value:
