@@ -75,3 +75,17 @@ def test_dense_arrays() -> None:
         ]
 
     check(function, {"x": Argument((None,)), "i": Argument((None,), "int32", high=5)})
+
+
+def test_nothing_at_all() -> None:
+    def function(table: Any, ids: Any) -> list[Any]:
+        sparse = tf.sparse.from_dense(ids)
+        few, _, counts = tf.unique_with_counts(sparse.values)
+        rows = tf.RaggedTensor.from_tensor(tf.cast(ids, table.dtype), padding=0)
+        bags = tf.nn.safe_embedding_lookup_sparse(2 * table, sparse)
+        plain = tf.nn.embedding_lookup_sparse(2 * table, sparse, None, combiner="sqrtn")
+        weighted = tf.math.segment_sum(tf.gather(table, sparse.values), sparse.indices[:, 0])
+        return [bags, plain, weighted, counts, rows.to_tensor(1.0), rows.to_tensor(1.0, shape=[None, 4]), few]
+
+    ids = Argument((None, 4), "int64", lambda rng, shape: np.zeros(shape))
+    check(gradients(function), {"table": TABLE, "ids": ids}, sizes=SIZES)
