@@ -20,6 +20,7 @@ from graphfreeze.lowering.induction import fold_induction
 from graphfreeze.lowering.list_arithmetic import lower_list_arithmetic
 from graphfreeze.lowering.loop_body import ScanBody
 from graphfreeze.lowering.picked import lower_picked
+from graphfreeze.lowering.polynomials import emit_polynomial, emit_shape
 from graphfreeze.lowering.rule import RULES, CannotLower, Node
 from graphfreeze.lowering.shape_numbers import Number
 from graphfreeze.lowering.shapes import ShapeInference, numpy_dtype
@@ -208,7 +209,7 @@ class Lowering:
             offset = self.value(self.number(tensor.induction.offset, np.int64))
             return self.builder.cast(self.builder.emit("Add", scaled, offset), tensor.dtype)
         if tensor.known is not None:
-            computed = self._polynomial(tensor.known)
+            computed = emit_polynomial(self, tensor.known)
             if computed is not None:
                 value = computed if tensor.rank else self.builder.emit("Reshape", computed, self.builder.int64([]))
                 return value if tensor.dtype == np.int64 else self.builder.cast(value, tensor.dtype)
@@ -230,26 +231,6 @@ class Lowering:
         operation, inputs, index = tensor.origin
         return self._apply(operation, inputs, self.shape_inference.infer(operation, inputs))[index]
 
-    def _polynomial(self, arrays: Sequence[npt.NDArray[Any]]) -> ir.Value | None:
-        """What the arrays are of the sizes (int64, at least rank 1), or None where they do not follow them so."""
-        found = self.sizes.fit(arrays)
-        if found is None:
-            return None
-        total: ir.Value | None = None
-        for monomial, factor in found.items():
-            if not monomial:
-                continue
-            term = self.size(monomial[0])
-            for name in monomial[1:]:
-                term = self.builder.emit("Mul", term, self.size(name))
-            if factor.ndim or not np.all(factor == 1):
-                term = self.builder.emit("Mul", term, factor)
-            total = term if total is None else self.builder.emit("Add", total, term)
-        offset = found.get(())
-        if total is None:
-            return self.builder.constant(np.atleast_1d(offset if offset is not None else np.zeros_like(arrays[0])))
-        return total if offset is None else self.builder.emit("Add", total, offset)
-
     def size(self, name: str) -> ir.Value:
         """A size at run time, int64 of shape [1]."""
         if name in self.numbers:
@@ -268,6 +249,10 @@ class Lowering:
     def shape(self, dims: Sequence[Dim | int]) -> ir.Value:
         """Dimensions as an int64 vector: a constant where they are static."""
         columns = [self.dim(dim) for dim in dims]
+        if not all(self.sizes.follows(column) for column in columns):
+            found = emit_shape(self, columns)
+            if found is not None:
+                return found
         vectors = [np.array([c[sample] for c in columns], np.int64) for sample in range(len(self.samples))]
         return self.value(self.known(vectors))
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from graphfreeze.lowering.horner import horner
 from graphfreeze.lowering.rule import CannotLower, Node
 
 __all__ = ["emit_erf", "emit_erfc", "emit_erfinv"]
@@ -151,8 +152,8 @@ def emit_erfinv(node: Node, x: ir.Value) -> ir.Value:
     one = node.scalar(1)
     product = node.emit("Mul", node.emit("Sub", one, x), node.emit("Add", one, x))
     w = node.emit("Neg", node.emit("Log", product))
-    centre = _polynomial(node, node.emit("Sub", w, node.scalar(2.5)), _CENTRE)
-    ends = _polynomial(node, node.emit("Sub", node.emit("Sqrt", w), node.scalar(3)), _ENDS)
+    centre = horner(node, node.emit("Sub", w, node.scalar(2.5)), _CENTRE)
+    ends = horner(node, node.emit("Sub", node.emit("Sqrt", w), node.scalar(3)), _ENDS)
     return node.emit("Mul", node.emit("Where", node.emit("Less", w, node.scalar(5)), centre, ends), x)
 
 
@@ -177,12 +178,4 @@ def _tail(node: Node, size: ir.Value) -> ir.Value:
 
 
 def _ratio(node: Node, x: ir.Value, numerator: Sequence[float], denominator: Sequence[float]) -> ir.Value:
-    return node.emit("Div", _polynomial(node, x, numerator), _polynomial(node, x, denominator))
-
-
-def _polynomial(node: Node, x: ir.Value, coefficients: Sequence[float]) -> ir.Value:
-    """By Horner's rule, the constant term first."""
-    total = node.emit("Mul", x, node.scalar(coefficients[-1]))
-    for coefficient in coefficients[-2:0:-1]:
-        total = node.emit("Mul", node.emit("Add", total, node.scalar(coefficient)), x)
-    return node.emit("Add", total, node.scalar(coefficients[0]))
+    return node.emit("Div", horner(node, x, numerator), horner(node, x, denominator))

@@ -6,13 +6,14 @@ own, and at run time it is the size of the very array that it was first met in, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from graphfreeze.lowering.rule import CannotLower, Node
+from graphfreeze.lowering.rule import CannotLower, Node, special
 from graphfreeze.lowering.shape_numbers import Number, number_of, numbers_of
 from graphfreeze.lowering.sizes import PICKED
 from graphfreeze.lowering.tensor import Dim, Layout, Tensor
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _ENDS = frozenset({"Rank", "Shape", "ShapeN", "Size"})
 """What follows from shapes alone, whatever the values are."""
 
-__all__ = ["count_picked", "lower_picked", "picked_size"]
+__all__ = ["count_picked", "lower_picked", "picked_number", "picked_size", "sized"]
 
 
 _SHAPES = {
@@ -34,6 +35,18 @@ _SHAPES = {
     "BroadcastGradientArgs": (0, 1),
 }
 """Which inputs are shapes, or how often axes are repeated."""
+
+_PICKS: dict[str, Callable[[int], int]] = {
+    **dict.fromkeys(("Range", "RaggedRange", "SparseFillEmptyRows", "Where"), lambda _: 1),
+    **dict.fromkeys(("Unique", "UniqueV2", "UniqueWithCounts", "UniqueWithCountsV2"), lambda _: 1),
+    **dict.fromkeys(("SegmentSum", "SegmentMean", "SegmentProd", "SegmentMax", "SegmentMin"), lambda _: 1),
+    **dict.fromkeys(
+        (f"SparseSegment{kind}{form}" for kind in ("Sum", "Mean", "SqrtN") for form in ("", "GradV2")), lambda _: 1
+    ),
+    "RaggedGather": lambda inputs: inputs - 2,
+    "RaggedTensorToTensor": lambda inputs: inputs - 3,
+}
+"""How many sizes data may decide in an operation, by its number of inputs."""
 
 _CONVOLUTIONS = frozenset({"Conv2D", "Conv3D", "DepthwiseConv2dNative"})
 
@@ -48,8 +61,8 @@ def count_picked(graph: Graph) -> int:
         follows.update(id(edge) for edge in operation.outputs)
         if operation.type == "Range" and (number := _last(operation)) is not None:
             ends.add(number)
-        elif operation.type in ("Where", "Range"):
-            count += 1
+        elif operation.type in _PICKS:
+            count += _PICKS[operation.type](len(operation.inputs))
         elif operation.type in _SHAPES:
             shapes = [operation.inputs[position] for position in _SHAPES[operation.type]]
             sizes.update(number for edge in shapes if id(edge) in follows for number in numbers_of(edge) or ())
@@ -68,6 +81,39 @@ def picked_size(lowering: Lowering, value: ir.Value, axis: int) -> Dim:
     name = _new_name(lowering)
     lowering.axes[name] = (value, axis)
     return lowering.sizes.samples[name]
+
+
+def picked_number(lowering: Lowering, value: ir.Value) -> Dim:
+    """The size that a number gives, an int64 vector of length 1. Where equal nodes made it twice, it is one size.
+
+    Raises:
+        CannotLower: The number is in a loop or a branch.
+    """
+    for name, known in lowering.numbers.items():
+        if known is value:
+            return lowering.sizes.samples[name]
+    name = _new_name(lowering)
+    lowering.numbers[name] = value
+    return lowering.sizes.samples[name]
+
+
+def sized(*operations: str) -> Callable[[Callable[[Node], list[Tensor]]], Callable[[Node], list[Tensor]]]:
+    """Declare a rule on tensors, `f(node) -> list[Tensor]`, of an operation that makes arrays of sizes data decide.
+
+    It is called with inputs that all have a value and are not all known.
+    """
+
+    def declare(function: Callable[[Node], list[Tensor]]) -> Callable[[Node], list[Tensor]]:
+        @wraps(function)
+        def lower(node: Node) -> list[Tensor]:
+            missing = frozenset().union(*(tensor.missing for tensor in node.inputs))
+            if missing:
+                return node.lowering.missing(node.operation, missing)
+            return node.lowering.folding.evaluate(node.operation, node.inputs) or function(node)
+
+        return special(*operations)(lower)
+
+    return declare
 
 
 def _new_name(lowering: Lowering) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 
+from graphfreeze.training.class_noise import draw_classes
 from graphfreeze.training.graph import Edge, Graph, NamedGraph, Operation
 from graphfreeze.training.operations import add_constant, add_operation
 
@@ -29,6 +30,8 @@ _STATELESS = {
     "TruncatedNormal": "StatelessTruncatedNormalV2",
     "RandomUniformInt": "StatelessRandomUniformIntV2",
 }
+_CLASSES = "Multinomial"
+_DRAWS = frozenset({*_STATELESS, _CLASSES})
 _PHILOX = 1
 _ITERATION = 1 << 20  # further apart than a graph has operations
 _NARROW = (tf.float16, tf.bfloat16)
@@ -70,7 +73,7 @@ def draw_by_seed(seed: int, graphs: Sequence[NamedGraph], once_more: Callable[[]
 
 def draws_without_seed(named: NamedGraph) -> list[str]:
     """The names of the operations that draw from TensorFlow's hidden state."""
-    return [operation.name for operation in named.graph.walk() if operation.type in _STATELESS]
+    return [operation.name for operation in named.graph.walk() if operation.type in _DRAWS]
 
 
 def seed_noise(named: NamedGraph, variable: Any) -> None:
@@ -95,11 +98,11 @@ def _seed_graph(graph: Graph, seed: Edge, numbers: Iterator[int]) -> None:
     """Let all operations of a graph, and of the bodies in it, draw from a seed."""
     operations, graph.operations = graph.operations, []
     for operation in operations:
-        if operation.type in _STATELESS:
+        if operation.type in _DRAWS:
             _draw_by_seed(graph, operation, seed, next(numbers))
             continue
         graph.operations.append(operation)
-        if not any(inner.type in _STATELESS for body in operation.bodies.values() for inner in body.walk()):
+        if not any(inner.type in _DRAWS for body in operation.bodies.values() for inner in body.walk()):
             continue
         operation.inputs.append(seed)
         for name, body in operation.bodies.items():
@@ -123,6 +126,9 @@ def _draw_by_seed(graph: Graph, operation: Operation, seed: Edge, number: int) -
         graph, "StatelessRandomGetKeyCounter", f"{name}/key", [own], {"Tseed": _type(tf.int64)}
     )
     algorithm = add_constant(graph, np.int32(_PHILOX), f"{name}/algorithm")
+    if operation.type == _CLASSES:
+        draw_classes(graph, operation, [key, counter, algorithm])
+        return
     attributes = operation.attributes
     shape, *bounds = operation.inputs
     (output,) = operation.outputs

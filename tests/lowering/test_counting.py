@@ -36,3 +36,11 @@ def test_sums_of_weights() -> None:
         return tf.math.bincount(n, weights=w, minlength=4, maxlength=4, axis=-1)
 
     check(function, {"n": Argument((None, 6), "int32", high=6), "w": Argument((None, 6))})
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_how_often_each_number_occurs_in_an_array(weighted: bool) -> None:
+    def function(i: Any, w: Any) -> Any:
+        return tf.raw_ops.Bincount(arr=i, size=4, weights=w if weighted else tf.zeros([0], w.dtype))
+
+    check(function, {"i": Argument((None, 3), "int32", high=6), "w": Argument((None, 3))})

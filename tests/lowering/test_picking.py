@@ -106,6 +106,28 @@ def test_gradients_are_finite_differences() -> None:
             assert (losses[0] - losses[1]) / 2e-6 == pytest.approx(gradient[place], rel=1e-6, abs=1e-8)
 
 
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint8", "float32", "float64", "float16"])
+def test_different_elements(dtype: str) -> None:
+    def function(x: Any) -> list[Any]:
+        few, places, counts = tf.unique_with_counts(tf.cast(x[:, 0], dtype), tf.int64)
+        rows, row_places = tf.raw_ops.UniqueV2(x=tf.cast(x, dtype), axis=[0])
+        columns = tf.raw_ops.UniqueWithCountsV2(x=tf.cast(x[:2], dtype), axis=[-1])
+        flat = tf.raw_ops.UniqueV2(x=tf.cast(x[:, 1], dtype), axis=tf.zeros([0], tf.int32))
+        found = [few, places, counts, *tf.unique(tf.cast(x[:, 1], dtype)), rows, row_places, *columns, *flat]
+        return [tf.cast(each, tf.float32) if each.dtype == tf.float16 else each for each in found]
+
+    check(function, {"x": Argument((None, 2), "int32", high=3)}, precisions=["float32"], sizes=[(9, 1), (2, 1)])
+
+
+def test_lookups_of_different_rows() -> None:
+    def function(table: Any, ids: Any) -> Any:
+        few, places = tf.unique(tf.reshape(ids, [-1]))
+        rows = tf.math.l2_normalize(tf.gather(tf.tanh(table), few), -1)
+        return tf.reshape(tf.gather(rows, places), [-1, 3, 4])
+
+    check(gradients(function), {"table": Argument((7, 4)), "ids": Argument((None, 3), "int64", high=7)})
+
+
 def test_in_a_loop_it_is_refused() -> None:
     def function(x: Any) -> Any:
         return tf.map_fn(lambda row: tf.reduce_sum(tf.boolean_mask(row, row > 0.0)), x)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.lowering.conversion import Argument, check, session
+from tests.lowering.conversion import Argument, check, gradients, session
 
 EXPLICIT = [[0, 0], [1, 0], [0, 1], [0, 0]]
 PLANES = [
@@ -118,3 +118,22 @@ def test_an_activation_whose_input_is_used_elsewhere_is_cut_where_it_is() -> Non
         return [tape.gradient(loss, x)]
 
     check(function, {"x": Argument((None, 6, 6, CHANNELS))})
+
+
+@pytest.mark.parametrize("make", [None, ties])
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("in_batch", [False, True])
+def test_where_the_largest_elements_are(in_batch: bool, padding: str, make: Any) -> None:
+    def function(x: Any) -> list[Any]:
+        pools = [
+            tf.nn.max_pool_with_argmax(x, size, stride, padding, include_batch_in_index=in_batch)
+            for size, stride in ((3, 2), (2, 2), (1, 1), (3, 1))
+        ]
+        return [each for pool in pools for each in (pool.output, pool.argmax)]
+
+    def narrow(x: Any) -> Any:
+        return tf.nn.max_pool_with_argmax(x, 2, 2, padding, output_dtype=tf.int32, include_batch_in_index=in_batch)
+
+    images = {"x": Argument((None, 7, 6, 3), make=make)}
+    check(gradients(function, is_smooth=make is None), images)
+    check(narrow, images)

@@ -71,3 +71,21 @@ def test_running_totals_with_gradients(exclusive: bool, reverse: bool) -> None:
         return [*sums, tf.math.cumprod(x, 1, exclusive, reverse), tf.math.cumprod(x, -1, exclusive, reverse)]
 
     check(gradients(function), {"x": Argument((None, 5, 2))})
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_running_sums_of_exponentials_with_gradients(exclusive: bool, reverse: bool) -> None:
+    def function(x: Any) -> list[Any]:
+        found = [tf.math.cumulative_logsumexp(5 * x, axis, exclusive, reverse) for axis in (1, -1)]
+        # What is left out at the end is the lowest number: where it counts, nothing else does.
+        return [tf.where(each > -1e30, each, 0) for each in found] if exclusive else found
+
+    check(gradients(function), {"x": Argument((None, 7, 3))})
+
+
+def test_running_sums_of_exponentials_start_at_the_lowest_number() -> None:
+    def function(x: Any) -> Any:
+        return tf.math.cumulative_logsumexp(x, 1, exclusive=True)[:, 0]
+
+    check(function, {"x": Argument((None, 3))})

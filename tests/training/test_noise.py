@@ -82,6 +82,28 @@ def test_the_numbers_have_the_distribution_and_are_tensorflows_for_the_seed() ->
     assert not np.array_equal(uniform, draw(1)[0])
 
 
+def test_classes_are_drawn_by_their_logits() -> None:
+    logits = np.log(np.array([[0.1, 0.2, 0.3, 0.4], [0.7, 0.3, 1e-30, 1e-30]], np.float32)) + 5
+
+    def draw(x: Any) -> list[Any]:
+        half = tf.random.categorical(tf.cast(x, tf.float16), 3, tf.int32)
+        return [tf.random.categorical(x, COUNT), half]
+
+    named = traced(draw)
+    assert len(draws_without_seed(named)) == 2
+    seed_noise(named, tf.Variable([7, 0], dtype=tf.int64))
+    feeds = {"x": logits, NOISE_SEED: np.array([7, 5], np.int64)}
+    run = session(ir.to_proto(Lowerer().lower(named, "test")))
+    ours = run.run(None, {i.name: feeds[i.name] for i in run.get_inputs()})
+    theirs = Interpreter(named.graph)([tf.constant(feeds[name]) for name in named.inputs])
+    for mine, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(mine, expected.numpy())
+    assert [drawn.dtype for drawn in ours] == [np.int64, np.int32, np.int64]
+    for row, chances in zip(ours[0], np.exp(logits - 5), strict=True):
+        counts = np.bincount(row, minlength=4)
+        assert np.abs(counts - COUNT * chances).max() < 4 * (COUNT / 4) ** 0.5
+
+
 def test_noise_in_loops_and_branches_is_another_in_each_iteration() -> None:
     def loop(x: Any) -> list[Any]:
         def body(i: Any, rows: Any, total: Any) -> Any:

@@ -173,6 +173,64 @@ def _dynamic_partition(m: Any, x: Any) -> Any:
     return tf.reduce_sum(tf.boolean_mask(x @ m.kernel, x[:, 0] > 0.0), 0, keepdims=True) + 0.0 * x
 
 
+def _bags(m: Any, x: Any) -> Any:
+    """Means of as many rows of a parameter as there are numbers that are not 0."""
+    bags = tf.nn.safe_embedding_lookup_sparse(m.bias, tf.sparse.from_dense(x), combiner="mean")
+    return tf.tanh(bags) @ m.kernel
+
+
+def _different(m: Any, x: Any) -> Any:
+    """Rows of a parameter that are computed once each."""
+    numbers, places = tf.unique(tf.reshape(x, [-1]))
+    return tf.reduce_mean(tf.reshape(tf.gather(tf.gather(m.bias, numbers) @ m.kernel, places), [-1, 4, 4]), 1)
+
+
+def _ragged(m: Any, x: Any) -> Any:
+    """Rows of different lengths, and padded again."""
+    rows = tf.RaggedTensor.from_tensor(tf.cast(x, tf.float32), padding=0.0)
+    changed = rows.with_values(tf.tanh(rows.values * m.bias[0, 0]))
+    return changed.to_tensor(0.0, shape=[None, 4]) @ m.kernel
+
+
+def _likelihood(m: Any, x: Any) -> Any:
+    """The logarithm of the gamma function, as in a likelihood of counts."""
+    return tf.math.lgamma(tf.nn.softplus(x @ m.kernel) + 0.5)
+
+
+def _running(m: Any, x: Any) -> Any:
+    """Running sums of exponentials."""
+    return tf.math.cumulative_logsumexp(x @ m.kernel, axis=1)
+
+
+def _normalised(m: Any, x: Any) -> Any:
+    """Local response normalisation."""
+    h = tf.reshape(x @ m.kernel, [-1, 1, 1, 4])
+    return tf.nn.local_response_normalization(h, depth_radius=1)[:, 0, 0]
+
+
+def _crops(m: Any, x: Any) -> Any:
+    """A box cut out of each image, which a parameter moves."""
+    h = tf.reshape(x @ m.kernel, [-1, 2, 2, 1])
+    count = tf.shape(x)[0]
+    boxes = tf.tile(tf.sigmoid(m.bias[:1]), [count, 1])
+    return tf.reshape(tf.image.crop_and_resize(h, boxes, tf.range(count), [2, 2]), [-1, 4])
+
+
+def _unpooled(m: Any, x: Any) -> Any:
+    """The largest of each image, put back where it was."""
+    h = tf.reshape(x @ m.kernel, [-1, 2, 2, 1])
+    pooled = tf.nn.max_pool_with_argmax(h, 2, 2, "VALID", include_batch_in_index=True)
+    places = tf.reshape(pooled.argmax, [-1, 1])
+    size = tf.size(x, tf.int64)
+    return tf.reshape(tf.scatter_nd(places, tf.reshape(pooled.output, [-1]), [size]), [-1, 4])
+
+
+def _classes(m: Any, x: Any) -> Any:
+    """Rows of a parameter by classes that are drawn without a seed."""
+    drawn = tf.random.categorical(x @ m.kernel, 2)
+    return tf.reduce_sum(tf.gather(m.bias, drawn), 1) @ m.kernel
+
+
 _CALLS: dict[str, Call] = {
     "loop that data end": _until_small,
     "loop that data end in another": _until_small_within,
@@ -185,15 +243,28 @@ _CALLS: dict[str, Call] = {
     "tf.random.Generator": _generator,
     "noise without a seed": _noise,
     "tf.boolean_mask": _dynamic_partition,
+    "bags of embeddings": _bags,
+    "tf.unique": _different,
+    "tf.RaggedTensor": _ragged,
+    "tf.math.lgamma": _likelihood,
+    "tf.math.cumulative_logsumexp": _running,
+    "local response normalisation": _normalised,
+    "tf.image.crop_and_resize": _crops,
+    "tf.nn.max_pool_with_argmax": _unpooled,
+    "tf.random.categorical": _classes,
 }
+
+
+_HIGH: dict[Call, int] = {_table: 20, _bags: 7, _different: 7, _ragged: 3}
+"""Of which calls the inputs are whole numbers, below which one."""
 
 
 def module_cases() -> list[Case]:
     """Modules whose endpoint `train` is a function of their own."""
     cases = []
     for name, call in _CALLS.items():
-        numbers = {"x": integers(20)} if call is _table else {}
-        dtype = tf.int32 if call is _table else tf.float32
+        numbers = {"x": integers(_HIGH[call])} if call in _HIGH else {}
+        dtype = tf.int32 if call in _HIGH else tf.float32
         cases.append(Case("modules", name, _module(call, dtype), inputs=numbers, save=_save))
     return cases
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphfreeze.lowering.rule import KNOWN, PLAIN, Node, rule
+from graphfreeze.lowering.rules.gather import emit_scatter
 
 
 @rule("Bucketize")
@@ -36,3 +37,17 @@ def dense_bincount(node: Node, value: ir.Value, size: npt.NDArray[Any], weights:
     reduction = "none" if binary else "add"
     counted = node.emit("ScatterElements", zeros, index, weights, axis=last, reduction=reduction)
     return node.emit("Slice", counted, node.int64([0]), node.int64([bins]), node.int64([last]))
+
+
+@rule("Bincount", inputs=(PLAIN, KNOWN, PLAIN))
+def bincount(node: Node, value: ir.Value, size: npt.NDArray[Any], weights: ir.Value) -> ir.Value:
+    """How often each number occurs (or its weights); too large ones are left out."""
+    bins, all_of_it = np.array([[int(size)]], np.int64), node.int64([-1])
+    index = node.emit("Min", node.cast(node.emit("Reshape", value, node.int64([-1, 1])), np.int64), bins)
+    if node.inputs[2].size:
+        weights = node.emit("Reshape", weights, all_of_it)
+    else:
+        weights = node.emit("Expand", node.scalar(1, 1), node.emit("Shape", node.emit("Reshape", value, all_of_it)))
+    # What is too large counts in one more bin, which is cut off.
+    counted = emit_scatter(node, node.emit("Expand", node.scalar(0, 1), bins[0] + 1), index, weights, "add")
+    return node.emit("Slice", counted, node.int64([0]), bins[0], node.int64([0]))

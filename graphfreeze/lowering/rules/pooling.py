@@ -13,6 +13,7 @@ from graphfreeze.lowering.convolution_geometry import (
     Window,
     batch_and_channels,
     crop,
+    image_dims,
     operation_window,
     place_taps,
     slice_taps,
@@ -27,7 +28,8 @@ from graphfreeze.lowering.open_pooling import (
     to_first_largest,
 )
 from graphfreeze.lowering.open_window import OpenWindow, is_open, open_window
-from graphfreeze.lowering.rule import IMAGES, UNUSED, CannotLower, Node, rule
+from graphfreeze.lowering.rule import IMAGES, PLAIN, UNUSED, CannotLower, Node, rule
+from graphfreeze.lowering.rules.gather import emit_scatter
 from graphfreeze.lowering.tensor import Dim, Layout, Tensor
 
 FEW_TAPS = 4
@@ -101,6 +103,49 @@ def _doubled(node: Node, value: ir.Value) -> ir.Value:
     """Each element four times, side by side. onnxruntime has a fast way for these attributes."""
     nearest = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     return node.emit("Resize", value, None, np.array([1, 1, 2, 2], np.float32), **nearest)
+
+
+@rule("MaxPoolWithArgmax", inputs=(IMAGES,), outputs=(IMAGES, IMAGES))
+def max_pool_with_argmax(node: Node, x: ir.Value) -> list[ir.Value]:
+    """The largest element of each window, and where the first such one is in the image or in the batch of images."""
+    batch, channels, (_, width) = image_dims(node, node.inputs[0])
+    window = _window(node, node.inputs[0], node.outputs[0])
+    assert isinstance(window, Window), "all sizes are static"
+    y = node.emit("MaxPool", x, **_attributes(window))
+    found: ir.Value | npt.NDArray[np.generic] = np.zeros((1, 1, 1, 1), np.int64)
+    for (down, across), tap in reversed(list(zip(window.taps, slice_taps(node, x, window, fill=-np.inf), strict=True))):
+        rows, columns = (
+            np.arange(count) * stride + offset - before
+            for count, stride, offset, before in zip(
+                window.output, window.strides, (down, across), window.before, strict=True
+            )
+        )
+        places = rows[:, None] * width + columns
+        found = node.emit("Where", node.emit("Equal", tap, y), places[None, None].astype(np.int64), found)
+    index = node.emit("Mul", found, np.full((1, 1, 1, 1), channels, np.int64))
+    index = node.emit("Add", index, np.arange(channels, dtype=np.int64).reshape(1, -1, 1, 1))
+    if node.attribute("include_batch_in_index", False):
+        index = node.emit("Add", index, _first_of_images(node, node.inputs[0], batch))
+    return [y, index if node.outputs[1].dtype == np.int64 else node.cast(index, node.outputs[1].dtype)]
+
+
+def _first_of_images(node: Node, images: Tensor, batch: Dim) -> ir.Value:
+    """The number of each image's first element in the batch: [batch, 1, 1, 1]."""
+    numbers = node.emit("Range", np.int64(0), node.emit("Squeeze", node.vector([batch])), np.int64(1))
+    count = np.full((1, 1, 1, 1), prod(images.shapes[0][1:]), np.int64)
+    return node.emit("Mul", node.reshape(numbers, [batch, 1, 1, 1]), count)
+
+
+@rule("MaxPoolGradWithArgmax", inputs=(UNUSED, PLAIN, PLAIN))
+def max_pool_gradient_with_argmax(node: Node, dy: ir.Value, places: ir.Value) -> ir.Value:
+    """Each window's gradient goes to where its largest element was."""
+    output = node.outputs[0]
+    index = node.cast(places, np.int64)
+    if not node.attribute("include_batch_in_index", False):
+        index = node.emit("Add", index, _first_of_images(node, output, output.dim(0)))
+    base = node.emit("Expand", node.scalar(0, 1), node.vector([times(output.dim(0), prod(output.shapes[0][1:]))]))
+    flat = node.emit("Reshape", dy, node.int64([-1])), node.emit("Reshape", index, node.int64([-1, 1]))
+    return node.reshape(emit_scatter(node, base, flat[1], flat[0], "add"), output.dims)
 
 
 @rule("AvgPool", "AvgPool3D", inputs=(IMAGES,), outputs=(IMAGES,))

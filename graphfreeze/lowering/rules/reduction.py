@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from graphfreeze.lowering.layouts import place, stored_layout
 from graphfreeze.lowering.rule import KNOWN, PLAIN, UNUSED, CannotLower, Node, rule
+from graphfreeze.lowering.rules.exponential import emit_log1p
 from graphfreeze.lowering.tensor import Tensor
 
 _REDUCIBLE = tuple(map(np.dtype, (np.float16, np.float32, np.float64, np.int32, np.int64)))
@@ -123,10 +124,31 @@ def cumsum(node: Node, x: ir.Value, axis: npt.NDArray[Any]) -> ir.Value:
 @rule("Cumprod", inputs=(PLAIN, KNOWN))
 def cumprod(node: Node, x: ir.Value, axis: npt.NDArray[Any]) -> ir.Value:
     """The running product along an axis, also exclusive and in reverse, by doubling steps."""
-    rank, at = node.inputs[0].rank, int(axis) % node.inputs[0].rank
+    return _running(node, x, int(axis), 1, lambda one, other: node.emit("Mul", one, other))
+
+
+@rule("CumulativeLogsumexp", inputs=(PLAIN, KNOWN))
+def cumulative_logsumexp(node: Node, x: ir.Value, axis: npt.NDArray[Any]) -> ir.Value:
+    """The logarithm of the running sum of exponentials along an axis, also exclusive and in reverse."""
+
+    def add(one: ir.Value, other: ir.Value) -> ir.Value:
+        distance = node.emit("Abs", node.emit("Sub", one, other))
+        rest = emit_log1p(node, node.emit("Exp", node.emit("Neg", distance)))
+        return node.emit("Add", node.emit("Max", one, other), rest)
+
+    # What stands for the logarithm of nothing is the lowest number.
+    return _running(node, x, int(axis), float(np.finfo(node.dtype).min), add)
+
+
+def _running(
+    node: Node, x: ir.Value, axis: int, neutral: float, combine: Callable[[ir.Value, ir.Value], ir.Value]
+) -> ir.Value:
+    """All elements up to each one combined, by doubling steps, also exclusive and in reverse."""
+    rank = node.inputs[0].rank
+    at = axis % rank
     length = node.inputs[0].shape[at]
     if length is None:
-        raise CannotLower("a running product along the batch; other axes are covered")
+        raise CannotLower("its axis follows the batch or the length of sequences; axes of fixed size are covered")
     reverse = bool(node.attribute("reverse", False))
 
     def shifted(value: ir.Value, steps: int) -> ir.Value:
@@ -134,12 +156,12 @@ def cumprod(node: Node, x: ir.Value, axis: npt.NDArray[Any]) -> ir.Value:
         pads[1 if reverse else 0, at] = steps
         starts, ends = ([steps], [length]) if reverse else ([0], [length - steps])
         kept = node.emit("Slice", value, node.int64(starts), node.int64(ends), node.int64([at]))
-        return node.emit("Pad", kept, pads.reshape(-1), node.scalar(1, 0))
+        return node.emit("Pad", kept, pads.reshape(-1), node.scalar(neutral, 0))
 
     if node.attribute("exclusive", False):
         x = shifted(x, 1)
     steps = 1
     while steps < length:
-        x = node.emit("Mul", x, shifted(x, steps))
+        x = combine(x, shifted(x, steps))
         steps *= 2
     return x
