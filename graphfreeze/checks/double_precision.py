@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy.typing as npt
@@ -32,16 +32,20 @@ def promote_array(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return _DOUBLE.array(array)
 
 
-def promote_graph(named: NamedGraph) -> NamedGraph:
+def promote_graph(named: NamedGraph, *, keep: Collection[str] = _OWN_STREAM) -> NamedGraph:
     """The same graph with float64 in place of every narrower floating-point dtype; the given one stays as it is.
+
+    Args:
+        named: The graph.
+        keep: The types of the operations that stay in their own dtype. Their outputs are cast.
 
     Raises:
         SinglePrecisionError: An operation does not exist in float64.
     """
-    return NamedGraph(_promote(named.graph), list(named.inputs), list(named.outputs))
+    return NamedGraph(_promote(named.graph, keep), list(named.inputs), list(named.outputs))
 
 
-def _promote(graph: Graph) -> Graph:
+def _promote(graph: Graph, keep: Collection[str]) -> Graph:
     made = Graph()
     edges: dict[int, Edge] = {}
     for edge in graph.inputs:
@@ -49,19 +53,19 @@ def _promote(graph: Graph) -> Graph:
         made.inputs.append(edges[id(edge)])
     for operation in graph.operations:
         inputs = [edges[id(edge)] for edge in operation.inputs]
-        if operation.type in _OWN_STREAM:
+        if operation.type in keep:
             outputs = _keep(made, operation, inputs)
         else:
-            outputs = _promote_operation(made, operation, inputs).outputs
+            outputs = _promote_operation(made, operation, inputs, keep).outputs
         edges.update(zip(map(id, operation.outputs), outputs, strict=True))
     made.outputs = [edges[id(edge)] for edge in graph.outputs]
     return made
 
 
-def _promote_operation(graph: Graph, operation: Operation, inputs: list[Edge]) -> Operation:
+def _promote_operation(graph: Graph, operation: Operation, inputs: list[Edge], keep: Collection[str]) -> Operation:
     promoted = Operation(operation.type, operation.name, inputs)
     promoted.attributes = {name: _DOUBLE.attribute(value) for name, value in operation.attributes.items()}
-    promoted.bodies = {name: _promote(body) for name, body in operation.bodies.items()}
+    promoted.bodies = {name: _promote(body, keep) for name, body in operation.bodies.items()}
     promoted.outputs = [Edge(e.name, _DOUBLE.dtype(e.dtype), e.shape, promoted) for e in operation.outputs]
     if not promoted.bodies:
         _require_double(promoted)
