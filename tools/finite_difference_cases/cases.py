@@ -10,7 +10,6 @@ from graphfreeze.training.keras_endpoints import SERVING_ENDPOINT
 from tools.bench_cases.catalogue import MODELS
 from tools.coverage_cases.activations import activation_cases
 from tools.coverage_cases.applications import application_cases
-from tools.coverage_cases.augmentation import augmentation_cases
 from tools.coverage_cases.case import Case
 from tools.coverage_cases.composite_layers import composite_layer_cases
 from tools.coverage_cases.layer_options import layer_option_cases
@@ -26,11 +25,13 @@ INFERENCE = "inference mode"
 """The group of models that are differentiated as they predict: statistics are constants, nothing is drawn."""
 
 MOST_DIRECTIONS = 4
-DIRECTIONS: Mapping[str, int] = {"models": 3, INFERENCE: 2}
+DIRECTIONS: Mapping[str, int] = {"models": 3, INFERENCE: 1}
 """By group, along how many directions each parameter is moved where that is not `MOST_DIRECTIONS`."""
 
 _MODELS = ("small", "mlp", "cnn", "lstm", "gru", "transformer", "bert_tiny")
 _APPLICATIONS = ("MobileNetV2",)
+_FEW = 2
+"""Examples in a batch of a model whose every evaluation takes long. In inference mode they do not affect each other."""
 
 
 def finite_difference_cases() -> list[Case]:
@@ -38,14 +39,13 @@ def finite_difference_cases() -> list[Case]:
     applications = [case for case in application_cases() if case.name in _APPLICATIONS]
     return [
         *(model_case(MODELS[name]) for name in _MODELS),
-        *(replace(case, group=INFERENCE) for case in applications),
+        *(replace(case, group=INFERENCE, batch_size=_FEW) for case in applications),
         *loss_cases(),
         *activation_cases(),
         *layer_cases(),
         *composite_layer_cases(),
         *layer_option_cases(),
         *sequence_option_cases(),
-        *augmentation_cases(),
         *quantised_cases(),
     ]
 

@@ -96,21 +96,20 @@ def measure(
 
     Args:
         name: The parameter.
-        loss: The loss where parameters are changed.
+        loss: The loss where parameters are moved by so much.
         middle: The loss where none is.
         value: The parameter.
         gradients: Our gradient, then others at places that are as good as the same.
         directions: Endless directions.
         wanted: How many of them.
     """
-    exact = value.astype(np.float64)
-    size = float(np.sqrt(np.mean(np.square(exact)))) or 1.0
+    size = float(np.sqrt(np.mean(np.square(value, dtype=np.float64)))) or 1.0
 
     def along() -> Iterator[Direction]:
         for direction in directions:
             # Elements move by a part of the parameter's size, whatever the number of them that move.
             unit = size * float(np.sqrt(np.count_nonzero(direction)))
-            slope = find_slope(lambda t, d=direction, u=unit: loss({name: exact + t * u * d}), middle)  # type: ignore[misc] # bound now
+            slope = find_slope(lambda t, d=direction, u=unit: loss({name: t * u * d}), middle)  # type: ignore[misc] # bound now
             ours = [float(np.vdot(gradient.astype(np.float64), direction)) for gradient in gradients]
             noise = max((abs(other - ours[0]) for other in ours[1:]), default=0.0)
             yield Direction(Slope(slope.value / unit, slope.error / unit, slope.step), ours[0], noise)

@@ -55,7 +55,7 @@ def examine(step: TracedStep, batch: Arrays, directory: Path, *, directions: int
     values = {**batch, **point}
     loss, gradients = ours(values)
     others = [ours(nudged(values, rng))[1] for _ in range(_DRAWS)]
-    exact = ExactLoss(step.graphs["gradients"], {**step.values(), **step.constants, **values})
+    exact = ExactLoss(step.graphs["gradients"], {**step.values(), **step.constants, **values}, point)
     measured = []
     for parameter in step.trained:
         name, value = parameter.name, point[parameter.name]

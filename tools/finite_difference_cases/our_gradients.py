@@ -75,9 +75,7 @@ def nudged(values: Arrays, rng: np.random.Generator) -> dict[str, npt.NDArray[An
     return {name: _nudged(value, rng) for name, value in values.items()}
 
 
-def _spread(
-    value: npt.NDArray[Any], mask: npt.NDArray[np.bool_] | None, rng: np.random.Generator
-) -> npt.NDArray[Any]:
+def _spread(value: npt.NDArray[Any], mask: npt.NDArray[np.bool_] | None, rng: np.random.Generator) -> npt.NDArray[Any]:
     size = float(np.sqrt(np.mean(np.square(value, dtype=np.float64)))) or 1.0
     changed = (value + _SPREAD * size * rng.normal(size=value.shape)).astype(value.dtype)
     return changed if mask is None else np.where(mask, changed, value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def _extrapolated(function: Callable[[float], float], middle: float, step: float
     lengths = (step, step / 2, step / 4)
     ends = [(function(length), function(-length)) for length in lengths]
     central = [(ahead - behind) / (2 * length) for (ahead, behind), length in zip(ends, lengths, strict=True)]
-    better = [(4 * half - whole) / 3 for whole, half in zip(central, central[1:], strict=False)]
+    better = [(4 * half - whole) / 3 for whole, half in pairwise(central)]
     value = (16 * better[1] - better[0]) / 15
     kinks = [(ahead - 2 * middle + behind) / length for (ahead, behind), length in zip(ends, lengths, strict=True)]
     kink = abs(2 * kinks[2] - kinks[1])
