@@ -4,20 +4,73 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
+
+import keras
+import numpy as np
+import onnxruntime
+import tensorflow as tf
 
 from tools.finite_difference_cases.finding import NOT_AVAILABLE, Finding
 
 __all__ = ["line_of", "read_lines", "write_document"]
 
 _INTRODUCTION = """# Finite differences
+
+The gradients of a training step are TensorFlow's. `tools/finite_differences` compares them with slopes of the loss that
+no one differentiated: it moves the parameters, and looks at what the loss does. Neither TensorFlow's tape nor the way
+gradients are lowered has any part in these.
+
+What is compared, for each trained parameter of a case:
+
+- **Ours**: the graph `gradients` of an artifact, run by onnxruntime on the CPU in float32, on one random batch.
+- **Finite differences**: the loss of the traced step alone, computed in float64 by TensorFlow's own operations one by
+  one, without any of the operations of the gradients. Seeds and statistics are inputs, and the same in each evaluation:
+  so are dropout masks. Batch normalization is in training mode, its statistics those of the batch. Random numbers are
+  those of float32.
+- **Where**: not at the initial values, but at a point nearby, each element moved by a tenth of the parameter's size or
+  so (normal numbers). Biases of 0 and scales of 1 would hide wrong terms, and lie on kinks.
+- **Directions**: each element of a parameter of at most 8; otherwise 4 random directions over all of its elements (3 in
+  the group `models`, 1 in `inference mode`). A gradient of which one element in 10,000 is wrong by its whole size is
+  off by about a hundredth along such a direction.
+- **Steps**: central differences with h, h/2 and h/4 and Richardson's extrapolation, h being 1e-3 of the parameter's
+  size. The error is estimated by how much the last extrapolation changes, by rounding, and by the difference of the
+  slopes ahead and behind.
+- **Kinks** (ReLU, max pooling, absolute values) have no tolerance of their own. Where one lies within a step, the
+  differences do not converge, and the estimate is large: then h becomes 1e-4, and so on to 1e-7, until the kink is
+  outside. Where one lies at the point itself, the slopes ahead and behind differ for every h, and the estimate stays
+  large. A direction of which the estimate is more than a quarter of what is allowed is left out, and up to twice as many
+  others are tried instead.
+
+Agreement is judged by the rules of [validation](artifact.md#validation) for float32, for the vector of slopes along the
+directions. The noise is by how much our gradients move along them when parameters and inputs move by one unit in the
+last place.
+
+Two things are taken over from what TensorFlow means by a gradient, or these would be slopes of something else: what
+passes a StopGradient keeps its value while parameters move, and so does what the step assigns to a parameter before it
+reads it (SpectralNormalization alone does), but for the move itself. In float64, TensorFlow has no pooling in three
+dimensions, no resizing and no channels-first images on the CPU: these are composed of what it has.
+
+How to read the table:
+
+- parameters: how many were compared; zero: for how many of these the gradient is zero but for rounding (a bias before
+  batch normalization); they are judged, but have no relative error.
+- directions: how many were compared; left out: how many were not, for their kinks.
+- loss: the relative difference of our loss in float32 and the one that is differentiated.
+- gradient: the largest relative difference of a parameter's slopes, in the Euclidean norm over the directions, which
+  estimates that of the gradient itself. The rounding of float32 is 6e-08.
+- estimate: the largest estimated error of the finite differences themselves, in the same measure.
+- outcome: `agrees`; `differs`; `undecided` where every direction was left out, or the difference is within what is
+  allowed and the estimate together.
+
+Optimizers have no gradients of their own. Mixed precision is left out: its gradients are rounded to sixteen bits on their
+way, which the loss in float64 is not.
 """
 _HEADER = (
     "| case | parameters | zero | directions | left out | loss | gradient | estimate | outcome |",
     "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
 )
-_LIBRARIES = ("tensorflow", "keras", "onnxruntime", "numpy")
+_VERSIONS = {"TensorFlow": tf, "Keras": keras, "onnxruntime": onnxruntime, "NumPy": np}
 
 
 def line_of(found: Finding) -> str:
@@ -49,7 +102,7 @@ def write_document(page: Path, order: Sequence[str], lines: Mapping[str, str]) -
     compared = [line for line in there if line.count(" | ") > 2]
     refused = [line for line in there if line.count(" | ") <= 2]
     counts = {o: sum(_outcome(line) == o for line in compared) for o in ("agrees", "undecided", "differs")}
-    versions = ", ".join(f"{library} {metadata.version(library)}" for library in _LIBRARIES)
+    versions = ", ".join(f"{name} {library.__version__}" for name, library in _VERSIONS.items())
     made = (
         f"Last run {datetime.now(UTC).date().isoformat()}, with {versions}: of {len(compared)} cases "
         f"{counts['agrees']} agree, {counts['undecided']} are undecided, {counts['differs']} differ."
