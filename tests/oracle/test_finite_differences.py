@@ -105,6 +105,21 @@ def test_an_error_of_the_finite_differences_is_nobodys_fault() -> None:
     assert judged([direction(1, 1 + 1.3e-4, error=2e-5)]).outcome == "differs"
 
 
+@pytest.mark.parametrize("ours", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_differs(ours: float) -> None:
+    one = direction(1, ours)
+    assert judged([one], one, one).outcome == "differs"
+
+
+def test_a_loss_that_is_not_finite_decides_nothing() -> None:
+    one = direction(np.nan, 1, error=np.nan)
+    assert judged([one], one, one).outcome == "undecided"
+
+
+def test_a_gradient_that_is_all_noise_is_undecided() -> None:
+    assert judged([direction(1, 1.5, noise=1.0)]).outcome == "undecided"
+
+
 def test_noise_and_zeros_are_told_from_errors() -> None:
     assert judged([direction(1, 1.001, noise=1e-3)]).rule == "noise"
     assert judged([direction(1e-12, 1e-9, error=1e-13)]).rule == "zero"

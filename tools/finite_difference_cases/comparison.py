@@ -135,14 +135,15 @@ def judge(measured: Measured, largest: float) -> Verdict:
     found = _compare(used, largest)
     slopes = np.array([d.slope.value for d in used])
     estimates = np.array([d.slope.error for d in used])
-    errors = np.array([d.ours for d in used]) - slopes
+    ours = np.array([d.ours for d in used])
+    errors = ours - slopes
     outcome: Outcome = "agrees"
-    if not clear:
+    if measured.frozen_not_zero or (np.isfinite(slopes) & ~np.isfinite(ours)).any():
+        outcome = "differs"
+    elif not clear or found.rule == "undecidable":
         outcome = "undecided"
     elif not found.accepted:
         outcome = "differs" if (np.abs(errors) > found.allowed + estimates).any() else "undecided"
-    if measured.frozen_not_zero:
-        outcome = "differs"
     norm = float(np.linalg.norm(slopes)) or 1.0
     return Verdict(
         measured.name,

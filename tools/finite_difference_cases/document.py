@@ -39,8 +39,8 @@ What is compared, for each trained parameter of a case:
 - **Kinks** (ReLU, max pooling, absolute values) have no tolerance of their own. Where one lies within a step, the
   differences do not converge, and the estimate is large: then h becomes 1e-4, and so on to 1e-7, until the kink is
   outside. Where one lies at the point itself, the slopes ahead and behind differ for every h, and the estimate stays
-  large. A direction of which the estimate is more than a quarter of what is allowed is left out, and up to twice as many
-  others are tried instead.
+  large. A direction of which the estimate is more than a quarter of what is allowed is left out, and up to twice as
+  many others are tried instead.
 
 Agreement is judged by the rules of [validation](artifact.md#validation) for float32, for the vector of slopes along the
 directions. The noise is by how much our gradients move along them when parameters and inputs move by one unit in the
@@ -63,8 +63,8 @@ How to read the table:
 - outcome: `agrees`; `differs`; `undecided` where every direction was left out, or the difference is within what is
   allowed and the estimate together.
 
-Optimizers have no gradients of their own. Mixed precision is left out: its gradients are rounded to sixteen bits on their
-way, which the loss in float64 is not.
+Optimizers have no gradients of their own. Mixed precision is left out: its gradients are rounded to sixteen bits on
+their way, which the loss in float64 is not.
 """
 _HEADER = (
     "| case | parameters | zero | directions | left out | loss | gradient | estimate | outcome |",
