@@ -168,6 +168,8 @@ def test_findings_are_summed_up() -> None:
     assert line_of(found) == "| `x/y` | 2 | 1 | 6 | 1 | 1.0e-08 | 1.0e-07 | 1.0e-09 | agrees |"
     line = line_of(sum_up("x/y", Examined(1e-8, [good, bad], 0)))
     assert line.endswith("| differs: c (different) by 5.0e-01, estimate 1.0e-09 |")
+    assert sum_up("quantised/Dense int8", Examined(1e-8, [good, bad], 0)).outcome == "no derivative"
+    assert sum_up("quantised/Dense int8", Examined(1e-8, [good], 0)).outcome == "agrees"
 
 
 def test_the_page_keeps_what_was_not_run_now(tmp_path: Path) -> None:
@@ -175,7 +177,7 @@ def test_the_page_keeps_what_was_not_run_now(tmp_path: Path) -> None:
     write_document(page, order, {"b": line_of(Finding("b", detail="no\nkernel | there"))})
     write_document(page, order, read_lines(page) | {"a": line_of(Finding("a", "agrees", parameters=2))})
     text = page.read_text(encoding="utf-8")
-    assert "of 1 cases 1 agree, 0 are undecided, 0 differ" in text
+    assert "of 1 cases 1 agree, 0 are undecided, 0 have gradients that are no derivatives, 0 differ" in text
     assert "| `b` | no kernel \\| there |" in text
 
 

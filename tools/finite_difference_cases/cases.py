@@ -19,7 +19,7 @@ from tools.coverage_cases.quantised import quantised_cases
 from tools.coverage_cases.sequence_options import sequence_option_cases
 from tools.oracle_cases.cases import model_case
 
-__all__ = ["DIRECTIONS", "INFERENCE", "MOST_DIRECTIONS", "endpoint_of", "finite_difference_cases"]
+__all__ = ["DIRECTIONS", "INFERENCE", "MOST_DIRECTIONS", "NO_DERIVATIVE", "endpoint_of", "finite_difference_cases"]
 
 INFERENCE = "inference mode"
 """The group of models that are differentiated as they predict: statistics are constants, nothing is drawn."""
@@ -27,6 +27,12 @@ INFERENCE = "inference mode"
 MOST_DIRECTIONS = 4
 DIRECTIONS: Mapping[str, int] = {"models": 3, INFERENCE: 1}
 """By group, along how many directions each parameter is moved where that is not `MOST_DIRECTIONS`."""
+
+NO_DERIVATIVE = frozenset(
+    f"quantised/{layer} int8{update}" for layer in ("Dense", "EinsumDense") for update in ("", " LoRA")
+)
+"""What has a gradient by definition that is not the derivative: Keras rounds what enters these layers to eight bits,
+and passes the gradient through as if it had not."""
 
 _MODELS = ("small", "mlp", "cnn", "lstm", "gru", "transformer", "bert_tiny")
 _APPLICATIONS = ("MobileNetV2",)

@@ -23,7 +23,7 @@ from graphfreeze.training.optimizers import parse_optimizer
 from graphfreeze.training.trace import trace_step
 from tools.coverage_cases.case import Case
 from tools.coverage_cases.measure import SEED, draw_batch
-from tools.finite_difference_cases.cases import DIRECTIONS, MOST_DIRECTIONS, endpoint_of
+from tools.finite_difference_cases.cases import DIRECTIONS, MOST_DIRECTIONS, NO_DERIVATIVE, endpoint_of
 from tools.finite_difference_cases.comparison import Verdict
 from tools.finite_difference_cases.examine import Examined, examine
 
@@ -38,7 +38,7 @@ class Finding:
 
     Attributes:
         name: `group/name` of the case.
-        outcome: `agrees`, `differs`, `undecided` or `not available`.
+        outcome: `agrees`, `differs`, `undecided`, `no derivative` (it differs, as it must) or `not available`.
         detail: What differs or is undecided, or why nothing is available.
         parameters: How many gradients were compared.
         zeros: How many of them are zero but for rounding.
@@ -119,9 +119,10 @@ def sum_up(name: str, examined: Examined) -> Finding:
     verdicts = examined.verdicts
     genuine = [verdict for verdict in verdicts if verdict.rule != "zero"]
     bad = [v for v in verdicts if v.outcome == "differs"] or [v for v in verdicts if v.outcome == "undecided"]
+    outcome = bad[0].outcome if bad else "agrees"
     return Finding(
         name,
-        bad[0].outcome if bad else "agrees",
+        "no derivative" if outcome == "differs" and name in NO_DERIVATIVE else outcome,
         "; ".join(map(_describe, bad)),
         len(verdicts),
         len(verdicts) - len(genuine),
