@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
 
 from graphfreeze.training.endpoint import TRAINING_ENDPOINT
 from graphfreeze.training.keras_endpoints import SERVING_ENDPOINT
@@ -42,10 +47,14 @@ _FEW = 2
 
 def finite_difference_cases() -> list[Case]:
     """Every case."""
-    applications = [case for case in application_cases() if case.name in _APPLICATIONS]
+    applications = [
+        replace(case, make=partial(_with_statistics, case.make), group=INFERENCE, batch_size=_FEW)
+        for case in application_cases()
+        if case.name in _APPLICATIONS
+    ]
     return [
         *(model_case(MODELS[name]) for name in _MODELS),
-        *(replace(case, group=INFERENCE, batch_size=_FEW) for case in applications),
+        *applications,
         *loss_cases(),
         *activation_cases(),
         *layer_cases(),
@@ -54,6 +63,23 @@ def finite_difference_cases() -> list[Case]:
         *sequence_option_cases(),
         *quantised_cases(),
     ]
+
+
+def _with_statistics(make: Callable[[], Any]) -> Any:
+    """A model whose batch normalization has the statistics of some data, as after training.
+
+    With those of a new model, signals die out on their way, and the gradients of the first layers are smaller than the
+    rounding of the loss.
+    """
+    model = make()
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    model(np.random.default_rng(0).normal(size=(16, *model.input_shape[1:])).astype(np.float32), training=True)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    return model
 
 
 def endpoint_of(case: Case) -> str:

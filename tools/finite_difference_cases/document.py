@@ -56,7 +56,8 @@ How to read the table:
 
 - parameters: how many were compared; zero: for how many of these the gradient is zero but for rounding (a bias before
   batch normalization); they are judged, but have no relative error.
-- directions: how many were compared; left out: how many were not, for their kinks.
+- directions: how many were compared; left out: how many were not, for kinks, or since the loss changes by less than
+  its rounding.
 - loss: the relative difference of our loss in float32 and the one that is differentiated.
 - gradient: the largest relative difference of a parameter's slopes, in the Euclidean norm over the directions, which
   estimates that of the gradient itself. The rounding of float32 is 6e-08.
@@ -65,6 +66,12 @@ How to read the table:
   allowed and the estimate together; `no derivative` where it differs since Keras defines the gradient to be another:
   its int8 layers round what enters them, so that the loss is a staircase in the layers before, and pass the gradient
   straight through. What comes after the rounding agrees there too.
+
+As found on 2026-11-29: most gradients are within a few roundings of float32. The largest difference among those that
+agree, of STFTSpectrogram's real part, is that of a parameter of a single number, whose gradient is what is left of terms
+three thousand times as large; it is smaller than the noise. In inference mode, the batch normalization of MobileNetV2 has
+the statistics of random images. With those of a new model, signals die out on their way, and the slopes of the first
+layers are smaller than the rounding of the loss: 108 of its 158 parameters were undecided, and none differed.
 
 Optimizers have no gradients of their own. Mixed precision is left out: its gradients are rounded to sixteen bits on
 their way, which the loss in float64 is not.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,8 @@ from tools.finite_difference_cases.examine import Examined, examine
 __all__ = ["NOT_AVAILABLE", "Finding", "Workspace", "sum_up"]
 
 NOT_AVAILABLE = "not available"
+_NAMED = 3
+"""How many parameters a line names at most, the worst first."""
 
 
 @dataclass
@@ -123,7 +125,7 @@ def sum_up(name: str, examined: Examined) -> Finding:
     return Finding(
         name,
         "no derivative" if outcome == "differs" and name in NO_DERIVATIVE else outcome,
-        "; ".join(map(_describe, bad)),
+        _describe(bad),
         len(verdicts),
         len(verdicts) - len(genuine),
         sum(verdict.directions for verdict in verdicts),
@@ -134,5 +136,7 @@ def sum_up(name: str, examined: Examined) -> Finding:
     )
 
 
-def _describe(verdict: Verdict) -> str:
-    return f"{verdict.name} ({verdict.rule}) by {verdict.error:.1e}, estimate {verdict.estimate:.1e}"
+def _describe(bad: Sequence[Verdict]) -> str:
+    worst = sorted(bad, key=lambda verdict: -verdict.error)[:_NAMED]
+    named = [f"{v.name} ({v.rule}) by {v.error:.1e}, estimate {v.estimate:.1e}" for v in worst]
+    return "; ".join([*named, f"and {len(bad) - _NAMED} more"] if len(bad) > _NAMED else named)
