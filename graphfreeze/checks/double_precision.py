@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
@@ -32,41 +33,50 @@ def promote_array(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return _DOUBLE.array(array)
 
 
-def promote_graph(named: NamedGraph) -> NamedGraph:
+def promote_graph(named: NamedGraph, *, keep: Collection[str] = _OWN_STREAM, allow: Collection[str] = ()) -> NamedGraph:
     """The same graph with float64 in place of every narrower floating-point dtype; the given one stays as it is.
+
+    Args:
+        named: The graph.
+        keep: The types of the operations that stay in their own dtype. Their outputs are cast.
+        allow: The types of the operations that may do what TensorFlow's cannot: another one computes them.
 
     Raises:
         SinglePrecisionError: An operation does not exist in float64.
     """
-    return NamedGraph(_promote(named.graph), list(named.inputs), list(named.outputs))
+    return NamedGraph(_Promoter(keep, allow).promote(named.graph), list(named.inputs), list(named.outputs))
 
 
-def _promote(graph: Graph) -> Graph:
-    made = Graph()
-    edges: dict[int, Edge] = {}
-    for edge in graph.inputs:
-        edges[id(edge)] = Edge(edge.name, _DOUBLE.dtype(edge.dtype), edge.shape)
-        made.inputs.append(edges[id(edge)])
-    for operation in graph.operations:
-        inputs = [edges[id(edge)] for edge in operation.inputs]
-        if operation.type in _OWN_STREAM:
-            outputs = _keep(made, operation, inputs)
-        else:
-            outputs = _promote_operation(made, operation, inputs).outputs
-        edges.update(zip(map(id, operation.outputs), outputs, strict=True))
-    made.outputs = [edges[id(edge)] for edge in graph.outputs]
-    return made
+@dataclass(frozen=True)
+class _Promoter:
+    keep: Collection[str]
+    allow: Collection[str]
 
+    def promote(self, graph: Graph) -> Graph:
+        made = Graph()
+        edges: dict[int, Edge] = {}
+        for edge in graph.inputs:
+            edges[id(edge)] = Edge(edge.name, _DOUBLE.dtype(edge.dtype), edge.shape)
+            made.inputs.append(edges[id(edge)])
+        for operation in graph.operations:
+            inputs = [edges[id(edge)] for edge in operation.inputs]
+            if operation.type in self.keep:
+                outputs = _keep(made, operation, inputs)
+            else:
+                outputs = self._promote_operation(made, operation, inputs).outputs
+            edges.update(zip(map(id, operation.outputs), outputs, strict=True))
+        made.outputs = [edges[id(edge)] for edge in graph.outputs]
+        return made
 
-def _promote_operation(graph: Graph, operation: Operation, inputs: list[Edge]) -> Operation:
-    promoted = Operation(operation.type, operation.name, inputs)
-    promoted.attributes = {name: _DOUBLE.attribute(value) for name, value in operation.attributes.items()}
-    promoted.bodies = {name: _promote(body) for name, body in operation.bodies.items()}
-    promoted.outputs = [Edge(e.name, _DOUBLE.dtype(e.dtype), e.shape, promoted) for e in operation.outputs]
-    if not promoted.bodies:
-        _require_double(promoted)
-    graph.operations.append(promoted)
-    return promoted
+    def _promote_operation(self, graph: Graph, operation: Operation, inputs: list[Edge]) -> Operation:
+        promoted = Operation(operation.type, operation.name, inputs)
+        promoted.attributes = {name: _DOUBLE.attribute(value) for name, value in operation.attributes.items()}
+        promoted.bodies = {name: self.promote(body) for name, body in operation.bodies.items()}
+        promoted.outputs = [Edge(e.name, _DOUBLE.dtype(e.dtype), e.shape, promoted) for e in operation.outputs]
+        if not promoted.bodies and operation.type not in self.allow:
+            _require_double(promoted)
+        graph.operations.append(promoted)
+        return promoted
 
 
 def _keep(graph: Graph, operation: Operation, inputs: list[Edge]) -> list[Edge]:

@@ -39,7 +39,7 @@ class Interpreter:
     def _run(self, graph: Graph, arguments: list[Any]) -> list[Any]:
         tensors = dict(zip(map(id, graph.inputs), arguments, strict=True))
         for operation, dead in zip(graph.operations, self._dead_after(graph), strict=True):
-            made = self._apply(operation, [tensors[id(edge)] for edge in operation.inputs])
+            made = self.apply(operation, [tensors[id(edge)] for edge in operation.inputs])
             tensors.update(zip(map(id, operation.outputs), made, strict=True))
             for key in dead:
                 del tensors[key]
@@ -57,7 +57,8 @@ class Interpreter:
             self._last_uses[id(graph)] = dead[::-1]
         return self._last_uses[id(graph)]
 
-    def _apply(self, operation: Operation, inputs: list[Any]) -> list[Any]:
+    def apply(self, operation: Operation, inputs: list[Any]) -> list[Any]:
+        """The output tensors of one operation. A subclass may answer for some operations itself."""
         bodies = operation.bodies
         match operation.type:
             case "Const":

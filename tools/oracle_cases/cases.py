@@ -14,7 +14,7 @@ from tools.coverage_cases.composite_layers import composite_layer_cases
 from tools.coverage_cases.layers import layer_cases
 from tools.oracle_cases.prepare import MODELS_GROUP
 
-__all__ = ["CROSS_ENTROPY", "oracle_cases"]
+__all__ = ["CROSS_ENTROPY", "model_case", "oracle_cases"]
 
 CROSS_ENTROPY = "sparse_categorical_crossentropy:from_logits=true"
 
@@ -22,10 +22,11 @@ CROSS_ENTROPY = "sparse_categorical_crossentropy:from_logits=true"
 def oracle_cases() -> list[Case]:
     """Every case whose loss onnxruntime-training has."""
     small = [*activation_cases(), *layer_cases(), *composite_layer_cases()]
-    return [*map(_model, MODELS.values()), *(case for case in small if case.loss == "mse")]
+    return [*map(model_case, MODELS.values()), *(case for case in small if case.loss == "mse")]
 
 
-def _model(model: Model) -> Case:
+def model_case(model: Model) -> Case:
+    """A model of the benchmarks as a case."""
     make: Callable[[], Any] = partial(build, model)
     inputs = {"x": lambda rng, shape: draw_batch(model)["x"]}
     return Case(MODELS_GROUP, model.name, make, CROSS_ENTROPY, inputs=inputs, batch_size=model.batch_size)

@@ -24,7 +24,8 @@ own; the product does not need it.
 - Where gradients differ, finite differences of the loss along the difference decide who is right; in models, where
   batch normalization amplifies rounding, TensorFlow's gradients in float64.
 - It has no gradient for many operators of ONNX, and its losses are the mean squared error and the cross entropy. What
-  it refuses is listed below with its reason.
+  it refuses is listed below with its reason. [Finite differences](finite-differences.md) are a second such check, which
+  needs no gradient of any operator, and covers these and all losses.
 
 As found on 2026-11-29: where it differs, the gradients here are right. Its own of AveragePool in three dimensions
 is wrong. In ResNet50 and MobileNetV2, in training mode on 8 images, batch normalization amplifies rounding: both sides
