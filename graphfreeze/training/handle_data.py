@@ -9,9 +9,8 @@ returns the handle that it was given in the same place.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
-from unittest import mock
 
 import tensorflow as tf
 from tensorflow.python.framework import ops
@@ -44,10 +43,10 @@ def known_handles() -> Iterator[None]:
                 handle_data_util.set_handle_data(inner, handle_data_util.get_handle_data(outer))
         return body
 
-    with (
-        mock.patch.object(handle_data_util, "get_resource_handle_data", get_resource_handle_data),
-        mock.patch.object(resource_variable_ops, "get_resource_handle_data", get_resource_handle_data),
-        mock.patch.object(ops, "get_resource_handle_data", get_resource_handle_data),
-        mock.patch.object(control_flow_util_v2, "get_func_graph", get_func_graph),
-    ):
+    with ExitStack() as stack:
+        for module in (handle_data_util, resource_variable_ops, ops):
+            stack.callback(setattr, module, "get_resource_handle_data", module.get_resource_handle_data)
+            module.get_resource_handle_data = get_resource_handle_data
+        stack.callback(setattr, control_flow_util_v2, "get_func_graph", make_body)
+        control_flow_util_v2.get_func_graph = get_func_graph
         yield
