@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +27,17 @@ from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection.plan import FreezePlan
 from graphfreeze.training.batch import index_limits, random_inputs, sample_shape
 from graphfreeze.training.endpoint import TRAINING_ENDPOINT
-from graphfreeze.training.keras_endpoints import write_endpoints
 from graphfreeze.training.losses import parse_losses, sample_targets
 from graphfreeze.training.optimizers import parse_optimizer
 from graphfreeze.training.trace import TracedStep, trace_step
 from graphfreeze.validation.composition import check_composition
 from graphfreeze.validation.tolerance import Comparison, compare, scale_of
 from tools.coverage_cases.case import Case
+from tools.coverage_cases.exports import SEED, Exports
 
 __all__ = ["Measurement", "Workspace", "draw_batch"]
 
 OPSET = 18
-SEED = 0
 _CHAOTIC = 1e-3
 """Gradients that move by this part of themselves when the last bit of an input changes decide nothing."""
 
@@ -77,23 +74,8 @@ class Measurement:
     seconds: float | None = None
 
 
-@dataclass
-class Workspace:
-    """Measures cases in a directory of its own; models that cases share are exported once.
-
-    Attributes:
-        directory: Where the files go.
-    """
-
-    directory: Path
-    _exported: dict[Callable[[], Any], Path] = field(default_factory=dict)
-
-    @classmethod
-    @contextmanager
-    def temporary(cls) -> Iterator[Workspace]:
-        """A workspace that is removed at the end."""
-        with tempfile.TemporaryDirectory() as directory:
-            yield cls(Path(directory))
+class Workspace(Exports):
+    """Measures cases in a directory of its own."""
 
     def measure(self, case: Case) -> Measurement:
         """Export, trace, lower, write, run and compare. Every failure is an outcome."""
@@ -111,7 +93,7 @@ class Workspace:
         return found
 
     def _measure(self, case: Case, found: Measurement) -> None:
-        saved_model = self._export(case)
+        saved_model = self.export(case)
         variables = SavedModel.load(saved_model).variables
         start = time.perf_counter()
         step = trace_step(
@@ -141,15 +123,6 @@ class Workspace:
             reasons = _float64_reasons(step, batch, reference)
             found.outcome = found.outcome if reasons else "agrees in float64"
             found.detail = f"{found.detail}; in float64 {reasons[0]}" if reasons else ""
-
-    def _export(self, case: Case) -> Path:
-        if case.make not in self._exported:
-            keras.utils.set_random_seed(SEED)
-            directory = Path(tempfile.mkdtemp(dir=self.directory))
-            save = case.save or write_endpoints
-            save(case.make(), directory)
-            self._exported[case.make] = directory
-        return self._exported[case.make]
 
 
 def draw_batch(case: Case, step: TracedStep) -> Arrays:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -17,12 +15,12 @@ from graphfreeze.checks.double_precision import SinglePrecisionError
 from graphfreeze.errors import GraphfreezeError
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection.plan import FreezePlan
-from graphfreeze.training.keras_endpoints import write_endpoints
 from graphfreeze.training.losses import parse_losses
 from graphfreeze.training.optimizers import parse_optimizer
 from graphfreeze.training.trace import trace_step
 from tools.coverage_cases.case import Case
-from tools.coverage_cases.measure import SEED, draw_batch
+from tools.coverage_cases.exports import Exports
+from tools.coverage_cases.measure import draw_batch
 from tools.finite_difference_cases.cases import DIRECTIONS, MOST_DIRECTIONS, NO_DERIVATIVE, endpoint_of
 from tools.finite_difference_cases.comparison import Verdict
 from tools.finite_difference_cases.examine import Examined, examine
@@ -63,23 +61,8 @@ class Finding:
     estimate: float | None = None
 
 
-@dataclass
-class Workspace:
-    """Examines cases in a directory of its own; models that cases share are exported once.
-
-    Attributes:
-        directory: Where the files go.
-    """
-
-    directory: Path
-    _exported: dict[Callable[[], Any], Path] = field(default_factory=dict)
-
-    @classmethod
-    @contextmanager
-    def temporary(cls) -> Iterator[Workspace]:
-        """A workspace that is removed at the end."""
-        with tempfile.TemporaryDirectory() as directory:
-            yield cls(Path(directory))
+class Workspace(Exports):
+    """Examines cases in a directory of its own."""
 
     def find(self, case: Case) -> Finding:
         """Export, trace, lower, run and compare. What cannot be done is an outcome."""
@@ -94,7 +77,7 @@ class Workspace:
             keras.backend.clear_session()
 
     def _examine(self, case: Case) -> Examined:
-        saved_model = self._export(case)
+        saved_model = self.export(case)
         step = trace_step(
             saved_model,
             SavedModel.load(saved_model).variables,
@@ -106,14 +89,6 @@ class Workspace:
         with tempfile.TemporaryDirectory(dir=self.directory) as name:
             directions = DIRECTIONS.get(case.group, MOST_DIRECTIONS)
             return examine(step, draw_batch(case, step), Path(name) / "training", directions=directions)
-
-    def _export(self, case: Case) -> Path:
-        if case.make not in self._exported:
-            keras.utils.set_random_seed(SEED)
-            directory = Path(tempfile.mkdtemp(dir=self.directory))
-            write_endpoints(case.make(), directory)
-            self._exported[case.make] = directory
-        return self._exported[case.make]
 
 
 def sum_up(name: str, examined: Examined) -> Finding:
