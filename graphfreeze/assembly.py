@@ -31,7 +31,7 @@ from graphfreeze.lowering.model import Lowerer, filter_permutation
 from graphfreeze.lowering.sizes import BATCH, LENGTH
 from graphfreeze.training.endpoint import TensorEntry
 from graphfreeze.training.parameters import Parameter
-from graphfreeze.training.trace import TracedStep
+from graphfreeze.training.traced_step import TracedStep
 
 __all__ = ["Assembly", "assemble"]
 

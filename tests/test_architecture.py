@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "passes": ("savedmodel", "selection"),
     "prover": ("selection",),
     "training": ("selection", "savedmodel"),
-    "lowering": ("training.graph", "training.variable_uses"),
+    "lowering": ("training.gradient_names", "training.graph", "training.variable_uses"),
     "checks": ("savedmodel", "selection", "training", "lowering", "artifact", "runtime", "validation"),
     "assembly": ("artifact", "lowering", "training"),
     "pipeline": (

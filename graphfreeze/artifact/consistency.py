@@ -24,23 +24,24 @@ def check_manifest(manifest: Manifest) -> list[str]:
     batch = [entry.name for entry in manifest.batch]
     state = [entry.name for entry in manifest.state]
     gradients = [f"gradient/{entry.name}" for entry in manifest.trainable_parameters]
+    rows = [f"{gradient}:{part}" for gradient in gradients for part in ("rows", "indices")]
     new = [f"new/{entry.name}" for entry in manifest.state if entry.updated]
     losses = {"loss", *manifest.output_losses}
     problems = [f"{name} is listed twice" for name in _duplicates([*batch, *state])]
     expected_inputs = {
         "train_step": {*batch, *state},
         "gradients": {*batch, *state},
-        "apply_gradients": {*state, *gradients},
+        "apply_gradients": {*state, *gradients, *rows},
     }
     expected_outputs = {
         "train_step": {*losses, *new},
-        "gradients": {*losses, *gradients, *new},
+        "gradients": {*losses, *gradients, *rows, *new},
         "apply_gradients": set(new),
     }
     # What the forward pass assigns comes out of `gradients`, the rest out of `apply_gradients`.
     required_outputs = {
         "train_step": {*losses, *new},
-        "gradients": {*losses, *gradients},
+        "gradients": {*losses, *gradients, *({*rows} & {*manifest.graphs["apply_gradients"].inputs})},
         "apply_gradients": {*new} - set(manifest.graphs["gradients"].outputs),
     }
     for name, expected in expected_inputs.items():

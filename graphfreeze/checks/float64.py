@@ -14,10 +14,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from graphfreeze.checks.float64_pair import Arrays, Float64Pair, NotAvailableError
-from graphfreeze.checks.reference import restored
+from graphfreeze.checks.reference import optimizer_gradients, restored, run_results
 from graphfreeze.errors import ValidationError
 from graphfreeze.training.graph import NamedGraph
-from graphfreeze.training.trace import TracedStep
+from graphfreeze.training.traced_step import TracedStep
 
 __all__ = ["TOLERANCE", "check_float64", "check_step_in_float64"]
 
@@ -38,7 +38,7 @@ _NOISE_DRAWS = 3
 
 
 def check_step_in_float64(
-    step: TracedStep, batch: Arrays, gradients: Arrays, *, filters: Collection[str] = (), opset: int = 18
+    step: TracedStep, batch: Arrays, *, filters: Collection[str] = (), opset: int = 18
 ) -> list[Report]:
     """Check the two halves of a training step: the gradients, and what the optimizer makes of them.
 
@@ -47,7 +47,6 @@ def check_step_in_float64(
     Args:
         step: The traced step; its variables are as before afterwards.
         batch: Arrays by the names of the data contract.
-        gradients: The gradient of each trained parameter, of its own shape.
         filters: Names of the states that are kept as convolution filters.
         opset: The opset of the lowered graphs.
 
@@ -59,12 +58,11 @@ def check_step_in_float64(
         ValidationError: A tensor differs; the message says which and by how much.
     """
     state = step.values()
-    kept = {p.name: p.cut(gradients[p.name]) for p in step.trained}
+    gradients = optimizer_gradients(step, run_results(step, batch))
     with restored(step):
-        step.functions["apply_gradients"](*map(tf.constant, kept.values()))
+        step.functions["apply_gradients"](*map(tf.constant, gradients.values()))
         later = step.values()
-    named_gradients = {f"gradient/{name}": gradient for name, gradient in kept.items()}
-    runs = [("gradients", {**batch, **state}, ""), ("apply_gradients", {**named_gradients, **later}, "")]
+    runs = [("gradients", {**batch, **state}, ""), ("apply_gradients", {**gradients, **later}, "")]
     if (shorter := _shorter(step, batch)) is not None:
         runs.insert(1, ("gradients", {**shorter, **state}, ", for sequences one shorter"))
     return [

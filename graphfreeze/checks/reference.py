@@ -14,10 +14,22 @@ import tensorflow as tf
 from graphfreeze.checks.interpreter import Interpreter
 from graphfreeze.checks.precision import computed_roundoffs, read_roundoffs
 from graphfreeze.errors import DataError
-from graphfreeze.training.trace import TracedStep
+from graphfreeze.training.gradient_names import gradient_names
+from graphfreeze.training.gradient_rows import cut_rows
+from graphfreeze.training.traced_step import TracedStep
 from graphfreeze.validation.tolerance import Coarse, hides, scale_of, slope, unit_roundoff
 
-__all__ = ["Reference", "call_gradients", "compute_reference", "restored", "run_gradients"]
+__all__ = [
+    "Reference",
+    "call_gradients",
+    "compute_reference",
+    "optimizer_gradients",
+    "restored",
+    "run_gradients",
+    "run_results",
+]
+
+Tensors = Mapping[str, npt.NDArray[Any]]
 
 _UNITS = (1.0, 1.0, 1.0)
 """By up to how many units in the last place each run moves the numbers."""
@@ -37,14 +49,14 @@ class Reference:
         coarse: What is known of the gradients that are computed in a coarser dtype than their own.
     """
 
-    losses: Mapping[str, npt.NDArray[Any]]
-    gradients: Mapping[str, npt.NDArray[Any]]
+    losses: Tensors
+    gradients: Tensors
     loss_noise: Mapping[str, float]
     noise: Mapping[str, float]
     coarse: Mapping[str, Coarse] = field(default_factory=dict)
 
 
-def compute_reference(step: TracedStep, batch: Mapping[str, npt.NDArray[Any]], seed: int) -> Reference:
+def compute_reference(step: TracedStep, batch: Tensors, seed: int) -> Reference:
     """Run the traced gradients on the batch, and again on slightly moved parameters and inputs.
 
     The noise is the yardstick for nets that amplify rounding: no other implementation can be expected to agree with
@@ -83,10 +95,15 @@ def compute_reference(step: TracedStep, batch: Mapping[str, npt.NDArray[Any]], s
     return Reference(losses, gradients, loss_noise, noise, known)
 
 
-def run_gradients(
-    step: TracedStep, batch: Mapping[str, npt.NDArray[Any]]
-) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
-    """The losses by name and the gradients by parameter, the variables restored.
+def run_gradients(step: TracedStep, batch: Tensors) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
+    """The losses by name and the gradients by parameter, the variables restored; see `run_results`."""
+    results = run_results(step, batch)
+    losses = {name: results[name] for name in ("loss", *step.objective.named)}
+    return losses, {p.name: results[f"gradient/{p.name}"] for p in step.trained}
+
+
+def run_results(step: TracedStep, batch: Tensors) -> dict[str, npt.NDArray[Any]]:
+    """What the traced function `gradients` returns, by name, the variables restored.
 
     Raises:
         DataError: TensorFlow cannot run the step on the batch.
@@ -103,13 +120,28 @@ def run_gradients(
                 f"{lines[-1].rstrip('.') if lines else type(error).__name__}. "
                 "Give a batch that it runs on with --data, or mend the model"
             ) from error
-    arrays = [np.asarray(result.numpy()) for result in results]
-    names = ["loss", *step.objective.named]
-    losses = dict(zip(names, arrays[: len(names)], strict=True))
-    return losses, {p.name: array for p, array in zip(step.trained, arrays[len(names) :], strict=True)}
+    return {name: np.asarray(result.numpy()) for name, result in zip(step.results, results, strict=True)}
 
 
-def call_gradients(step: TracedStep, batch: Mapping[str, npt.NDArray[Any]]) -> list[Any]:
+def optimizer_gradients(step: TracedStep, results: Tensors, *, whole: bool = False) -> dict[str, npt.NDArray[Any]]:
+    """What the optimizer takes, by the names of the graph `apply_gradients`, in TensorFlow's layout.
+
+    Args:
+        step: The traced step.
+        results: What `run_results` gave.
+        whole: Whether of whole variables. Otherwise, of slices that train, where only those are kept.
+    """
+    given: dict[str, npt.NDArray[Any]] = {}
+    for p in step.trained:
+        names = gradient_names(p.name, step.by_rows)
+        found = [results[name] for name in names]
+        if p.slices is not None and not whole:
+            found = [p.slices.cut(found[0])] if len(found) == 1 else [*cut_rows(p.slices, found[0], found[1])]
+        given |= dict(zip(names, found, strict=True))
+    return given
+
+
+def call_gradients(step: TracedStep, batch: Tensors) -> list[Any]:
     """The losses and gradients as tensors; statistics and seeds advance.
 
     Noise that TensorFlow would draw from a state of its own comes from the seed of the step.

@@ -18,12 +18,12 @@ import tensorflow as tf
 
 from graphfreeze.artifact import StateEntry, read_artifact
 from graphfreeze.artifact.layout import to_stored
-from graphfreeze.checks.reference import restored, run_gradients
+from graphfreeze.checks.reference import optimizer_gradients, restored, run_results
 from graphfreeze.errors import ValidationError
 from graphfreeze.runtime.device import choose_device
 from graphfreeze.runtime.graph_runner import GraphRunner
 from graphfreeze.training.loss_scale import with_loss_scale
-from graphfreeze.training.trace import TracedStep
+from graphfreeze.training.traced_step import TracedStep
 from graphfreeze.training.update import Target, Update, trace_update
 from graphfreeze.validation.tolerance import unit_roundoff
 
@@ -66,6 +66,10 @@ def check_single_steps(step: TracedStep, batch: Batch, out: Path) -> dict[str, A
         of = kept.get(entry.parameter or entry.name) if entry.trained_slices is not None else None
         return to_stored(np.asarray(value) if of is None else of.cut(np.asarray(value)), entry)
 
+    def in_layout(name: str, gradient: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        entry = entries.get(name.removeprefix("gradient/"))
+        return gradient if entry is None else to_stored(gradient, entry)
+
     def in_parts(entry: StateEntry) -> list[npt.NDArray[Any]]:
         """What TensorFlow's variables hold now, as stored: of each variable that the entry is a state of."""
         if entry.parts is None:
@@ -78,12 +82,12 @@ def check_single_steps(step: TracedStep, batch: Batch, out: Path) -> dict[str, A
     worst: dict[str, dict[str, Any]] = {}
     with restored(step):
         for number in range(1, _STEPS + 1):
-            _, gradients = run_gradients(step, batch)
+            results = run_results(step, batch)
             before = {name: in_parts(entry) for name, entry in entries.items()}
             state = {name: values[0] if len(values) == 1 else np.concatenate(values) for name, values in before.items()}
-            feeds = state | {f"gradient/{name}": stored(value, entries[name]) for name, value in gradients.items()}
-            outputs = run(feeds)
-            update.function(*(tf.constant(gradients[p.name]) for p in step.trained))
+            gradients = optimizer_gradients(step, results)
+            outputs = run(state | {name: in_layout(name, value) for name, value in gradients.items()})
+            update.function(*map(tf.constant, optimizer_gradients(step, results, whole=True).values()))
             for output, ours in outputs.items():
                 entry = entries[output.removeprefix("new/")]
                 ends = np.cumsum([part.elements for part in entry.parts or ()])[:-1]
@@ -126,7 +130,9 @@ def _full_size_update(step: TracedStep) -> Update:
         return Update(step.functions["apply_gradients"], step.optimizer_variables)
     masks = {p.name: None if p.frozen is None else p.frozen.mask for p in step.trained}
     return trace_update(
-        with_loss_scale(step.optimizer), [Target(p.name, p.resource, masks[p.name]) for p in step.trained]
+        with_loss_scale(step.optimizer),
+        [Target(p.name, p.resource, masks[p.name]) for p in step.trained],
+        by_rows=step.by_rows,
     )
 
 

@@ -23,8 +23,9 @@ from graphfreeze.lowering.pruning import prune
 from graphfreeze.lowering.quotients import NewQuotient
 from graphfreeze.lowering.rule import CannotLower
 from graphfreeze.lowering.shapes import ShapeInference, numpy_dtype
-from graphfreeze.lowering.sizes import BATCH, LENGTH, Sizes
+from graphfreeze.lowering.sizes import BATCH, LENGTH, PICKED, Sizes
 from graphfreeze.lowering.tensor import Dim, Layout, Tensor
+from graphfreeze.training.gradient_names import rows_of
 from graphfreeze.training.graph import Edge, Graph, NamedGraph, Operation
 
 __all__ = ["Lowerer", "filter_permutation"]
@@ -68,7 +69,8 @@ class Lowerer:
             UnsupportedError: More is unknown of an input's shape than the batch and the length of its sequences.
         """
         graph = recover_dilations(round_to_bfloat16(cut_before_pooling(named.graph)))
-        sizes = _sizes(graph.inputs).with_picked(count_picked(graph))
+        by_rows = _by_rows(named.inputs)
+        sizes = _sizes(graph.inputs, named.inputs).with_picked(len(by_rows) + count_picked(graph))
         try:
             return self._lower_at(sizes, named, graph, name, native_noise)
         except UnsupportedOperationError:
@@ -97,8 +99,9 @@ class Lowerer:
             native_noise=native_noise,
         )
         values: list[ir.Value] = []
+        counts = {name: f"{PICKED}{index}" for index, name in enumerate(_by_rows(named.inputs))}
         arguments = [
-            self._argument(lowering, edge, label, values)
+            self._argument(lowering, edge, label, counts.get(rows_of(label) or "", BATCH), values)
             for edge, label in zip(graph.inputs, named.inputs, strict=True)
         ]
         results = lowering.run(graph, arguments)
@@ -113,7 +116,8 @@ class Lowerer:
         )
         return ir.Model(made, ir_version=IR_VERSION, producer_name="graphfreeze")
 
-    def _argument(self, lowering: Lowering, edge: Edge, label: str, values: list[ir.Value]) -> Tensor:
+    def _argument(self, lowering: Lowering, edge: Edge, label: str, first: str, values: list[ir.Value]) -> Tensor:
+        """An input; `first` is what the size of its first axis is called where it is unknown."""
         if self.constants is not None and label in self.constants:
             return lowering.constant(self.constants[label])
         if edge.shape is None or sum(size is None for size in edge.shape[1:]) > 1:
@@ -122,7 +126,7 @@ class Lowerer:
                 "length of sequences, the same for all inputs) may be unknown; export the model with fixed sizes for "
                 "the other axes"
             )
-        names = [None if size is not None else LENGTH if axis else BATCH for axis, size in enumerate(edge.shape)]
+        names = [None if size is not None else LENGTH if axis else first for axis, size in enumerate(edge.shape)]
         dims = [
             size or 0 if name is None else lowering.sizes.samples[name]
             for name, size in zip(names, edge.shape, strict=True)
@@ -167,8 +171,13 @@ def _named_size(lowering: Lowering, dim: Dim) -> int | str | None:
     return lowering.sizes.name(dim)
 
 
-def _sizes(inputs: Sequence[Edge]) -> Sizes:
-    shapes = [edge.shape or (None,) for edge in inputs]
+def _by_rows(labels: Sequence[str]) -> list[str]:
+    """The parameters whose gradients are given by rows. How many rows there are is a size of its own."""
+    return sorted({name for name in map(rows_of, labels) if name is not None})
+
+
+def _sizes(inputs: Sequence[Edge], labels: Sequence[str]) -> Sizes:
+    shapes = [edge.shape or (None,) for edge, label in zip(inputs, labels, strict=True) if rows_of(label) is None]
     if any(None in shape[1:] for shape in shapes):
         return Sizes.of_sequences()
     return Sizes.of_batch() if any(None in shape for shape in shapes) else Sizes.fixed()

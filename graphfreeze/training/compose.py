@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphfreeze.training.graph import Edge, Graph, NamedGraph, Operation
 
 __all__ = ["compose"]
 
 
-def compose(first: NamedGraph, second: NamedGraph) -> NamedGraph:
+def compose(first: NamedGraph, second: NamedGraph, *, without: Sequence[str] = ()) -> NamedGraph:
     """One graph that runs `first`, then `second` on its results.
 
     An input of `second` that `first` has as an output of that name, or as `new/NAME`, takes it from there; the others
     are shared by name. The outputs are those of `second` after those of `first` that `second` did not take. Neither
     graph is changed.
+
+    Args:
+        first: What runs first.
+        second: What runs on its results.
+        without: Outputs of `first` that are left out.
     """
     made = dict(zip(first.outputs, first.graph.outputs, strict=True))
     shared = dict(zip(first.inputs, first.graph.inputs, strict=True))
     renamed: dict[int, Edge] = {}
-    taken: set[str] = set()
+    taken = set(without)
     for name, edge in zip(second.inputs, second.graph.inputs, strict=True):
         source = next((key for key in (name, f"new/{name}") if key in made), None)
         if source is not None:
@@ -36,4 +43,5 @@ def compose(first: NamedGraph, second: NamedGraph) -> NamedGraph:
     for name, edge in zip(second.outputs, second.graph.outputs, strict=True):
         results[name] = renamed.get(id(edge), edge)
     graph = Graph(list(shared.values()), operations, list(results.values()))
+    graph.prune()
     return NamedGraph(graph, list(shared), list(results))

@@ -7,7 +7,7 @@ from typing import Any
 from graphfreeze.selection.slices import WORTHWHILE, fewest_trained_slices
 from graphfreeze.training.optimizers import ELEMENTWISE
 from graphfreeze.training.parameters import Parameter
-from graphfreeze.training.trace import TracedStep
+from graphfreeze.training.traced_step import TracedStep
 
 __all__ = ["describe_frozen_slices"]
 

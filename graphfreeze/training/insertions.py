@@ -18,7 +18,7 @@ __all__ = ["Insertions", "constant_of"]
 
 
 class Insertions:
-    """Operations that will stand at some places of one graph: before all others, before one of them, or behind it.
+    """Operations that will stand at some places of one graph: first, before or behind one, or last.
 
     Args:
         graph: The graph, unchanged until `finish`.
@@ -29,10 +29,15 @@ class Insertions:
         self._first = Graph()
         self._before: dict[int, Graph] = {}
         self._behind: dict[int, Graph] = {}
+        self._last = Graph()
 
     def first(self) -> Place:
         """Before all operations."""
         return Place(self._first)
+
+    def last(self) -> Place:
+        """Behind all operations."""
+        return Place(self._last)
 
     def before(self, operation: Operation) -> Place:
         """Right before an operation."""
@@ -45,7 +50,7 @@ class Insertions:
     def finish(self) -> None:
         """Put the new operations into the graph."""
         operations: list[Operation] = []
-        for operation in [*self._first.operations, *self._graph.operations]:
+        for operation in [*self._first.operations, *self._graph.operations, *self._last.operations]:
             self._put(operation, operations)
         self._graph.operations = operations
 

@@ -47,8 +47,8 @@ class LossScale:
         return tf.ones_like(loss) * tf.cast(self.factor, loss.dtype)
 
     def unscaled(self, gradient: Any) -> Any:
-        """The gradient of the loss itself."""
-        return gradient / tf.cast(self.factor, gradient.dtype)
+        """The gradient of the loss itself, a tensor or rows of one."""
+        return keras.ops.divide(gradient, tf.cast(self.factor, gradient.dtype))
 
     def around(self, optimizer: Any) -> Any:
         """The optimizer that leaves out steps whose gradients are not finite, and adapts the factor."""
@@ -81,7 +81,7 @@ class _OfUnscaledGradients(keras.optimizers.LossScaleOptimizer):  # type: ignore
 
     def apply(self, grads: Sequence[Any], trainable_variables: Any = None) -> None:
         """One step."""
-        scaled = [gradient * tf.cast(self.factor, gradient.dtype) for gradient in grads]
+        scaled = [keras.ops.multiply(gradient, tf.cast(self.factor, gradient.dtype)) for gradient in grads]
         super().apply(scaled, trainable_variables)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from graphfreeze.training.trace import TracedStep
+from graphfreeze.training.traced_step import TracedStep
 
 __all__ = ["describe_mode"]
 

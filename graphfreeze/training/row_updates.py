@@ -155,6 +155,8 @@ class _Rewriting:
             results = inputs
         elif operation.type == "Square" and isinstance(inputs[0], _Rows) and inputs[0].base is None:
             results = [_Rows(self._square(inputs[0].rows))]
+        elif operation.type == "Sum" and operation.outputs[0].shape == () and isinstance(inputs[0], _Rows):
+            results = [self._sum(operation, inputs[0])]
         elif operation.type in ("Mul", "RealDiv", "AddV2", "Sub") and len(inputs) == 2:
             results = [self._calculate(operation.type, *inputs)]
         else:
@@ -181,6 +183,12 @@ class _Rewriting:
         elif isinstance(first, Edge) and isinstance(second, _Rows):
             return self._add(first, second if kind == "AddV2" else self._times("Mul", second, self._number(-1.0)))
         raise _NeedsWholeError
+
+    def _sum(self, operation: Operation, tensor: _Rows) -> Edge:
+        """The sum of all elements: that of the rows, which have as many axes."""
+        if tensor.base is not None:
+            raise _NeedsWholeError
+        return self._emit("Sum", [tensor.rows, operation.inputs[1]], (), **operation.attributes)
 
     def _times(self, kind: str, tensor: _Rows, other: Edge) -> _Rows:
         """Multiplied or divided by a number, or element by element by a tensor as large as the table."""

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from graphfreeze.selection.slices import TrainedSlices
+from graphfreeze.training.gradient_names import indices_name, rows_name
+from graphfreeze.training.gradient_rows import cut_rows_in_graph
 from graphfreeze.training.graph import Edge, Graph, NamedGraph
 from graphfreeze.training.insertions import Insertions
 from graphfreeze.training.sliced_gradients import SlicedGradient
@@ -46,10 +48,15 @@ def keep_trained_slices(named: NamedGraph, sliced: Mapping[str, Sliced]) -> None
             variables[id(edge)] = SlicedVariable(name, edge, part.slices, part.frozen_value, insertions)
             graph.inputs[number] = variables[id(edge)].state
     _replace_reads(graph, variables)
-    by_name = {f"gradient/{variable.name}": variable for variable in variables.values()}
-    for number, (name, edge) in enumerate(zip(named.outputs, graph.outputs, strict=True)):
-        if name in by_name:
-            graph.outputs[number] = SlicedGradient(by_name[name], insertions).cut(edge)
+    outputs = dict(zip(named.outputs, graph.outputs, strict=True))
+    for variable in variables.values():
+        whole, rows, indices = f"gradient/{variable.name}", rows_name(variable.name), indices_name(variable.name)
+        if whole in outputs:
+            outputs[whole] = SlicedGradient(variable, insertions).cut(outputs[whole])
+        if rows in outputs:
+            cut = cut_rows_in_graph(variable, outputs[rows], outputs[indices], insertions)
+            outputs[rows], outputs[indices] = cut
+    graph.outputs = list(outputs.values())
     insertions.finish()
     graph.prune()
 

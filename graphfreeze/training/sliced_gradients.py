@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from graphfreeze.training.graph import Edge, Operation
 from graphfreeze.training.insertions import Insertions, Place, constant_of
+from graphfreeze.training.masked_rows import without_mask
 from graphfreeze.training.sliced_reads import SlicedVariable
 
 __all__ = ["SlicedGradient"]
@@ -23,7 +24,6 @@ _SAME_SHAPE = frozenset({"AddN", "Cast", "Identity", "Neg", "StopGradient"})
 _ELEMENTWISE = _SAME_SHAPE | {"Add", "AddV2", "Mul", "RealDiv", "SelectV2", "Sub"}
 _RESHAPES = frozenset({"ExpandDims", "Reshape", "Squeeze"})
 _FILTER_GRADIENTS = frozenset({"Conv2DBackpropFilter", "Conv3DBackpropFilterV2"})
-_KEEP_ROWS = frozenset({"Identity", "Reshape"})
 _IN_BLOCKS = frozenset({"ExpandDims", "Reshape", "SpaceToBatchND"})
 
 
@@ -182,51 +182,10 @@ class SlicedGradient:
         deep = (*indices.shape, 1)
         position = place.emit("ExpandDims", operation.name, [position, end], deep, T=tf.int32, Tdim=tf.int32)
         goal = place.constant(np.array([count + 1, *shape[1:]], np.int32), operation.name)
-        rows = self._unmasked(rows, indices) or rows
+        rows = without_mask(self._variable.slices, rows, indices, self._insertions)
         types = {"T": rows.dtype, "Tindices": tf.int32}
         summed = place.emit("ScatterNd", operation.name, [position, rows, goal], (count + 1, *shape[1:]), **types)
         return place.select(summed, 0, np.arange(count), f"{operation.name}/trained")
-
-    def _unmasked(self, rows: Edge, indices: Edge) -> Edge | None:
-        """Rows without a mask that is looked up by the same indices and true wherever a slice trains.
-
-        What such a mask does to the other rows makes no difference: they are dropped. None where there is no such mask.
-        """
-        operation = rows.producer
-        if operation is None:
-            return None
-        inputs = list(operation.inputs)
-        summed = inputs[0].producer if operation.type == "Reshape" else None
-        if summed is not None and summed.type == "Sum" and rows.shape == summed.inputs[0].shape is not None:
-            # What undoes a broadcast; the shapes say that there was none.
-            return self._unmasked(summed.inputs[0], indices)
-        if operation.type in _KEEP_ROWS:
-            given = [self._unmasked(inputs[0], indices)]
-        elif operation.type == "ConcatV2":
-            along = _core(indices).producer
-            if along is None or along.type != "ConcatV2" or len(along.inputs) != len(inputs):
-                return None
-            given = [self._unmasked(*pair) for pair in zip(inputs[:-1], along.inputs[:-1], strict=True)]
-        else:
-            masked = inputs[:2] if operation.type == "SelectV2" else inputs if operation.type == "Mul" else []
-            for mask, other in zip(masked, masked[::-1], strict=True):
-                if other.shape == rows.shape and other.shape is not None and self._is_looked_up_mask(mask, indices):
-                    return other
-            return None
-        if all(edge is None for edge in given):
-            return None
-        inputs[: len(given)] = [new or old for new, old in zip(given, inputs, strict=False)]
-        return self._insertions.behind(operation).again(operation, inputs, rows.shape)
-
-    def _is_looked_up_mask(self, edge: Edge, indices: Edge) -> bool:
-        operation = _core(edge).producer
-        if operation is None or operation.type != "GatherV2" or _core(operation.inputs[1]) is not _core(indices):
-            return False
-        batch, axis = operation.attributes.get("batch_dims"), constant_of(operation.inputs[2])
-        table = constant_of(operation.inputs[0])
-        if table is None or axis is None or int(axis) or (batch is not None and batch.i) or table.ndim < 1:
-            return False
-        return len(table) == self._variable.slices.size and bool(np.all(self._variable.slices.cut(table, 0) == 1))
 
 
 _Rule = Callable[[SlicedGradient, Operation, Edge, int, Place], Edge | None]
@@ -269,13 +228,6 @@ def _passed_on(operation: Operation, inputs: list[Edge]) -> list[Edge]:
 def _is_ones(edge: Edge) -> bool:
     value = constant_of(edge)
     return value is not None and bool(np.all(value == 1))
-
-
-def _core(edge: Edge) -> Edge:
-    """What an edge is in another shape."""
-    while edge.producer is not None and edge.producer.type in ("Identity", "Reshape", "StopGradient"):
-        edge = edge.producer.inputs[0]
-    return edge
 
 
 def _in_blocks(edge: Edge) -> bool:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from graphfreeze.errors import UnsupportedError, UsageError
@@ -17,9 +15,11 @@ from graphfreeze.selection.plan import FreezePlan
 from graphfreeze.selection.variable import Variable
 from graphfreeze.training.arguments import Configured
 from graphfreeze.training.compose import compose
-from graphfreeze.training.endpoint import Endpoint, TensorEntry
+from graphfreeze.training.endpoint import TensorEntry
 from graphfreeze.training.flat import drop_inputs_and_outputs
 from graphfreeze.training.functionalise import functionalise
+from graphfreeze.training.gradient_names import gradient_names
+from graphfreeze.training.gradient_rows import takes_rows
 from graphfreeze.training.graph import NamedGraph
 from graphfreeze.training.handle_data import known_handles
 from graphfreeze.training.loading import LoadedModel, load_model
@@ -30,69 +30,16 @@ from graphfreeze.training.missing_gradients import none_for_missing_gradients, r
 from graphfreeze.training.noise import NOISE_SEED, Noise, draw_by_seed
 from graphfreeze.training.optimizers import ELEMENTWISE, STARTS_APART, OptimizerVariable
 from graphfreeze.training.parameters import Parameter, in_slices
+from graphfreeze.training.row_division import divide_rows_only
 from graphfreeze.training.row_updates import update_rows
 from graphfreeze.training.slice_variables import Sliced, keep_trained_slices
-from graphfreeze.training.stored_values import ReadValue, StoredValues
+from graphfreeze.training.stored_values import ReadValue
 from graphfreeze.training.targets import Objective, make_objective
+from graphfreeze.training.traced_step import TracedStep
 from graphfreeze.training.update import Target, Update, trace_update
 from graphfreeze.training.variable_uses import VariableSlot
 
-__all__ = ["TracedStep", "trace_step"]
-
-
-@dataclass(frozen=True)
-class TracedStep:
-    """The training step, traced.
-
-    Attributes:
-        endpoint: The endpoint that trains.
-        forward_endpoint: The endpoint of the inference graph.
-        objective: The losses of the outputs, with their targets.
-        optimizer: The optimizer's name and arguments.
-        parameters: The model's variables that the step uses, in the order of the SavedModel.
-        optimizer_variables: The optimizer's variables.
-        graphs: The functional graphs `train_step`, `gradients`, `apply_gradients` and `forward`.
-        functions: The `ConcreteFunction`s `gradients`, `apply_gradients` and `forward` that they were made of; the
-            training step is the first two, one after the other.
-        noise: What they draw from TensorFlow's hidden state, and the graphs by a seed; None where there is nothing.
-        stored: The values that the variables do not hold until `restore_values` is called.
-    """
-
-    endpoint: Endpoint
-    forward_endpoint: Endpoint
-    objective: Objective
-    optimizer: Configured
-    parameters: tuple[Parameter, ...]
-    optimizer_variables: tuple[OptimizerVariable, ...]
-    graphs: Mapping[str, NamedGraph]
-    functions: Mapping[str, Any]
-    noise: Noise | None = None
-    stored: StoredValues = field(default_factory=StoredValues)
-
-    @property
-    def batch(self) -> tuple[TensorEntry, ...]:
-        """The entries of the data contract: the endpoint's inputs, the targets, the examples' weights."""
-        return (*self.endpoint.inputs, *self.objective.batch)
-
-    @property
-    def trained(self) -> list[Parameter]:
-        """The parameters that have a gradient, in the order of the gradients."""
-        return [parameter for parameter in self.parameters if parameter.trains]
-
-    @property
-    def constants(self) -> dict[str, npt.NDArray[Any]]:
-        """The frozen value of each wholly frozen variable."""
-        return {p.name: p.frozen.value for p in self.parameters if p.frozen is not None and p.is_constant}
-
-    def values(self) -> dict[str, npt.NDArray[Any]]:
-        """What every state of the graphs holds now, by name, in TensorFlow's layout."""
-        self.restore_values()
-        values = {p.name: p.state.numpy() for p in self.parameters if not p.is_constant}
-        return values | {v.name: np.asarray(v.variable.numpy()) for v in self.optimizer_variables}
-
-    def restore_values(self) -> None:
-        """Let the variables hold their values, if they do not. To be called before anything runs or reads them."""
-        self.stored.restore(self.parameters)
+__all__ = ["trace_step"]
 
 
 def trace_step(
@@ -132,7 +79,7 @@ def trace_step(
     model = load_model(saved_model, variables, plan, endpoint=endpoint, forward_endpoint=forward_endpoint, read=read)
     objective = make_objective(model.endpoint, losses, sample_weight=sample_weight)
     scaled = with_loss_scale(optimizer)
-    tracer = _Tracer(model, objective, scaled.arguments.get("loss_scale"))
+    tracer = _Tracer(model, objective, scaled)
     tracer.seed = seed
     tracer.trace_gradients()
     if not tracer.trained:
@@ -140,7 +87,7 @@ def trace_step(
             f"nothing is left to train: no variable that {model.endpoint.name!r} differentiates is unfrozen; "
             "freeze less, or rewrite with --no-onnx"
         )
-    graphs, update = tracer.finish(scaled)
+    graphs, update = tracer.finish()
     return TracedStep(
         model.endpoint,
         model.forward_endpoint,
@@ -150,6 +97,7 @@ def trace_step(
         (*update.variables, *_noise_variables(tracer.noise)),
         graphs,
         tracer.functions,
+        tracer.by_rows,
         tracer.noise,
         model.stored,
     )
@@ -158,18 +106,20 @@ def trace_step(
 class _Tracer:
     """Makes the concrete functions of one training step, and their functional graphs."""
 
-    def __init__(self, model: LoadedModel, objective: Objective, loss_scale: LossScale | None) -> None:
+    def __init__(self, model: LoadedModel, objective: Objective, optimizer: Configured) -> None:
         self.endpoint = model.endpoint
         self.forward = model.forward_endpoint
         self.objective = objective
         self.parameters = model.parameters
-        self.loss_scale = loss_scale
+        self.optimizer = optimizer
+        self.loss_scale: LossScale | None = optimizer.arguments.get("loss_scale")
         self.stored = model.stored
         # The functions that are made here live as long as this does, and need what it holds.
         self.root = model.root
         self.seed = 0
         self.noise: Noise | None = None
         self.functions: dict[str, Any] = {}
+        self.by_rows: dict[str, Any] = {}
         self.wanted: list[str] = []
         self.missing: set[str] = set()
 
@@ -180,6 +130,7 @@ class _Tracer:
     def trace_gradients(self) -> None:
         """Trace loss and gradients; a parameter that the loss does not depend on turns out not to train."""
         connected: list[bool] = []
+        takes = takes_rows(self.optimizer)
 
         def gradients(*flat: Any) -> list[Any]:
             batch = dict(zip(self.batch_names, flat, strict=True))
@@ -190,8 +141,13 @@ class _Tracer:
             scale = self.loss_scale
             found = tape.gradient(loss, resources, None if scale is None else scale.of_loss(loss))
             connected[:] = [gradient is not None for gradient in found]
+            if scale is not None:
+                found = [None if gradient is None else scale.unscaled(gradient) for gradient in found]
+            named = zip((p.name for p in self.trained), found, strict=True)
+            by_rows = {name: g for name, g in named if takes and isinstance(g, tf.IndexedSlices)}
+            self.by_rows = {name: gradient.indices.dtype for name, gradient in by_rows.items()}
             dense = [tf.convert_to_tensor(gradient) for gradient in found if gradient is not None]
-            return [loss, *single, *(dense if scale is None else map(scale.unscaled, dense))]
+            return [loss, *single, *dense, *(part for g in by_rows.values() for part in (g.values, g.indices))]
 
         try:
             with known_handles(), none_for_missing_gradients(self.endpoint.function) as self.missing:
@@ -205,13 +161,15 @@ class _Tracer:
         trains = dict(zip(self.wanted, connected, strict=True))
         self.parameters = [replace(p, trains=trains.get(p.name, False)) for p in self.parameters]
 
-    def finish(self, optimizer: Configured) -> tuple[dict[str, NamedGraph], Update]:
+    def finish(self) -> tuple[dict[str, NamedGraph], Update]:
         """Trace the rest, and make the functional graphs."""
+        optimizer = self.optimizer
         self.functions["forward"] = _trace(self._forward, [_spec(entry) for entry in self.forward.inputs])
-        names = [f"gradient/{p.name}" for p in self.trained]
+        names = [name for p in self.trained for name in gradient_names(p.name, self.by_rows)]
         inputs = [entry.name for entry in self.forward.inputs]
         outputs = [f"output/{entry.name}" for entry in self.forward.predictions]
-        results = ["loss", *self.objective.named, *names]
+        whole = [f"gradient/{p.name}" for p in self.trained]
+        results = ["loss", *self.objective.named, *whole, *(name for name in names if name not in whole)]
         slots = {id(p.resource.handle): _slot(p.name, p.resource) for p in self.parameters}
         if self.loss_scale is not None and self.loss_scale.is_dynamic:
             factor = self.loss_scale.factor
@@ -237,15 +195,17 @@ class _Tracer:
             keep_trained_slices(graph, sliced)
         if optimizer.name not in STARTS_APART:
             self.stored.restore(self.parameters)
-        update = trace_update(optimizer, [Target(p.name, p.state, p.mask) for p in self.trained], flat=True)
+        targets = [Target(p.name, p.state, p.mask) for p in self.trained]
+        update = trace_update(optimizer, targets, by_rows=self.by_rows, flat=True)
         self.functions["apply_gradients"] = update.function
         slots = {id(p.state.handle): _slot(p.name, p.state) for p in self.parameters}
         slots |= {id(v.variable.handle): _slot(v.name, v.variable) for v in update.variables}
         flat = [variable.target for variable in update.flat]
         slots |= {id(target.variable.handle): _slot(target.name, target.variable) for target in flat}
         apply_gradients = functionalise(update.function, names, [], slots)
+        divide_rows_only(apply_gradients.graph)
         drop_inputs_and_outputs(apply_gradients, [target.name for target in flat])
-        train_step = compose(gradients, apply_gradients)
+        train_step = compose(gradients, apply_gradients, without=[name for name in whole if name not in names])
         update_rows(train_step)
         graphs = {
             "train_step": train_step,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ class Update:
     """The traced update.
 
     Attributes:
-        function: The `ConcreteFunction`: takes a gradient for each target, in their order.
+        function: The `ConcreteFunction`: takes a gradient for each target, in their order; see `gradient_names`.
         variables: The optimizer's variables.
         flat: What holds several targets during the update.
     """
@@ -30,18 +30,22 @@ class Update:
     flat: tuple[FlatVariable, ...] = ()
 
 
-def trace_update(optimizer: Configured, targets: Sequence[Target], *, flat: bool = False) -> Update:
+def trace_update(
+    optimizer: Configured, targets: Sequence[Target], *, by_rows: Mapping[str, Any] | None = None, flat: bool = False
+) -> Update:
     """Make the optimizer and trace one step of it.
 
     Args:
         optimizer: Its name and arguments.
         targets: What it updates; where the optimizer is one of `STARTS_APART`, they need not hold values.
+        by_rows: Targets whose gradient comes as rows and their indices, and the dtype of these indices.
         flat: Whether small targets are updated as one, where that gives the same numbers.
 
     Raises:
         UsageError: The optimizer's arguments do not fit.
     """
-    joined = make_flat(optimizer, targets) if flat else []
+    by_rows = by_rows or {}
+    joined = make_flat(optimizer, [target for target in targets if target.name not in by_rows]) if flat else []
     members = {member.name for variable in joined for member in variable.members}
     alone = [target for target in targets if target.name not in members]
     updated = [*(variable.target for variable in joined), *alone]
@@ -49,12 +53,13 @@ def trace_update(optimizer: Configured, targets: Sequence[Target], *, flat: bool
     named = [(target.name, target.variable) for target in updated]
     made, variables = build_optimizer(optimizer, named, without_decay)
 
-    def apply_gradients(*gradients: Any) -> list[Any]:
+    def apply_gradients(*tensors: Any) -> list[Any]:
         """After the step every frozen element is written back: its storage keeps its bits too.
 
         The bits come from before the step, where the state holds the frozen values: no constant is needed for them.
         """
-        of = dict(zip((target.name for target in targets), gradients, strict=True))
+        given = iter(tensors)
+        of = {target.name: _gradient(target, given, by_rows) for target in targets}
         for variable in joined:
             variable.take_values()
             of[variable.target.name] = variable.join([of[member.name] for member in variable.members])
@@ -67,13 +72,26 @@ def trace_update(optimizer: Configured, targets: Sequence[Target], *, flat: bool
             variable.give_values()
         return []
 
-    specs = [
-        tf.TensorSpec(target.variable.shape, target.variable.dtype, name=f"gradient_{index}")
-        for index, target in enumerate(targets)
-    ]
+    specs = [spec for index, target in enumerate(targets) for spec in _specs(target, index, by_rows)]
     traced = tf.function(apply_gradients, autograph=False).get_concrete_function(*specs)
     by_name = {variable.target.name: variable for variable in joined}
     return Update(traced, tuple(_with_parts(v, by_name.get(v.parameter or "")) for v in variables), tuple(joined))
+
+
+def _specs(target: Target, index: int, by_rows: Mapping[str, Any]) -> list[Any]:
+    shape, dtype = target.variable.shape, target.variable.dtype
+    if target.name not in by_rows:
+        return [tf.TensorSpec(shape, dtype, name=f"gradient_{index}")]
+    rows = tf.TensorSpec([None, *shape[1:]], dtype, name=f"rows_{index}")
+    return [rows, tf.TensorSpec([None], by_rows[target.name], name=f"indices_{index}")]
+
+
+def _gradient(target: Target, tensors: Iterator[Any], by_rows: Mapping[str, Any]) -> Any:
+    """The gradient of a target, of the next tensors."""
+    if target.name not in by_rows:
+        return next(tensors)
+    rows, indices = next(tensors), next(tensors)
+    return tf.IndexedSlices(rows, indices, tf.constant(target.variable.shape.as_list(), indices.dtype))
 
 
 def _with_parts(variable: OptimizerVariable, of: FlatVariable | None) -> OptimizerVariable:

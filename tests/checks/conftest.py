@@ -18,7 +18,8 @@ from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection import FreezePlan, Selection, resolve_plan
 from graphfreeze.training.losses import parse_loss
 from graphfreeze.training.optimizers import parse_optimizer
-from graphfreeze.training.trace import TracedStep, trace_step
+from graphfreeze.training.trace import trace_step
+from graphfreeze.training.traced_step import TracedStep
 
 from .models import MODELS, Sample
 

@@ -109,8 +109,7 @@ def test_a_factor_in_one_rule_is_caught_in_float64(
 ) -> None:
     model = exported(f"mixed_{precision}")
     step, batch = model.trace(), model.batch()
-    _, gradients = run_gradients(step, batch)
-    assert all(check["passed"] for check in check_step_in_float64(step, batch, gradients))
+    assert all(check["passed"] for check in check_step_in_float64(step, batch))
     replace_rule(monkeypatch, "BiasAddGrad", scaled(1.01))
     with pytest.raises(ValidationError, match="/bias'"):
-        check_step_in_float64(step, batch, gradients)
+        check_step_in_float64(step, batch)

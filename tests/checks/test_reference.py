@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from graphfreeze.checks import reference
 from graphfreeze.checks.reference import compute_reference, restored, run_gradients
-from graphfreeze.training.trace import TracedStep
+from graphfreeze.training.traced_step import TracedStep
 from graphfreeze.validation.tolerance import unit_roundoff
 
 from .conftest import Exported

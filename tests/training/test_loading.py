@@ -20,7 +20,8 @@ from graphfreeze.selection.variable import Variable
 from graphfreeze.training.loading import LoadedModel, load_model
 from graphfreeze.training.losses import parse_losses
 from graphfreeze.training.optimizers import parse_optimizer
-from graphfreeze.training.trace import TracedStep, trace_step
+from graphfreeze.training.trace import trace_step
+from graphfreeze.training.traced_step import TracedStep
 
 X = tf.TensorSpec((None, 4), tf.float32, name="x")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from graphfreeze.training.trace import TracedStep
+from graphfreeze.training.traced_step import TracedStep
 from tools.finite_difference_cases.comparison import Verdict, judge, measure
 from tools.finite_difference_cases.directions import MOST_ELEMENTS, draw_directions
 from tools.finite_difference_cases.exact_loss import Arrays, ExactLoss

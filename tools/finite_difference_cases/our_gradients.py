@@ -15,7 +15,7 @@ from graphfreeze.checks.reference import compute_reference
 from graphfreeze.pipeline.training import stored_reference
 from graphfreeze.runtime.device import choose_device
 from graphfreeze.runtime.graph_runner import GraphRunner
-from graphfreeze.training.trace import TracedStep
+from graphfreeze.training.traced_step import TracedStep
 from tools.finite_difference_cases.exact_loss import Arrays
 
 __all__ = ["OurGradients", "generic_point", "nudged"]

@@ -25,7 +25,8 @@ from graphfreeze.training.endpoint import ADDED_LOSSES, MASK_PREFIX, TRAINING_EN
 from graphfreeze.training.keras_endpoints import write_endpoints
 from graphfreeze.training.losses import parse_losses
 from graphfreeze.training.optimizers import parse_optimizer
-from graphfreeze.training.trace import TracedStep, trace_step
+from graphfreeze.training.trace import trace_step
+from graphfreeze.training.traced_step import TracedStep
 from tools.bench_cases.forward_model import write_forward_model
 from tools.coverage_cases.case import Case
 from tools.coverage_cases.measure import draw_batch
