@@ -177,6 +177,7 @@ def _of_parameter(parameter: Parameter, filters: set[str], updated: set[str]) ->
         elements=int(np.prod(variable.shape, dtype=np.int64)) if counted else None,
         frozen_elements=(frozen.frozen_elements if frozen is not None else 0) if counted else None,
         form=frozen.form if frozen is not None else None,
+        constrained=True if parameter.trains and parameter.constraint is not None else None,
         trained_slices=_slices(parameter),
     )
 

@@ -27,7 +27,7 @@ def export(model: Any, saved_model: str | Path, *, seed: int = 0, overwrite: boo
 
     Returns:
         A JSON-ready report: the endpoints, the counts of variables, whether the model adds to the loss, and the
-        variables whose constraints the SavedModel cannot hold.
+        variables that have constraints, which become part of the training step.
 
     Raises:
         UsageError: `model` is neither, or Keras runs on another backend than TensorFlow.

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from graphfreeze.artifact.manifest import GRAPH_NAMES, Manifest
+from graphfreeze.artifact.manifest import GRADIENT_BY_ROWS, GRAPH_NAMES, Manifest
 
 __all__ = ["check_graphs", "check_manifest", "check_reference", "check_state"]
 
@@ -24,7 +24,7 @@ def check_manifest(manifest: Manifest) -> list[str]:
     batch = [entry.name for entry in manifest.batch]
     state = [entry.name for entry in manifest.state]
     gradients = [f"gradient/{entry.name}" for entry in manifest.trainable_parameters]
-    rows = [f"{gradient}:{part}" for gradient in gradients for part in ("rows", "indices")]
+    rows = [f"{kind}/{entry.name}" for entry in manifest.trainable_parameters for kind in GRADIENT_BY_ROWS]
     new = [f"new/{entry.name}" for entry in manifest.state if entry.updated]
     losses = {"loss", *manifest.output_losses}
     problems = [f"{name} is listed twice" for name in _duplicates([*batch, *state])]

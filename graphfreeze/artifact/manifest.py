@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 __all__ = [
+    "GRADIENT_BY_ROWS",
     "GRAPH_NAMES",
     "SCHEMA_VERSION",
     "BatchEntry",
@@ -26,6 +27,9 @@ SCHEMA_VERSION = 1
 
 GRAPH_NAMES = ("train_step", "gradients", "apply_gradients", "forward")
 """The graphs of every artifact."""
+
+GRADIENT_BY_ROWS = ("gradient_rows", "gradient_indices")
+"""What `gradients` yields as KIND/NAME beside `gradient/NAME` where `apply_gradients` takes the gradient by rows."""
 
 BatchRole = Literal["input", "target", "sample_weight"]
 StateRole = Literal["parameter", "model_state", "optimizer_state", "hyperparameter"]
@@ -119,6 +123,7 @@ class StateEntry:
         elements: How many elements it has; of every parameter, and of a model state with frozen elements.
         frozen_elements: How many of them are frozen.
         form: The form of the masked read, where elements are frozen.
+        constrained: Of a parameter: True where the step ends with a constraint of it.
         trained_slices: Where not None: what is stored, of a parameter or of an optimizer state of it, are only these
             slices, in their order; the others are frozen as a whole. The plan says which.
         parts: Where not None: an optimizer state of several parameters, one behind the other in a flat tensor. The
@@ -137,6 +142,7 @@ class StateEntry:
     elements: int | None = None
     frozen_elements: int | None = None
     form: str | None = None
+    constrained: bool | None = None
     trained_slices: SlicesEntry | None = None
     parts: tuple[PartEntry, ...] | None = None
 

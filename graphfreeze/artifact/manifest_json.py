@@ -36,6 +36,7 @@ _OPTIONAL_STATE_KEYS = (
     "elements",
     "frozen_elements",
     "form",
+    "constrained",
     "trained_slices",
     "parts",
 )
@@ -157,6 +158,7 @@ def _state_entry(fields: _Object) -> StateEntry:
         elements=fields.integer("elements") if "elements" in fields else None,
         frozen_elements=fields.integer("frozen_elements") if "frozen_elements" in fields else None,
         form=fields.text("form") if "form" in fields else None,
+        constrained=fields.boolean("constrained") if "constrained" in fields else None,
         trained_slices=_slices(fields.object("trained_slices")) if "trained_slices" in fields else None,
         parts=tuple(_part(part) for part in fields.objects("parts")) if "parts" in fields else None,
     )

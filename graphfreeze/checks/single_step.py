@@ -131,7 +131,7 @@ def _full_size_update(step: TracedStep) -> Update:
     masks = {p.name: None if p.frozen is None else p.frozen.mask for p in step.trained}
     return trace_update(
         with_loss_scale(step.optimizer),
-        [Target(p.name, p.resource, masks[p.name]) for p in step.trained],
+        [Target(p.name, p.resource, masks[p.name], p.constraint) for p in step.trained],
         by_rows=step.by_rows,
     )
 

@@ -82,6 +82,7 @@ def rewriting(report: Report) -> list[RenderableType]:
             "endpoint": training["endpoint"],
             "mode": training["mode"]["message"],
             "loss": _losses(training),
+            "without their constraints": ", ".join(training["constraints_left_out"]) or None,
             "outputs without a loss": ", ".join(training["outputs_without_loss"]) or None,
             "sample weights": "in the data, as sample_weight" if training["sample_weight"] else None,
             "optimizer": _call(training["optimizer"]),
@@ -152,8 +153,7 @@ def exporting(report: Report) -> list[RenderableType]:
     """The endpoints that were written, and what they hold."""
     endpoints = [(e["name"], _tensors(e["inputs"]), ", ".join(e["outputs"])) for e in report["endpoints"]]
     facts = {key: value for key, value in report.items() if key != "endpoints"}
-    if left_out := report["constraints_left_out"]:
-        facts["without their constraints"] = ", ".join(left_out)
+    facts["constraints"] = ", ".join(report["constraints"]) or "none"
     return [_table("Endpoints", ("name", "inputs", "outputs"), endpoints), _facts(facts)]
 
 

@@ -99,6 +99,7 @@ def write_training(
         "drawn_without_seed": [] if step.noise is None else list(step.noise.draws),
         **losses_to_json(assembly.manifest.losses),
         "outputs_without_loss": list(step.objective.without_loss),
+        "constraints_left_out": _constraints_left_out(source),
         "sample_weight": options.sample_weight,
         "optimizer": {"name": step.optimizer.name, "arguments": dict(step.optimizer.arguments)},
         "opset": options.opset,
@@ -121,6 +122,19 @@ def write_training(
             validation = validate_artifact(directory, device=options.device)
             message = f"{len(validation['checks'])} checks of the artifact passed on {validation['device']}"
             report["checks"].append({"name": "validation", "passed": True, "message": message, "evidence": validation})
+
+
+def _constraints_left_out(source: SavedModel) -> list[str]:
+    from graphfreeze.savedmodel.earlier import original_file
+    from graphfreeze.savedmodel.keras_metadata import (
+        KERAS_METADATA,
+        keras_notes,
+        noted_constraints,
+        read_keras_metadata,
+    )
+
+    saved = read_keras_metadata(original_file(source.directory, KERAS_METADATA))
+    return noted_constraints(keras_notes(source.object_graph, saved, source.directory))
 
 
 def _check_scope(plan: FreezePlan, *endpoints: str) -> None:

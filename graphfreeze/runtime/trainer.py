@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -177,12 +178,11 @@ class Trainer:
             DataError: The arrays do not fit, or onnxruntime stopped.
         """
         outputs = self._gradients_runner({**self._state.current, **self._as_batch(batch)})
-        by_kind: dict[str, dict[str, npt.NDArray[Any]]] = {"loss": {}, "gradient": {}, "new": {}}
+        by_kind: dict[str, dict[str, npt.NDArray[Any]]] = defaultdict(dict)
         for name, value in outputs.items():
-            kind, slash, rest = name.partition("/")
-            if slash:
-                by_kind[kind][rest] = value
-        single = {name: float(value) for name, value in by_kind["loss"].items()}
+            kind, _, rest = name.partition("/")
+            by_kind[kind][rest] = value
+        single = {name: float(value) for name, value in by_kind["loss"].items() if name}
         return BatchGradients(float(outputs["loss"]), single, by_kind["gradient"], by_kind["new"])
 
     def predict(self, inputs: Mapping[str, npt.ArrayLike]) -> dict[str, npt.NDArray[Any]]:

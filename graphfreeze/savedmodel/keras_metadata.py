@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,15 @@ from graphfreeze.errors import ModelReadError
 from graphfreeze.savedmodel.object_graph import concrete_functions_of
 from graphfreeze.savedmodel.reachable import reachable
 
-__all__ = ["KERAS_METADATA", "KerasNote", "is_keras_2", "keras_notes", "objects_reaching", "read_keras_metadata"]
+__all__ = [
+    "KERAS_METADATA",
+    "KerasNote",
+    "is_keras_2",
+    "keras_notes",
+    "noted_constraints",
+    "objects_reaching",
+    "read_keras_metadata",
+]
 
 KERAS_METADATA = "keras_metadata.pb"
 
@@ -110,6 +118,17 @@ def keras_notes(graph: Any, saved: Any | None, directory: Path) -> list[KerasNot
 def is_keras_2(graph: Any, directory: Path) -> bool:
     """Whether `tf_keras.models.load_model` would build layers anew from this model."""
     return (directory / KERAS_METADATA).is_file() or bool(keras_notes(graph, None, directory))
+
+
+def noted_constraints(notes: Iterable[KerasNote]) -> list[str]:
+    """Constraints of variables, of which Keras 2 saves nothing but these notes: `dense.kernel_constraint`."""
+    configs = [config for note in notes if isinstance(config := note.read().get("config"), dict)]
+    return [
+        f"{config.get('name')}.{key}"
+        for config in configs
+        for key, value in config.items()
+        if key.endswith("_constraint") and value is not None
+    ]
 
 
 def objects_reaching(graph: saved_object_graph_pb2.SavedObjectGraph, variables: Collection[int]) -> set[int]:

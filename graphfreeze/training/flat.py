@@ -17,6 +17,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from graphfreeze.training.arguments import Configured
+from graphfreeze.training.constraints import Constraint
 from graphfreeze.training.graph import NamedGraph
 from graphfreeze.training.optimizers import ELEMENTWISE, STARTS_APART, has_no_decay
 
@@ -37,11 +38,13 @@ class Target:
         name: Its name in the artifact.
         variable: The `tf.Variable`.
         mask: Which elements train, broadcastable to the variable; None where all do.
+        constraint: What the variable becomes at the end of a step, where it has a constraint.
     """
 
     name: str
     variable: Any
     mask: npt.NDArray[np.bool_] | None
+    constraint: Constraint | None = None
 
     @property
     def elements(self) -> int:
@@ -89,7 +92,8 @@ def make_flat(optimizer: Configured, targets: Sequence[Target]) -> list[FlatVari
         return []
     alike: dict[tuple[str, bool], list[Target]] = defaultdict(list)
     for target in targets:
-        if target.elements <= _MOST_ELEMENTS and target.variable.shape.rank <= _HIGHEST_RANK:
+        small = target.elements <= _MOST_ELEMENTS and target.variable.shape.rank <= _HIGHEST_RANK
+        if small and target.constraint is None:
             alike[target.variable.dtype.name, has_no_decay(optimizer, target.name)].append(target)
     groups = {kind: members for kind, members in alike.items() if len(members) > 1}
     taken = {target.name for target in targets}

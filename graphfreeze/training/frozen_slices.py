@@ -47,4 +47,6 @@ def _why_whole(step: TracedStep, parameter: Parameter) -> str | None:
         )
     if any(f"new/{parameter.name}" in step.graphs[name].outputs for name in ("gradients", "forward")):
         return "the forward pass assigns the variable"
+    if parameter.constraint is not None:
+        return "its constraint sees the whole variable"
     return f"elements of other slices are frozen too, and of whole slices less than {WORTHWHILE:.0%} are"

@@ -1,4 +1,4 @@
-"""What the graphs call gradients: `gradient/NAME`, or `gradient/NAME:rows` and `gradient/NAME:indices`."""
+"""What the graphs call gradients: `gradient/NAME`, or `gradient_rows/NAME` and `gradient_indices/NAME`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Collection
 
 __all__ = ["gradient_names", "indices_name", "rows_name", "rows_of"]
 
-_ROWS, _INDICES = ":rows", ":indices"
+_ROWS, _INDICES = "gradient_rows/", "gradient_indices/"
 
 
 def rows_name(name: str) -> str:
     """What the rows of a parameter's gradient are called."""
-    return f"gradient/{name}{_ROWS}"
+    return _ROWS + name
 
 
 def indices_name(name: str) -> str:
     """What says which row of the parameter each of them is of."""
-    return f"gradient/{name}{_INDICES}"
+    return _INDICES + name
 
 
 def gradient_names(name: str, by_rows: Collection[str]) -> list[str]:
@@ -26,5 +26,5 @@ def gradient_names(name: str, by_rows: Collection[str]) -> list[str]:
 
 def rows_of(label: str) -> str | None:
     """The parameter of whose gradient an input or output is the rows or their indices; None for any other."""
-    found = next((suffix for suffix in (_ROWS, _INDICES) if label.endswith(suffix)), None)
-    return label.removeprefix("gradient/").removesuffix(found) if found and label.startswith("gradient/") else None
+    found = next((prefix for prefix in (_ROWS, _INDICES) if label.startswith(prefix)), None)
+    return None if found is None else label.removeprefix(found)

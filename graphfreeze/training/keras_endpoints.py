@@ -16,6 +16,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from graphfreeze.errors import UnsupportedError
+from graphfreeze.training.constraints import CONSTRAINTS
 from graphfreeze.training.endpoint import ADDED_LOSSES, MASK_PREFIX, TRAINING_ENDPOINT
 
 __all__ = ["SERVING_ENDPOINT", "write_endpoints"]
@@ -28,14 +29,15 @@ def write_endpoints(model: Any, directory: Path) -> dict[str, Any]:
 
     The outputs have the names of `compile(loss={...})` where there are several, and `output_0` where there is one.
     Beside them, `train` returns what `fit` adds to the loss (`graphfreeze_losses`), where the model adds anything, and
-    the masks of its outputs (`graphfreeze_mask.OUTPUT`), where they have one.
+    the masks of its outputs (`graphfreeze_mask.OUTPUT`), where they have one. What constraints make of variables is a
+    function of its own.
 
     Args:
         model: A built `keras.Model`.
         directory: Where to; it exists and is empty.
 
     Returns:
-        What was written: the endpoints, the counts of variables, and the variables whose constraints stay behind.
+        What was written: the endpoints, the counts of variables, and the variables that have constraints.
 
     Raises:
         UnsupportedError: The inputs are not known, TensorFlow cannot trace the model, or would trace another one than
@@ -61,11 +63,20 @@ def write_endpoints(model: Any, directory: Path) -> dict[str, Any]:
         masks = {MASK_PREFIX + n: m for n, t in outputs.items() if (m := getattr(t, "_keras_mask", None)) is not None}
         return {**outputs, **masks, **_added_losses(model)}
 
+    constrained = {index: v for index, v in enumerate(variables) if id(v) in trainable and v.constraint is not None}
+
+    def constraints() -> dict[str, Any]:
+        return {f"variables/{index}": tf.convert_to_tensor(v.constraint(v)) for index, v in constrained.items()}
+
+    if constrained:
+        setattr(root, CONSTRAINTS, tf.function(constraints, input_signature=[], autograph=False))
     root.serve = tf.function(serve, input_signature=signature, autograph=False)
     root.train = tf.function(train, input_signature=signature, autograph=False)
     endpoints = {SERVING_ENDPOINT: root.serve, TRAINING_ENDPOINT: root.train}
     try:
         concrete = {name: function.get_concrete_function() for name, function in endpoints.items()}
+        if constrained:
+            getattr(root, CONSTRAINTS).get_concrete_function()
     except Exception as error:  # layers raise what they like
         raise UnsupportedError(f"TensorFlow cannot trace the model {model.name!r}: {error}") from error
     # The states of stateful layers are no variables of the model to Keras.
@@ -83,7 +94,7 @@ def write_endpoints(model: Any, directory: Path) -> dict[str, Any]:
         "variables": len(variables),
         "trainable_variables": sum(1 for v in variables if id(v) in trainable),
         "adds_losses": ADDED_LOSSES in results[TRAINING_ENDPOINT],
-        "constraints_left_out": [v.path for v in variables if v.constraint is not None],
+        "constraints": [v.path for v in constrained.values()],
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from graphfreeze.selection.plan import FreezePlan
 from graphfreeze.selection.variable import Variable
+from graphfreeze.training.constraints import find_constraints
 from graphfreeze.training.endpoint import Endpoint, choose_endpoint, choose_forward_endpoint
 from graphfreeze.training.parameters import Parameter, find_parameters, hold_frozen_values
 from graphfreeze.training.stored_values import ReadValue, StoredValues
@@ -69,7 +70,9 @@ def load_model(
     trains = choose_endpoint(root, endpoint)
     infers = choose_forward_endpoint(root, forward_endpoint, trains)
     parameters = find_parameters(root, variables, plan, trains)
-    functions = [trains.function, infers.function]
+    constraints, of_path = find_constraints(root)
+    parameters = [replace(p, constraint=of_path.get(p.variable.object_path)) for p in parameters]
+    functions = [trains.function, infers.function, *([] if constraints is None else [constraints])]
     if _captures_other_resources(functions, parameters):
         if read is not None:
             # A table may hold what the checkpoint has for it.

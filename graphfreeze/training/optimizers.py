@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -103,9 +103,14 @@ def has_no_decay(configured: Configured, name: str) -> bool:
 
 
 def build_optimizer(
-    configured: Configured, parameters: Sequence[tuple[str, Any]], without_decay: Collection[str] = ()
+    configured: Configured,
+    parameters: Sequence[tuple[str, Any]],
+    without_decay: Collection[str] = (),
+    constraints: Mapping[str, Callable[[Any], Any]] | None = None,
 ) -> tuple[Any, list[OptimizerVariable]]:
     """Make the Keras optimizer and its variables for these parameters (pairs of name and `tf.Variable`).
+
+    `constraints` are those of parameters by name, as Keras' variables have them.
 
     Weight decay leaves out those of the parameters that `exclude_from_weight_decay` matches, and `without_decay`.
 
@@ -129,6 +134,8 @@ def build_optimizer(
     optimizer = construct(named, _as_keras_wants(with_schedule(configured)), "optimizer")
     slots: dict[int, tuple[str, str]] = {}
     variables = [_as_in_keras(name, variable) for name, variable in parameters]
+    for variable, (name, _) in zip(variables, parameters, strict=True):
+        variable.constraint = (constraints or {}).get(name)
     names = {id(variable): name for variable, (name, _) in zip(variables, parameters, strict=True)}
     if any(excluded):
         optimizer.exclude_from_weight_decay([v for v, is_out in zip(variables, excluded, strict=True) if is_out])

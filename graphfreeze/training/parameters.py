@@ -14,6 +14,7 @@ import tensorflow as tf
 from graphfreeze.selection.plan import FreezePlan, FrozenVariable
 from graphfreeze.selection.slices import TrainedSlices, find_trained_slices
 from graphfreeze.selection.variable import Variable
+from graphfreeze.training.constraints import Constraint
 from graphfreeze.training.endpoint import Endpoint
 from graphfreeze.training.optimizers import LEARNING_RATE
 from graphfreeze.training.untouched import untouched_zeros
@@ -33,6 +34,7 @@ class Parameter:
         trains: Whether the step has a gradient for it.
         slices: Where whole slices of it are frozen: those that are left, of which alone its state in the artifact is.
         state: What the optimizer updates: `resource`, or a `tf.Variable` of the slices.
+        constraint: What the variable becomes at the end of a step, where it has a constraint.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Parameter:
     trains: bool
     slices: TrainedSlices | None = None
     state: Any = None
+    constraint: Constraint | None = None
 
     @property
     def is_constant(self) -> bool:
@@ -120,7 +123,9 @@ def in_slices(parameter: Parameter, *, has_value: bool) -> Parameter:
         parameter: The parameter.
         has_value: Whether its variable holds a value; otherwise the state is zero.
     """
-    slices = None if parameter.frozen is None or not parameter.trains else find_trained_slices(parameter.frozen.mask)
+    if parameter.frozen is None or not parameter.trains or parameter.constraint is not None:
+        return parameter
+    slices = find_trained_slices(parameter.frozen.mask)
     if slices is None:
         return parameter
     value = (

@@ -195,7 +195,7 @@ class _Tracer:
             keep_trained_slices(graph, sliced)
         if optimizer.name not in STARTS_APART:
             self.stored.restore(self.parameters)
-        targets = [Target(p.name, p.state, p.mask) for p in self.trained]
+        targets = [Target(p.name, p.state, p.mask, p.constraint) for p in self.trained]
         update = trace_update(optimizer, targets, by_rows=self.by_rows, flat=True)
         self.functions["apply_gradients"] = update.function
         slots = {id(p.state.handle): _slot(p.name, p.state) for p in self.parameters}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -51,7 +52,9 @@ def trace_update(
     updated = [*(variable.target for variable in joined), *alone]
     without_decay = [variable.target.name for variable in joined if variable.without_decay]
     named = [(target.name, target.variable) for target in updated]
-    made, variables = build_optimizer(optimizer, named, without_decay)
+    before: dict[str, Any] = {}
+    constraints = {t.name: partial(_constrained, t, before) for t in updated if t.constraint is not None}
+    made, variables = build_optimizer(optimizer, named, without_decay, constraints)
 
     def apply_gradients(*tensors: Any) -> list[Any]:
         """After the step every frozen element is written back: its storage keeps its bits too.
@@ -64,10 +67,10 @@ def trace_update(
             variable.take_values()
             of[variable.target.name] = variable.join([of[member.name] for member in variable.members])
         masked = [target for target in updated if target.mask is not None]
-        before = [target.variable.read_value() for target in masked]
+        before.update({target.name: target.variable.read_value() for target in masked})
         made.apply([of[target.name] for target in updated])
-        for target, value in zip(masked, before, strict=True):
-            target.variable.assign(tf.where(tf.constant(target.mask), target.variable, value))
+        for target in masked:
+            _put_back(target, before[target.name])
         for variable in joined:
             variable.give_values()
         return []
@@ -76,6 +79,19 @@ def trace_update(
     traced = tf.function(apply_gradients, autograph=False).get_concrete_function(*specs)
     by_name = {variable.target.name: variable for variable in joined}
     return Update(traced, tuple(_with_parts(v, by_name.get(v.parameter or "")) for v in variables), tuple(joined))
+
+
+def _put_back(target: Target, before: Any) -> None:
+    """Write the frozen elements."""
+    target.variable.assign(tf.where(tf.constant(target.mask), target.variable, before))
+
+
+def _constrained(target: Target, before: Mapping[str, Any], _: Any) -> Any:
+    """What its constraint makes of a target whose frozen elements are as before the step."""
+    if target.name in before:
+        _put_back(target, before[target.name])
+    assert target.constraint is not None
+    return target.constraint()
 
 
 def _specs(target: Target, index: int, by_rows: Mapping[str, Any]) -> list[Any]:

@@ -30,6 +30,7 @@ class Movement:
         moved: How many did.
         zero_gradient: How many did not, because their gradient is zero.
         rounded_away: How many did not, because the update is smaller than half a unit in their last place.
+        held_by_constraint: How many did not, although they have a gradient, of a parameter that has a constraint.
         stuck: How many did not, although gradient and update say they should.
     """
 
@@ -38,6 +39,7 @@ class Movement:
     moved: int
     zero_gradient: int
     rounded_away: int
+    held_by_constraint: int
     stuck: int
 
     def record(self) -> dict[str, Any]:
@@ -47,6 +49,7 @@ class Movement:
             "moved": self.moved,
             "not_moved_zero_gradient": self.zero_gradient,
             "not_moved_rounded_away": self.rounded_away,
+            "not_moved_held_by_constraint": self.held_by_constraint,
             "stuck": self.stuck,
         }
 
@@ -117,7 +120,7 @@ def measure_movement(
     suspects = {
         entry.name: np.zeros_like(initial[entry.name])
         for entry in manifest.trainable_parameters
-        if (not_moved[entry.name] & (gradients[f"gradient/{entry.name}"] != 0)).any()
+        if not entry.constrained and (not_moved[entry.name] & (gradients[f"gradient/{entry.name}"] != 0)).any()
     }
     updates = apply_gradients({**initial, **gradients, **suspects}) if suspects else {}
     movements = []
@@ -125,7 +128,7 @@ def measure_movement(
         name = entry.name
         gradient = gradients[f"gradient/{name}"]
         zero = not_moved[name] & (gradient == 0)
-        stuck = np.zeros_like(zero)
+        stuck, held = np.zeros_like(zero), not_moved[name] & ~zero if entry.constrained else np.zeros_like(zero)
         if name in suspects:
             stuck = not_moved[name] & ~zero & _should_move(entry, initial[name], gradient, updates[f"new/{name}"])
         movements.append(
@@ -134,7 +137,8 @@ def measure_movement(
                 trainable=_count(trainable[name]),
                 moved=_count(trainable[name] & ~not_moved[name]),
                 zero_gradient=_count(zero),
-                rounded_away=_count(not_moved[name] & ~zero & ~stuck),
+                rounded_away=_count(not_moved[name] & ~zero & ~stuck & ~held),
+                held_by_constraint=_count(held),
                 stuck=_count(stuck),
             )
         )
@@ -157,6 +161,8 @@ def check_movement(movements: list[Movement], initial: Tensors) -> Check:
     found = f"{moved} of {total} elements moved"
     if moved < total:
         found += "; the others have a gradient of zero or an update below rounding"
+        if any(item.held_by_constraint for item in movements):
+            found += ", or a constraint holds them"
     return conclude(name, problems, found + (f"; nothing of {', '.join(still)} moved" if still else ""))
 
 

@@ -112,7 +112,7 @@ def test_every_check_passes(optimizer: str, freeze: str, saved_model: Path, tmp_
     """The checks take TensorFlow's step on the whole variables, from its own state."""
     artifact = read_artifact(rewrite(saved_model, tmp_path / "out", optimizer, freeze, checks="full"))
     inputs = artifact.manifest.graphs["apply_gradients"].inputs
-    assert {f"gradient/{TABLE}:rows", f"gradient/{TABLE}:indices", "gradient/kinds/embeddings:rows"} <= set(inputs)
+    assert {f"gradient_rows/{TABLE}", f"gradient_indices/{TABLE}", "gradient_rows/kinds/embeddings"} <= set(inputs)
     assert f"gradient/{TABLE}" not in inputs
 
 
@@ -120,7 +120,7 @@ def test_a_whole_gradient_is_rows_of_every_index(saved_model: Path, tmp_path: Pa
     artifact = read_artifact(rewrite(saved_model, tmp_path / "out", "adam"))
     gradients, apply = (GraphRunner(artifact, name, choose_device("cpu")) for name in ("gradients", "apply_gradients"))
     found = gradients({**artifact.state, **batches()[0]})
-    whole, rows, indices = (found[f"gradient/{TABLE}{part}"] for part in ("", ":rows", ":indices"))
+    whole, rows, indices = (found[f"gradient{part}/{TABLE}"] for part in ("", "_rows", "_indices"))
     summed = np.zeros_like(whole)
     np.add.at(summed, indices, rows)
     np.testing.assert_allclose(summed, whole, rtol=1e-6, atol=1e-9)
@@ -129,7 +129,7 @@ def test_a_whole_gradient_is_rows_of_every_index(saved_model: Path, tmp_path: Pa
     by_rows = apply({**artifact.state, **found})
     everything = np.arange(WORDS, dtype=indices.dtype)
     at_once = apply(
-        {**artifact.state, **found, f"gradient/{TABLE}:rows": whole, f"gradient/{TABLE}:indices": everything}
+        {**artifact.state, **found, f"gradient_rows/{TABLE}": whole, f"gradient_indices/{TABLE}": everything}
     )
     velocity = f"new/adam/{TABLE}/velocity"
     np.testing.assert_allclose(at_once[velocity], 0.001 * whole**2, rtol=1e-4, atol=1e-12)
@@ -143,9 +143,9 @@ def test_the_manifest_needs_both(saved_model: Path, tmp_path: Path) -> None:
     manifest = read_artifact(rewrite(saved_model, tmp_path / "out", "adam")).manifest
     assert check_manifest(manifest) == []
     outputs = manifest.graphs["gradients"].outputs
-    lacking = tuple(name for name in outputs if name != f"gradient/{TABLE}:indices")
+    lacking = tuple(name for name in outputs if name != f"gradient_indices/{TABLE}")
     object.__setattr__(manifest.graphs["gradients"], "outputs", lacking)
-    assert check_manifest(manifest) == [f"gradients.onnx lacks the output gradient/{TABLE}:indices"]
+    assert check_manifest(manifest) == [f"gradients.onnx lacks the output gradient_indices/{TABLE}"]
 
 
 @pytest.mark.parametrize(

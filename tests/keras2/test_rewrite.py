@@ -63,6 +63,14 @@ def test_rewrite_trains_a_keras_2_save(saved: Saved, tmp_path: Path, endpoint: s
     assert losses[-1] < losses[0]
 
 
+def test_constraints_are_named(tmp_path: Path) -> None:
+    """Keras 2 saves nothing but their configuration: `fit` would apply them, the step does not."""
+    dense = tf_keras.layers.Dense(2, kernel_constraint="non_neg", bias_constraint=None, name="positive")
+    tf_keras.Sequential([tf_keras.Input((3,)), dense, tf_keras.layers.Dense(1)]).save(tmp_path / "model")
+    report = freeze(tmp_path / "model", tmp_path / "out", "positive/bias[0]", loss="mse", checks="none")
+    assert report["training"]["constraints_left_out"] == ["positive.kernel_constraint"]
+
+
 def test_fold_gives_the_original_notes_back(saved: Saved, kept: Path, tmp_path: Path) -> None:
     loaded = tf.saved_model.load(str(kept / "saved_model"))
     for variable in loaded.trainable_variables:

@@ -79,7 +79,7 @@ def test_states_tables_and_constraints(tmp_path: Path) -> None:
     h = keras.layers.Embedding(4, 2, embeddings_constraint="non_neg", name="embedding")(h)
     model = keras.Model(ids, keras.layers.LSTM(2, stateful=True, name="lstm")(h))
     report = graphfreeze.export(model, tmp_path / "model")
-    assert report["constraints_left_out"] == ["embedding/embeddings"]
+    assert report["constraints"] == ["embedding/embeddings"]
     assert report["endpoints"][0]["inputs"][0]["shape"] == [3, 4]
     batch = np.array([[3, 5, 7, 9], [3, 3, 3, 3], [7, 7, 7, 7]])
     loaded = tf.saved_model.load(str(tmp_path / "model"))
