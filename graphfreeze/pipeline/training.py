@@ -149,6 +149,7 @@ def _check_scope(plan: FreezePlan, *endpoints: str) -> None:
 
 def trace(saved_model: Path, source: SavedModel, plan: FreezePlan, options: Options) -> TracedStep:
     """The training step that the options ask for, traced by TensorFlow. What is stored is as in the source."""
+    from graphfreeze.savedmodel.keras_metadata import is_keras_2
     from graphfreeze.training.losses import parse_losses
     from graphfreeze.training.optimizers import parse_optimizer
     from graphfreeze.training.trace import trace_step
@@ -163,6 +164,7 @@ def trace(saved_model: Path, source: SavedModel, plan: FreezePlan, options: Opti
         forward_endpoint=options.forward_endpoint,
         sample_weight=options.sample_weight,
         seed=options.seed,
+        by_rows=not is_keras_2(source.object_graph, source.directory),
         read=source.read,
     )
 

@@ -53,6 +53,7 @@ def trace_step(
     forward_endpoint: str | None = None,
     sample_weight: bool = False,
     seed: int = 0,
+    by_rows: bool = True,
     read: ReadValue | None = None,
 ) -> TracedStep:
     """Load the rewritten SavedModel and trace its training step.
@@ -69,6 +70,7 @@ def trace_step(
         forward_endpoint: The endpoint of the inference graph.
         sample_weight: Whether each example of a batch has a weight.
         seed: Of the noise that TensorFlow would draw without one.
+        by_rows: Whether the optimizer gets the gradient of a lookup by rows, as in Keras 3. Keras 2 adds equal ones up.
         read: What gives the values that the SavedModel stores. With it, the variables hold none until
             `TracedStep.restore_values` is called; without, they hold them throughout.
 
@@ -81,6 +83,7 @@ def trace_step(
     scaled = with_loss_scale(optimizer)
     tracer = _Tracer(model, objective, scaled)
     tracer.seed = seed
+    tracer.takes_rows = by_rows and takes_rows(scaled)
     tracer.trace_gradients()
     if not tracer.trained:
         raise UsageError(
@@ -119,6 +122,7 @@ class _Tracer:
         self.seed = 0
         self.noise: Noise | None = None
         self.functions: dict[str, Any] = {}
+        self.takes_rows = True
         self.by_rows: dict[str, Any] = {}
         self.wanted: list[str] = []
         self.missing: set[str] = set()
@@ -130,7 +134,6 @@ class _Tracer:
     def trace_gradients(self) -> None:
         """Trace loss and gradients; a parameter that the loss does not depend on turns out not to train."""
         connected: list[bool] = []
-        takes = takes_rows(self.optimizer)
 
         def gradients(*flat: Any) -> list[Any]:
             batch = dict(zip(self.batch_names, flat, strict=True))
@@ -144,7 +147,7 @@ class _Tracer:
             if scale is not None:
                 found = [None if gradient is None else scale.unscaled(gradient) for gradient in found]
             named = zip((p.name for p in self.trained), found, strict=True)
-            by_rows = {name: g for name, g in named if takes and isinstance(g, tf.IndexedSlices)}
+            by_rows = {name: g for name, g in named if self.takes_rows and isinstance(g, tf.IndexedSlices)}
             self.by_rows = {name: gradient.indices.dtype for name, gradient in by_rows.items()}
             dense = [tf.convert_to_tensor(gradient) for gradient in found if gradient is not None]
             return [loss, *single, *dense, *(part for g in by_rows.values() for part in (g.values, g.indices))]

@@ -63,6 +63,26 @@ def test_rewrite_trains_a_keras_2_save(saved: Saved, tmp_path: Path, endpoint: s
     assert losses[-1] < losses[0]
 
 
+def test_an_embedding_trains_as_in_keras_2(tmp_path: Path) -> None:
+    """Keras 2 adds up the rows of an index before an optimizer squares them, other than Keras 3."""
+    tf_keras.utils.set_random_seed(0)
+    layers = [tf_keras.layers.Embedding(5, 3, name="words"), tf_keras.layers.Flatten(), tf_keras.layers.Dense(2)]
+    model = tf_keras.Sequential([tf_keras.Input((4,), dtype="int32", name="x"), *layers])
+    model.save(tmp_path / "model")
+    table = model.layers[0].embeddings
+    start = table.numpy()
+    freeze(tmp_path / "model", tmp_path / "out", "words/embeddings[4]", loss="mse", optimizer="adam:learning_rate=0.01")
+    trainer = Trainer(tmp_path / "out", device="cpu")
+    model.compile(tf_keras.optimizers.Adam(0.01), "mse")
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        x, y = rng.integers(0, 4, (6, 4)).astype(np.int32), rng.normal(size=(6, 2)).astype(np.float32)
+        model.fit(x, y, batch_size=6, verbose=0)
+        trainer.step({trainer.artifact.manifest.batch[0].name: x, "y": y})
+    moved = np.abs(table.numpy() - start).max()
+    np.testing.assert_allclose(trainer.weights()["words/embeddings"], table.numpy(), rtol=0, atol=1e-4 * moved)
+
+
 def test_constraints_are_named(tmp_path: Path) -> None:
     """Keras 2 saves nothing but their configuration: `fit` would apply them, the step does not."""
     dense = tf_keras.layers.Dense(2, kernel_constraint="non_neg", bias_constraint=None, name="positive")
