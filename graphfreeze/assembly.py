@@ -29,6 +29,7 @@ from graphfreeze.artifact.tensors import Pending
 from graphfreeze.lowering.filters import convolution_filters
 from graphfreeze.lowering.model import Lowerer, filter_permutation
 from graphfreeze.lowering.sizes import BATCH, LENGTH
+from graphfreeze.training.batch import required_limits
 from graphfreeze.training.endpoint import TensorEntry
 from graphfreeze.training.parameters import Parameter
 from graphfreeze.training.traced_step import TracedStep
@@ -113,6 +114,7 @@ def assemble(step: TracedStep, *, opset: int, seed: int, native_noise: bool = Fa
             )
         )
         variables[v.name] = v.variable
+    limits = required_limits(step.graphs["gradients"])
     manifest = Manifest(
         graphfreeze=__version__,
         versions={library: metadata.version(library) for library in _LIBRARIES},
@@ -126,9 +128,9 @@ def assemble(step: TracedStep, *, opset: int, seed: int, native_noise: bool = Fa
         optimizer=Configuration(step.optimizer.name, dict(step.optimizer.arguments)),
         seed=seed,
         batch=(
-            *(_batch_entry(entry, "input") for entry in step.endpoint.inputs),
-            *(_batch_entry(term.target, "target") for term in step.objective.terms),
-            *([_batch_entry(weights, "sample_weight")] if (weights := step.objective.sample_weight) else []),
+            *(_batch_entry(entry, "input", limits) for entry in step.endpoint.inputs),
+            *(_batch_entry(term.target, "target", limits) for term in step.objective.terms),
+            *([_batch_entry(weights, "sample_weight", {})] if (weights := step.objective.sample_weight) else []),
         ),
         state=tuple(states),
         frozen=tuple(
@@ -155,10 +157,11 @@ def _pending(assembly: Assembly, name: str, variable: Any, step: TracedStep) -> 
     return Pending(np.dtype(variable.dtype.as_numpy_dtype), entry.stored_shape, value)
 
 
-def _batch_entry(entry: TensorEntry, role: BatchRole) -> BatchEntry:
+def _batch_entry(entry: TensorEntry, role: BatchRole, limits: Mapping[str, int]) -> BatchEntry:
     names = (LENGTH if axis else BATCH for axis in range(len(entry.shape)))
     shape = tuple(name if size is None else size for name, size in zip(names, entry.shape, strict=True))
-    return BatchEntry(entry.name, role, shape, entry.dtype)
+    below = limits.get(entry.name) if np.dtype(entry.dtype).kind in "iu" else None
+    return BatchEntry(entry.name, role, shape, entry.dtype, below)
 
 
 def _of_parameter(parameter: Parameter, filters: set[str], updated: set[str]) -> StateEntry:

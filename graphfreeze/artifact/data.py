@@ -17,7 +17,7 @@ from graphfreeze.errors import DataError
 from graphfreeze.selection.bool_bytes import odd_bool
 from graphfreeze.selection.variable import numpy_dtype
 
-__all__ = ["DataSource", "Dataset", "describe_entries", "load_data"]
+__all__ = ["DataSource", "Dataset", "check_range", "describe_entries", "load_data"]
 
 DataSource = str | Path | Mapping[str, npt.ArrayLike]
 """An `.npz`, a directory of `.npy` files, or the arrays themselves."""
@@ -72,8 +72,9 @@ def load_data(source: DataSource, entries: Sequence[BatchEntry]) -> Dataset:
             expected.
     """
     entries = tuple(entries)
-    arrays = {name: np.asarray(a) for name, a in source.items()} if isinstance(source, Mapping) else _read(Path(source))
-    _check_keys(arrays, entries)
+    found = {name: np.asarray(a) for name, a in source.items()} if isinstance(source, Mapping) else _read(Path(source))
+    _check_keys(found, entries)
+    arrays = {entry.name: _with_rank(found[entry.name], entry) for entry in entries}
     fixed = (
         None if any(entry.per_example for entry in entries) else next((e.shape[0] for e in entries if e.shape), None)
     )
@@ -82,6 +83,8 @@ def load_data(source: DataSource, entries: Sequence[BatchEntry]) -> Dataset:
     for entry in entries:
         _check_shape(arrays[entry.name], entry, sizes, free_rows=fixed_batch_size is not None)
     casts = tuple(cast for entry in entries if (cast := _check_dtype(arrays[entry.name], entry)))
+    for entry in entries:
+        check_range(arrays[entry.name], entry)
     rows = {e.name: len(arrays[e.name]) for e in entries if e.per_example or (fixed_batch_size and e.shape)}
     if len(set(rows.values())) > 1:
         raise DataError(f"Every array needs one row per example, found {_list(rows)} rows. {describe_entries(entries)}")
@@ -154,6 +157,34 @@ def _check_shape(
             )
 
 
+def _with_rank(array: npt.NDArray[Any], entry: BatchEntry) -> npt.NDArray[Any]:
+    """The array with one more or one less axis of size 1 at its end where the entry has it so, as in Keras."""
+    rank = len(entry.shape)
+    if array.ndim == rank + 1 and array.shape[-1] == 1:
+        return array.reshape(array.shape[:-1])
+    if array.ndim == rank - 1 > 0 and entry.shape[-1] == 1:
+        return array.reshape((*array.shape, 1))
+    return array
+
+
+def check_range(array: npt.NDArray[Any], entry: BatchEntry) -> None:
+    """Refuse what is no row and no class.
+
+    Raises:
+        DataError: A number is below 0, or too large.
+    """
+    if entry.below is None or not array.size:
+        return
+    # A negative number is a large one without its sign: one pass finds both.
+    plain = array.dtype.kind == "i" and array.flags.c_contiguous
+    if plain and int(array.view(f"u{array.dtype.itemsize}").max()) < entry.below:
+        return
+    least, most = array.min(), array.max()
+    if not 0 <= least <= most < entry.below:
+        odd = least if least < 0 else most
+        raise DataError(f"{entry.name} holds {odd}, expected numbers from 0 to {entry.below - 1}: they index.")
+
+
 def _check_dtype(array: npt.NDArray[Any], entry: BatchEntry) -> str | None:
     """Refuse a dtype that would not survive the cast; the cast that is needed, in words, or None."""
     expected = numpy_dtype(entry.dtype)
@@ -178,11 +209,11 @@ def _check_dtype(array: npt.NDArray[Any], entry: BatchEntry) -> str | None:
 
 
 def _castable(array: npt.NDArray[Any], expected: np.dtype[Any]) -> bool:
-    """Floats may lose precision; integers and booleans must keep their numbers."""
+    """Floats may lose precision; integers and booleans must keep their numbers, and so must whole floats."""
     if array.dtype.kind not in "biuf" or not array.size:
         return array.dtype.kind in "biuf"
     floating = expected.kind == "f" or expected.name == "bfloat16"
-    if array.dtype.kind == "f":
+    if array.dtype.kind == "f" and (floating or expected.kind not in "iu" or not (array == np.rint(array)).all()):
         return floating
     if expected.kind in "iu":
         limits = np.iinfo(expected)

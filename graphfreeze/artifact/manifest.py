@@ -67,12 +67,14 @@ class BatchEntry:
         role: What it is for.
         shape: A string stands for a size that may change from batch to batch; `batch` comes first where there is one.
         dtype: numpy's name of the dtype.
+        below: Where not None: the numbers index rows or classes, from 0 up to less than this.
     """
 
     name: str
     role: BatchRole
     shape: tuple[int | str, ...]
     dtype: str
+    below: int | None = None
 
     @property
     def per_example(self) -> bool:

@@ -51,6 +51,9 @@ def to_json(manifest: Manifest) -> str:
         for key in _OPTIONAL_STATE_KEYS:
             if entry[key] is None:
                 del entry[key]
+    for entry in document["batch"]:
+        if entry["below"] is None:
+            del entry["below"]
     for key in ("versions", "files"):
         document[key] = dict(sorted(document[key].items()))
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -139,6 +142,7 @@ def _batch_entry(fields: _Object) -> BatchEntry:
         role=cast(BatchRole, fields.choice("role", BATCH_ROLES)),
         shape=fields.symbolic_shape("shape"),
         dtype=fields.text("dtype"),
+        below=fields.integer("below") if "below" in fields else None,
     )
     fields.finish()
     return entry

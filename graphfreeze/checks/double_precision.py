@@ -15,10 +15,10 @@ from graphfreeze.training.graph import Edge, Graph, NamedGraph, Operation
 
 __all__ = ["SinglePrecisionError", "promote_array", "promote_graph"]
 
-_NARROW = frozenset({tf.float16, tf.bfloat16, tf.float32})
+_NARROW = frozenset({tf.float16, tf.bfloat16, tf.float32, tf.complex64})
 _NARROW_ENUMS = frozenset(dtype.as_datatype_enum for dtype in _NARROW)
-_DOUBLE_ENUM = tf.float64.as_datatype_enum
-_DOUBLE = Retyping(dict.fromkeys(_NARROW, tf.float64))
+_DOUBLE = Retyping({dtype: tf.complex128 if dtype.is_complex else tf.float64 for dtype in _NARROW})
+_DOUBLE_ENUMS = frozenset(dtype.as_datatype_enum for dtype in (tf.float64, tf.complex128))
 
 _OWN_STREAM = frozenset({"StatelessRandomUniform", "StatelessRandomUniformV2"})
 """What draws other numbers in another dtype. These are exact in every implementation: they stay, and a Cast follows."""
@@ -34,7 +34,9 @@ def promote_array(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def promote_graph(named: NamedGraph, *, keep: Collection[str] = _OWN_STREAM, allow: Collection[str] = ()) -> NamedGraph:
-    """The same graph with float64 in place of every narrower floating-point dtype; the given one stays as it is.
+    """The same graph with float64 in place of narrower floating-point dtypes, and complex128 in place of complex64.
+
+    The given one stays as it is.
 
     Args:
         named: The graph.
@@ -110,4 +112,4 @@ def _require_double(operation: Operation) -> None:
 def _allows(attribute: Any, attributes: Mapping[str, Any]) -> bool:
     value = attributes.get(attribute.name)
     allowed = attribute.allowed_values.list.type
-    return value is None or value.type != _DOUBLE_ENUM or not allowed or _DOUBLE_ENUM in allowed
+    return value is None or value.type not in _DOUBLE_ENUMS or not allowed or value.type in allowed

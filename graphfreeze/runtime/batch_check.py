@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from graphfreeze.artifact.data import load_data
+from graphfreeze.artifact.data import check_range, load_data
 from graphfreeze.artifact.manifest import BatchEntry
 from graphfreeze.selection.variable import numpy_dtype
 
@@ -27,6 +27,7 @@ class BatchCheck:
     def __init__(self, entries: Sequence[BatchEntry]) -> None:
         self._entries = entries
         self._dtypes = {entry.name: numpy_dtype(entry.dtype) for entry in entries}
+        self._indices = [entry for entry in entries if entry.below is not None]
         self._good: set[_Layout] = set()
 
     def __call__(self, batch: Mapping[str, npt.ArrayLike]) -> dict[str, npt.NDArray[Any]]:
@@ -39,9 +40,14 @@ class BatchCheck:
         layout = tuple((name, array.shape, array.dtype) for name, array in arrays.items())
         ordered = len(arrays) == len(batch) and all(array.flags.c_contiguous for array in arrays.values())
         if ordered and layout in self._good:
+            for entry in self._indices:
+                check_range(arrays[entry.name], entry)
             return arrays
         checked = load_data(batch, self._entries).batch(slice(None))
-        # Names, shapes and dtypes are all that is checked; where nothing had to be cast, the same need no other check.
-        if ordered and all(array.dtype == self._dtypes[name] for name, array in arrays.items()):
+        # Beside these, names, shapes and dtypes are all that is checked. Where nothing had to be cast or reshaped, the
+        # same need no other check.
+        if ordered and all(
+            (array.dtype, array.shape) == (self._dtypes[name], checked[name].shape) for name, array in arrays.items()
+        ):
             self._good.add(layout)
         return checked

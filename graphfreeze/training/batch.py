@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,12 @@ from tensorflow.python.framework import tensor_util
 from graphfreeze.training.endpoint import TensorEntry
 from graphfreeze.training.graph import Edge, NamedGraph
 
-__all__ = ["index_limits", "random_inputs", "sample_shape"]
+__all__ = ["index_limits", "random_inputs", "required_limits", "sample_shape"]
 
 _KEEPS_INDEX = frozenset(
     ["Add", "AddV2", "Cast", "ExpandDims", "Identity", "Maximum", "Minimum", "Reshape", "SelectV2", "Squeeze"]
 )
+_KEEPS_NUMBERS = frozenset(["Cast", "ExpandDims", "Identity", "Reshape", "Squeeze"])
 _KEEPS_ROWS = frozenset(["Add", "AddV2", "Cast", "Identity", "Mul", "SelectV2", "StopGradient"])
 _DEFAULT_LIMIT = 2
 _LENGTH = 7
@@ -53,27 +54,42 @@ def sample_shape(shape: Sequence[int | None], batch_size: int) -> tuple[int, ...
 
 def index_limits(named: NamedGraph) -> dict[str, int]:
     """For every graph input that ends up as indices of a gather or a one-hot: the smallest table it indexes."""
-    names = {id(edge): name for name, edge in zip(named.inputs, named.graph.inputs, strict=True)}
-    limits: dict[str, int] = {}
+    found = []
     for operation in named.graph.operations:
         if operation.type == "GatherV2":
-            rows = _rows(operation.inputs[0], _constant(operation.inputs[2]))
+            found.append((operation.inputs[1], _rows(operation.inputs[0], _constant(operation.inputs[2]))))
         elif operation.type == "OneHot":
-            rows = _constant(operation.inputs[1])
-        else:
-            continue
-        if rows is None:
-            continue
-        index = operation.inputs[1] if operation.type == "GatherV2" else operation.inputs[0]
-        for source in _sources(index):
-            if id(source) in names:
+            found.append((operation.inputs[0], _constant(operation.inputs[1])))
+    return _limits(named, found, _KEEPS_INDEX)
+
+
+def required_limits(named: NamedGraph) -> dict[str, int]:
+    """For every graph input that is itself the indices of a gather, or classes: how many there are.
+
+    With a number that is none of these, TensorFlow stops on a CPU.
+    """
+    found = []
+    for operation in named.graph.operations:
+        if operation.type == "GatherV2":
+            found.append((operation.inputs[1], _rows(operation.inputs[0], _constant(operation.inputs[2]))))
+        elif operation.type == "SparseSoftmaxCrossEntropyWithLogits":
+            found.append((operation.inputs[1], (operation.inputs[0].shape or (None,))[-1]))
+    return _limits(named, found, _KEEPS_NUMBERS)
+
+
+def _limits(named: NamedGraph, found: Sequence[tuple[Edge, int | None]], through: Collection[str]) -> dict[str, int]:
+    names = {id(edge): name for name, edge in zip(named.inputs, named.graph.inputs, strict=True)}
+    limits: dict[str, int] = {}
+    for index, rows in found:
+        for source in _sources(index, through):
+            if rows is not None and id(source) in names:
                 name = names[id(source)]
                 limits[name] = min(limits.get(name, rows), rows)
     return limits
 
 
-def _sources(edge: Edge) -> list[Edge]:
-    """The edges that the values of an index come from unchanged, or moved by a constant."""
+def _sources(edge: Edge, through: Collection[str]) -> list[Edge]:
+    """The edges that the values of an index come from, through operations of these types."""
     found, pending, seen = [], [edge], set()
     while pending:
         current = pending.pop()
@@ -82,9 +98,9 @@ def _sources(edge: Edge) -> list[Edge]:
         seen.add(id(current))
         if current.producer is None:
             found.append(current)
-        elif current.producer.type in _KEEPS_INDEX:
+        elif current.producer.type in through:
             inputs = current.producer.inputs
-            pending += inputs[:1] if current.producer.type in ("ExpandDims", "Reshape", "Squeeze", "Cast") else inputs
+            pending += inputs[:1] if current.producer.type in _KEEPS_NUMBERS else inputs
     return found
 
 

@@ -14,7 +14,9 @@ from graphfreeze.training.training_call import traces, training_call
 
 __all__ = [
     "ADDED_LOSSES",
+    "LOGITS_PREFIX",
     "MASK_PREFIX",
+    "OPERATION_PREFIXES",
     "TRAINING_ENDPOINT",
     "Endpoint",
     "TensorEntry",
@@ -31,6 +33,15 @@ ADDED_LOSSES = "graphfreeze_losses"
 
 MASK_PREFIX = "graphfreeze_mask."
 """Before an output's name: the output that says where it counts, as Keras' layers do by their masks."""
+
+LOGITS_PREFIX = "graphfreeze_logits."
+"""Before an output's name: the output that it is the softmax or sigmoid of, as Keras notes it at its activations. Its
+losses of probabilities take these numbers, with which nothing is too close to 0 or 1."""
+
+OPERATION_PREFIXES = {"Softmax": "graphfreeze_logits_of_softmax.", "Sigmoid": "graphfreeze_logits_of_sigmoid."}
+"""The same where the output is made by that operation of TensorFlow, and no activation of Keras."""
+
+_BESIDE = (MASK_PREFIX, LOGITS_PREFIX, *OPERATION_PREFIXES.values())
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ class Endpoint:
     @property
     def predictions(self) -> tuple[TensorEntry, ...]:
         """The outputs that the model predicts, without what an endpoint says beside them for its loss."""
-        return tuple(e for e in self.outputs if e.name != ADDED_LOSSES and not e.name.startswith(MASK_PREFIX))
+        return tuple(e for e in self.outputs if e.name != ADDED_LOSSES and not e.name.startswith(_BESIDE))
 
     def named(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
         """All outputs by name for named input tensors."""

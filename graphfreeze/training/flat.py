@@ -129,8 +129,5 @@ def drop_inputs_and_outputs(named: NamedGraph, variables: Sequence[str]) -> None
     """Leave out what a graph takes and gives of variables that hold values within it alone, in place."""
     graph = named.graph
     inputs = [(name, edge) for name, edge in zip(named.inputs, graph.inputs, strict=True) if name not in variables]
-    new = {f"new/{name}" for name in variables}
-    outputs = [(name, edge) for name, edge in zip(named.outputs, graph.outputs, strict=True) if name not in new]
     named.inputs, graph.inputs = [name for name, _ in inputs], [edge for _, edge in inputs]
-    named.outputs, graph.outputs = [name for name, _ in outputs], [edge for _, edge in outputs]
-    graph.prune()
+    named.drop_outputs([f"new/{name}" for name in variables])

@@ -6,7 +6,7 @@ output. Only While and If keep graphs of their own, which are functional too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,3 +93,9 @@ class NamedGraph:
     graph: Graph
     inputs: list[str]
     outputs: list[str]
+
+    def drop_outputs(self, names: Collection[str]) -> None:
+        """Leave out outputs and what only they need, in place."""
+        kept = [(name, edge) for name, edge in zip(self.outputs, self.graph.outputs, strict=True) if name not in names]
+        self.outputs, self.graph.outputs = [name for name, _ in kept], [edge for _, edge in kept]
+        self.graph.prune()

@@ -14,10 +14,17 @@ from typing import Any
 import keras
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.util import nest
 
 from graphfreeze.errors import UnsupportedError
 from graphfreeze.training.constraints import CONSTRAINTS
-from graphfreeze.training.endpoint import ADDED_LOSSES, MASK_PREFIX, TRAINING_ENDPOINT
+from graphfreeze.training.endpoint import (
+    ADDED_LOSSES,
+    LOGITS_PREFIX,
+    MASK_PREFIX,
+    OPERATION_PREFIXES,
+    TRAINING_ENDPOINT,
+)
 
 __all__ = ["SERVING_ENDPOINT", "write_endpoints"]
 
@@ -28,8 +35,9 @@ def write_endpoints(model: Any, directory: Path) -> dict[str, Any]:
     """Write the SavedModel of a Keras model. The model is not changed.
 
     The outputs have the names of `compile(loss={...})` where there are several, and `output_0` where there is one.
-    Beside them, `train` returns what `fit` adds to the loss (`graphfreeze_losses`), where the model adds anything, and
-    the masks of its outputs (`graphfreeze_mask.OUTPUT`), where they have one. What constraints make of variables is a
+    Beside them, `train` returns what `fit` adds to the loss (`graphfreeze_losses`), where the model adds anything, the
+    masks of its outputs (`graphfreeze_mask.OUTPUT`), where they have one, and what they are the softmax or sigmoid of
+    (`graphfreeze_logits.OUTPUT`). What constraints make of variables is a
     function of its own.
 
     Args:
@@ -56,12 +64,12 @@ def write_endpoints(model: Any, directory: Path) -> dict[str, Any]:
 
     def serve(*inputs: Any) -> Any:
         outputs = _call(model, inputs, training=False)
-        return _named(model, outputs) if isinstance(outputs, list | tuple) else outputs
+        return outputs if tf.is_tensor(outputs) else _named(model, outputs)
 
     def train(*inputs: Any) -> dict[str, Any]:
         outputs = _named(model, _call(model, inputs, training=True))
         masks = {MASK_PREFIX + n: m for n, t in outputs.items() if (m := getattr(t, "_keras_mask", None)) is not None}
-        return {**outputs, **masks, **_added_losses(model)}
+        return {**outputs, **masks, **_logits(outputs), **_added_losses(model)}
 
     constrained = {index: v for index, v in enumerate(variables) if id(v) in trainable and v.constraint is not None}
 
@@ -121,14 +129,25 @@ def _call(model: Any, inputs: tuple[Any, ...], *, training: bool) -> Any:
 
 
 def _named(model: Any, outputs: Any) -> dict[str, Any]:
-    """The outputs by name."""
+    """The outputs by name, those in a dictionary by key; what is in it by its path."""
     if isinstance(outputs, Mapping):
-        return dict(outputs)
+        return dict(nest.flatten_with_joined_string_paths(outputs))
     flat = tf.nest.flatten(outputs)
     names = list(getattr(model, "output_names", None) or ())
     if len(flat) == 1 or len(set(names)) != len(flat):
         names = [f"output_{index}" for index in range(len(flat))]
     return dict(zip(names, flat, strict=True))
+
+
+def _logits(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What outputs are the softmax or sigmoid of, where Keras' losses would find it."""
+    found = {}
+    for name, tensor in outputs.items():
+        if (logits := getattr(tensor, "_keras_logits", None)) is not None:
+            found[LOGITS_PREFIX + name] = logits
+        elif (prefix := OPERATION_PREFIXES.get(tensor.op.type)) is not None:
+            found[prefix + name] = tensor.op.inputs[0]
+    return found
 
 
 def _added_losses(model: Any) -> dict[str, Any]:

@@ -100,13 +100,13 @@ def _refuse_foreign(config: Any, path: Path) -> None:
 
 
 def _objects(config: Any) -> Iterator[dict[str, Any]]:
-    """Every JSON object in a configuration."""
+    """Every JSON object in a configuration, without what a model was compiled with: that is not built."""
     pending = [config]
     while pending:
         value = pending.pop()
         if isinstance(value, dict):
             yield value
-            pending += value.values()
+            pending += [item for key, item in value.items() if key != "compile_config"]
         elif isinstance(value, list):
             pending += value
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from graphfreeze.training.graph import Operation
 from graphfreeze.training.traced_step import TracedStep
 
 __all__ = ["describe_mode"]
@@ -41,6 +42,7 @@ def describe_mode(step: TracedStep) -> dict[str, Any]:
         if operation.type.startswith("FusedBatchNorm")
         and "Grad" not in operation.type
         and ("is_training" not in operation.attributes or operation.attributes["is_training"].b)
+        and not _is_of_each_example(operation)
     )
     if updated or draws or fused:
         name = "training"
@@ -65,6 +67,12 @@ def describe_mode(step: TracedStep) -> dict[str, Any]:
         "random_draws": draws,
         "batch_statistics": fused,
     }
+
+
+def _is_of_each_example(operation: Operation) -> bool:
+    """Whether it is how Keras 2 normalizes layers: the examples lie where channels do, in a batch of one."""
+    shape = operation.inputs[0].shape
+    return shape is not None and shape[:1] == (1,)
 
 
 def _count(number: int, singular: str) -> str:

@@ -58,6 +58,8 @@ def with_schedule(configured: Configured) -> Configured:
             f"the learning rate {rate!r} is neither a number nor a schedule{hint}. Choices: {', '.join(SCHEDULES)}"
         )
     arguments = {key.removeprefix(_PREFIX): _numbers(value) for key, value in dotted.items()}
+    # One boundary is a list, too, which the text cannot tell.
+    arguments |= {key: [arguments[key]] for key in ("boundaries",) if isinstance(arguments.get(key), int | float)}
     make = getattr(keras.optimizers.schedules, SCHEDULES[known[rate]])
     schedule = construct(make, Configured(known[rate], arguments), "learning rate schedule")
     return Configured(configured.name, {**own, "learning_rate": schedule})

@@ -10,8 +10,16 @@ import tensorflow as tf
 
 from graphfreeze.errors import UnsupportedError, UsageError
 from graphfreeze.selection.nearest import suggest
-from graphfreeze.training.endpoint import ADDED_LOSSES, MASK_PREFIX, Endpoint, TensorEntry
+from graphfreeze.training.endpoint import (
+    ADDED_LOSSES,
+    LOGITS_PREFIX,
+    MASK_PREFIX,
+    OPERATION_PREFIXES,
+    Endpoint,
+    TensorEntry,
+)
 from graphfreeze.training.losses import OutputLoss, make_loss, target_spec
+from graphfreeze.training.optimizers import LEARNING_RATE
 
 __all__ = ["SAMPLE_WEIGHT", "TARGET", "Objective", "Term", "make_objective"]
 
@@ -77,11 +85,7 @@ class Objective:
         weights = None if self.sample_weight is None else batch[SAMPLE_WEIGHT]
         single = []
         for term in self.terms:
-            prediction = results[term.output.name]
-            mask = results.get(MASK_PREFIX + term.output.name)
-            if mask is not None:
-                # What Keras' layers say of their outputs: which time steps count.
-                prediction._keras_mask = mask
+            prediction = _as_in_keras(term.output.name, results)
             try:
                 found = term.function(batch[term.target.name], prediction, _per_element(weights, prediction))
             except (TypeError, ValueError) as error:
@@ -100,6 +104,20 @@ class Objective:
         if ADDED_LOSSES in results:
             total += tf.cast(tf.reduce_sum(results[ADDED_LOSSES]), total.dtype)
         return total, single if self.named else []
+
+
+def _as_in_keras(name: str, results: dict[str, Any]) -> Any:
+    """An output with what Keras' layers say of it: which time steps count, and of which logits it is."""
+    prediction = results[name]
+    if (logits := results.get(OPERATION_PREFIXES["Softmax"] + name)) is not None:
+        prediction = tf.nn.softmax(logits)
+    if (logits := results.get(OPERATION_PREFIXES["Sigmoid"] + name)) is not None:
+        prediction = tf.sigmoid(logits)
+    if (logits := results.get(LOGITS_PREFIX + name)) is not None:
+        prediction._keras_logits = logits
+    if (mask := results.get(MASK_PREFIX + name)) is not None:
+        prediction._keras_mask = mask
+    return prediction
 
 
 def make_objective(endpoint: Endpoint, losses: Sequence[OutputLoss], *, sample_weight: bool) -> Objective:
@@ -150,12 +168,12 @@ def make_objective(endpoint: Endpoint, losses: Sequence[OutputLoss], *, sample_w
     batch_size = terms[0].output.shape[0] if terms[0].output.shape else None
     weights = TensorEntry(SAMPLE_WEIGHT, (batch_size,), "float32") if sample_weight else None
     objective = Objective(tuple(terms), weights, tuple(name for name in outputs if name not in chosen))
-    taken = {entry.name for entry in objective.batch}
+    taken = {entry.name for entry in objective.batch} | {"loss", LEARNING_RATE}
     for entry in endpoint.inputs:
         if entry.name in taken:
             raise UnsupportedError(
-                f"an input of {endpoint.name!r} is named {entry.name!r}, as the data contract calls its targets or "
-                "weights: rename it"
+                f"an input of {endpoint.name!r} is named {entry.name!r}, as the step calls its targets, weights, loss "
+                "or learning rate: rename it"
             )
     return objective
 

@@ -183,7 +183,10 @@ class _Tracer:
         frozen = {p.name: p.frozen for p in self.parameters if p.frozen is not None and not p.is_constant}
         once_more = partial(functionalise, self.functions["gradients"], self.batch_names, results, slots)
         self.noise = draw_by_seed(self.seed, [gradients, forward], once_more)
+        constants = [f"new/{p.name}" for p in self.parameters if p.is_constant]
         for graph in (gradients, forward):
+            # What is frozen as a whole stays, also where the forward pass assigns it.
+            graph.drop_outputs(constants)
             read_state_directly(graph, frozen)
         if optimizer.name in ELEMENTWISE:
             assigned = {name.removeprefix("new/") for graph in (gradients, forward) for name in graph.outputs}

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from graphfreeze.artifact.frozen import FrozenElements, differing_bits
-from graphfreeze.artifact.manifest import Manifest, StateEntry
+from graphfreeze.artifact.manifest import Manifest
 from graphfreeze.runtime.trainer import Trainer
 from graphfreeze.validation.check import Check, conclude
+from graphfreeze.validation.provoked import find_movable
 from graphfreeze.validation.tolerance import scale_of, unit_roundoff
 
 __all__ = ["Movement", "check_frozen_bits", "check_movement", "measure_movement"]
@@ -29,9 +30,10 @@ class Movement:
         trainable: How many elements may move.
         moved: How many did.
         zero_gradient: How many did not, because their gradient is zero.
-        rounded_away: How many did not, because the update is smaller than half a unit in their last place.
+        rounded_away: How many did not, because the update is smaller than half a unit in their last place, or because
+            the optimizer makes none of such a gradient in these steps.
         held_by_constraint: How many did not, although they have a gradient, of a parameter that has a constraint.
-        stuck: How many did not, although gradient and update say they should.
+        stuck: How many did not, and do not whatever the gradient is.
     """
 
     name: str
@@ -123,14 +125,23 @@ def measure_movement(
         if not entry.constrained and (not_moved[entry.name] & (gradients[f"gradient/{entry.name}"] != 0)).any()
     }
     updates = apply_gradients({**initial, **gradients, **suspects}) if suspects else {}
+    undecided = {
+        name: not_moved[name] & _matters(gradients[f"gradient/{name}"], initial[name], updates[f"new/{name}"])
+        for name in suspects
+    }
+    movable = (
+        find_movable(manifest, initial, gradients, suspects, apply_gradients)
+        if any(map(np.any, undecided.values()))
+        else {}
+    )
     movements = []
     for entry in manifest.trainable_parameters:
         name = entry.name
         gradient = gradients[f"gradient/{name}"]
         zero = not_moved[name] & (gradient == 0)
         stuck, held = np.zeros_like(zero), not_moved[name] & ~zero if entry.constrained else np.zeros_like(zero)
-        if name in suspects:
-            stuck = not_moved[name] & ~zero & _should_move(entry, initial[name], gradient, updates[f"new/{name}"])
+        if name in movable:
+            stuck = undecided[name] & ~zero & ~movable[name]
         movements.append(
             Movement(
                 name,
@@ -160,15 +171,13 @@ def check_movement(movements: list[Movement], initial: Tensors) -> Check:
     still = [item.name for item in movements if not item.moved]
     found = f"{moved} of {total} elements moved"
     if moved < total:
-        found += "; the others have a gradient of zero or an update below rounding"
+        found += "; the others have a gradient of zero, or an update of zero or below rounding"
         if any(item.held_by_constraint for item in movements):
             found += ", or a constraint holds them"
     return conclude(name, problems, found + (f"; nothing of {', '.join(still)} moved" if still else ""))
 
 
-def _should_move(
-    entry: StateEntry, value: npt.NDArray[Any], gradient: npt.NDArray[Any], update: npt.NDArray[Any]
-) -> npt.NDArray[np.bool_]:
+def _matters(gradient: npt.NDArray[Any], value: npt.NDArray[Any], update: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Where the gradient is more than noise and the update is either missing or large enough to change the value.
 
     Where a mask wrongly holds an element, `update` is the value it is held at.
@@ -180,7 +189,7 @@ def _should_move(
     matters = exact_gradient > max(unit * scale_of(gradient), underflow)
     lost = (exact_update > 0) & (exact_update <= 2 * unit * np.abs(value.astype(np.float64)))
     result: npt.NDArray[np.bool_] = matters & ~lost
-    return result.reshape(entry.stored_shape)
+    return result
 
 
 def _count(mask: npt.NDArray[np.bool_]) -> int:

@@ -68,6 +68,7 @@ def test_a_key_with_slashes_is_a_path(tmp_path: Path) -> None:
         ("int64", "float32", [0, 1]),
         ("bool", "float32", [0, 1]),
         ("float32", "bfloat16", [0.1, 2.0]),
+        ("float32", "int64", [-3.0, 5.0]),
     ],
 )
 def test_dtypes_are_cast_where_the_numbers_survive(found: str, expected: str, values: list[float]) -> None:
@@ -84,7 +85,9 @@ def test_dtypes_are_cast_where_the_numbers_survive(found: str, expected: str, va
         ("int64", "int32", [2**31]),
         ("int64", "uint32", [-1]),
         ("int64", "float32", [2**24 + 1]),
-        ("float32", "int64", [1.0]),
+        ("float32", "int64", [1.0, 1.5]),
+        ("float64", "int32", [2.0**31]),
+        ("float32", "int32", [float("nan")]),
         ("complex64", "float32", [1.0]),
         ("<U1", "float32", ["a"]),
         ("float32", "bool", [1.0]),
@@ -106,7 +109,7 @@ def change(**arrays: npt.NDArray[Any] | None) -> dict[str, npt.NDArray[Any]]:
         (change(y=None), r"lacks y\. Expected: x float32\[batch, 4\], .*, y int64\[batch\]"),
         (change(z=np.zeros(5)), "has the unexpected z"),
         (change(x=np.zeros((5, 3), np.float32)), r"x has the shape \[5, 3\], expected \[batch, 4\]"),
-        (change(y=np.zeros((5, 1), np.int64)), r"y has the shape \[5, 1\], expected \[batch\]"),
+        (change(y=np.zeros((5, 2), np.int64)), r"y has the shape \[5, 2\], expected \[batch\]"),
         (change(y=np.zeros(4, np.int64)), r"'batch' is 5 in x and 4 in y"),
         (good(0), "no examples"),
     ],
@@ -114,6 +117,23 @@ def change(**arrays: npt.NDArray[Any] | None) -> dict[str, npt.NDArray[Any]]:
 def test_what_does_not_fit_is_refused_by_name(data: dict[str, npt.NDArray[Any]], message: str) -> None:
     with pytest.raises(DataError, match=message):
         load_data(data, ENTRIES)
+
+
+def test_an_axis_of_size_one_at_the_end_may_be_there_or_not() -> None:
+    """Labels as CIFAR-10 has them; targets of a model with one number for each example."""
+    entries = (BatchEntry("x", "input", ("batch", 1), "float32"), BatchEntry("y", "target", ("batch",), "int64"))
+    batch = load_data({"x": np.zeros(3, np.float32), "y": np.array([[2], [0], [1]])}, entries).batch(slice(None))
+    assert batch["x"].shape == (3, 1)
+    assert batch["y"].tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8", "float32"])
+def test_what_is_no_index_is_refused(dtype: str) -> None:
+    entries = (BatchEntry("y", "target", ("batch",), "int64", below=3),)
+    load_data({"y": np.array([0, 2, 1], dtype)}, entries)
+    for odd in (3, *([] if dtype == "uint8" else [-1])):
+        with pytest.raises(DataError, match=f"y holds {odd}.*, expected numbers from 0 to 2: they index"):
+            load_data({"y": np.array([0, odd, 1], dtype)}, entries)
 
 
 def test_bytes_that_are_no_bools_are_refused() -> None:

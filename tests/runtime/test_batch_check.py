@@ -38,6 +38,16 @@ def test_batches_are_checked_again_where_anything_is_new() -> None:
             check(bad)
 
 
+def test_indices_and_ranks_are_looked_at_each_time() -> None:
+    check = BatchCheck((ENTRIES[0], BatchEntry("y", "target", ("batch",), "int64", below=3)))
+    x = np.zeros((2, 2), np.float32)
+    for y in (np.array([0, 2]), np.array([1, 1]), np.array([[2], [0]]), np.array([[1], [0]])):
+        assert check({"x": x, "y": y})["y"].tolist() == y.ravel().tolist()
+    for odd in (np.array([0, 3]), np.array([-1, 1]), np.array([[3], [0]])):
+        with pytest.raises(DataError, match="they index"):
+            check({"x": x, "y": odd})
+
+
 def test_what_had_to_be_cast_or_ordered_is_so_each_time() -> None:
     check = BatchCheck(ENTRIES)
     x = np.arange(6, dtype=np.float64).reshape(2, 3).T

@@ -73,6 +73,19 @@ def test_code_and_foreign_classes_are_refused_by_name(
     graphfreeze.export(model, tmp_path / "out")
 
 
+def test_what_a_model_was_compiled_with_does_not_matter(tmp_path: Path) -> None:
+    """It is not built: the loss and the metric of one's own may be unknown here."""
+
+    class OwnLoss(keras.losses.Loss):
+        def call(self, y_true: Any, y_pred: Any) -> Any:
+            return keras.ops.mean(keras.ops.abs(y_true - y_pred), axis=-1)
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", OwnLoss())
+    model.save(tmp_path / "model.keras")
+    graphfreeze.export(tmp_path / "model.keras", tmp_path / "out")
+
+
 def rewrite_config(file: Path, to: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     with zipfile.ZipFile(file) as source, zipfile.ZipFile(to, "w") as target:
         for name in source.namelist():

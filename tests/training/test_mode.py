@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import pytest
 import tensorflow as tf
+import tf_keras
 
 import graphfreeze
 from graphfreeze import Selection
@@ -57,6 +58,14 @@ def test_statistics_of_the_batch_are_training_mode_even_if_nobody_keeps_them(tmp
     tf.saved_model.save(module, str(tmp_path / "model"))
     mode = mode_of(tmp_path / "model", tmp_path / "out", "scale[0]", "serve")
     assert mode["message"] == "training mode: normalizes by the batch's own statistics in 1 place"
+
+
+def test_layer_normalization_of_keras_2_is_none_of_the_batch(tmp_path: Path) -> None:
+    """It is computed by the operation of batch normalization, each example as a channel of its own."""
+    hidden = [tf_keras.layers.Dense(4, name="first"), tf_keras.layers.LayerNormalization(), tf_keras.layers.Dense(2)]
+    tf_keras.Sequential([tf_keras.Input((3,)), *hidden]).save(tmp_path / "model")
+    mode = mode_of(tmp_path / "model", tmp_path / "out", "first/bias[0]", "serving_default")
+    assert (mode["name"], mode["batch_statistics"]) == ("inference", 0)
 
 
 def test_a_model_without_such_layers_claims_nothing(tmp_path: Path) -> None:

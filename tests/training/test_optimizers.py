@@ -70,6 +70,10 @@ def _without_decay(name: str = "AdamW") -> Any:
             lambda: keras.optimizers.SGD(keras.optimizers.schedules.PiecewiseConstantDecay([0, 2], [0.2, 0.1, 0.01])),
         ),
         (
+            "sgd:learning_rate=piecewise_constant_decay,learning_rate.boundaries=2,learning_rate.values=0.2/0.01",
+            lambda: keras.optimizers.SGD(keras.optimizers.schedules.PiecewiseConstantDecay([2], [0.2, 0.01])),
+        ),
+        (
             "adam:learning_rate=0.05,gradient_accumulation_steps=2,use_ema=true,ema_overwrite_frequency=3",
             lambda: keras.optimizers.Adam(0.05, gradient_accumulation_steps=2, use_ema=True, ema_overwrite_frequency=3),
         ),

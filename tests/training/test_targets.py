@@ -54,6 +54,18 @@ def test_whole_numbers_say_which_of_the_batch(model: Path, tmp_path: Path) -> No
     assert trainer.step(data) == pytest.approx(float(expected), rel=1e-6)
 
 
+@pytest.mark.parametrize("name", ["loss", "learning_rate", "y"])
+def test_inputs_named_as_something_of_the_step_are_refused(name: str, tmp_path: Path) -> None:
+    module = tf.Module()
+    module.kernel = tf.Variable(tf.ones((4, 2)), name="kernel")
+    module.serve = tf.function(lambda x: x @ module.kernel, input_signature=[tf.TensorSpec((None, 4), name=name)])
+    tf.saved_model.save(module, str(tmp_path / "model"))
+    selection = graphfreeze.Selection("freeze", "kernel[0]")
+    with pytest.raises(UnsupportedError, match=f"an input of 'serve' is named '{name}', as the step calls .*: rename"):
+        graphfreeze.rewrite(tmp_path / "model", tmp_path / "out", [selection], loss="mse")
+    assert not (tmp_path / "out").exists()
+
+
 def test_targets_of_unknown_size_are_refused_with_the_way_out(model: Path, tmp_path: Path) -> None:
     selection = graphfreeze.Selection("freeze", "text/kernel[0]")
     with pytest.raises(UnsupportedError, match=r"\(None, None\).*choose .* sparse_categorical_crossentropy"):

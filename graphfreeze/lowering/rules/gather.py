@@ -96,13 +96,16 @@ def top_k(node: Node, value: ir.Value) -> list[ir.Value]:
 
 @rule("InTopKV2", inputs=(PLAIN, PLAIN, KNOWN))
 def in_top_k(node: Node, predictions: ir.Value, targets: ir.Value, k: npt.NDArray[Any]) -> ir.Value:
-    """Whether the target's prediction is among the k largest of its row."""
-    rows = node.inputs[1].dim(0)
-    target = node.reshape(node.cast(targets, np.int64), [rows, 1])
+    """Whether the target's prediction is among the k largest of its row; not so where the target is no class."""
+    rows, zero = node.inputs[1].dim(0), node.int64([0])
+    target = node.cast(targets, np.int64)
+    below = node.emit("Less", target, node.vector([node.inputs[0].dims[1]]))
+    is_class = node.emit("And", node.emit("GreaterOrEqual", target, zero), below)
+    target = node.reshape(node.emit("Where", is_class, target, zero), [rows, 1])
     own = node.emit("GatherElements", predictions, target, axis=1)
     larger = node.cast(node.emit("Greater", predictions, own), np.int32)
     count = node.emit("ReduceSum", larger, node.int64([1]), keepdims=0)
-    return node.emit("Less", count, np.array([int(k)], np.int32))
+    return node.emit("And", is_class, node.emit("Less", count, np.array([int(k)], np.int32)))
 
 
 @rule("OneHot", inputs=(PLAIN, KNOWN, PLAIN, PLAIN))
