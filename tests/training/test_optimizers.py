@@ -87,7 +87,16 @@ def _without_decay(name: str = "AdamW") -> Any:
         ("lamb:learning_rate=0.05,weight_decay=0.4,exclude_from_weight_decay=bias", lambda: _without_decay("Lamb")),
     ],
     ids=[
-        *("adafactor", "muon", "schedule", "accumulation and averages", "dynamic scale", "fixed scale", "a whole rate"),
+        *(
+            "adafactor",
+            "muon",
+            "schedule",
+            "one boundary",
+            "accumulation and averages",
+            "dynamic scale",
+            "fixed scale",
+            "a whole rate",
+        ),
         *("without decay", "without decay, one by one"),
     ],
 )
