@@ -84,6 +84,8 @@ def write_training(
     assembly = assemble(step, opset=options.opset, seed=options.seed, native_noise=options.noise == "native")
     batch = reference_batch(step, assembly, options)
     reference = compute_reference(step, batch, options.seed)
+    if options.checks == "full":
+        _require_numbers(reference)
     write_artifact(
         directory / "training",
         assembly.manifest,
@@ -122,6 +124,23 @@ def write_training(
             validation = validate_artifact(directory, device=options.device)
             message = f"{len(validation['checks'])} checks of the artifact passed on {validation['device']}"
             report["checks"].append({"name": "validation", "passed": True, "message": message, "evidence": validation})
+
+
+def _require_numbers(reference: Reference) -> None:
+    """Refuse a batch of which nothing can be told.
+
+    Raises:
+        DataError: TensorFlow's loss or a gradient is not finite.
+    """
+    found = {**reference.losses, **{f"the gradient of {name}": value for name, value in reference.gradients.items()}}
+    odd = [name for name, value in found.items() if not np.isfinite(value.astype(np.float64)).all()]
+    if odd:
+        more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+        raise DataError(
+            f"TensorFlow's own step gives no finite number for {odd[0]}{more} on the batch that it is checked with, so "
+            "that nothing can be compared. Give a batch that it is finite on with --data (of smaller numbers say), "
+            "scale the loss by less where loss_scale is given, or leave the comparison out with --checks static"
+        )
 
 
 def _constraints_left_out(source: SavedModel) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 import graphfreeze
 from graphfreeze import Selection
+from graphfreeze.errors import DataError
 from tests.checks.slice_models import Array
 
 layers = keras.layers
@@ -87,3 +89,18 @@ def test_complex_numbers_are_compared_in_double_precision(tmp_path: Path) -> Non
     )
     compared = [check["evidence"]["status"] for check in report["checks"] if "float64" in check["name"]]
     assert compared == ["compared", "compared"]
+
+
+def test_a_batch_without_a_finite_loss_is_refused(tmp_path: Path) -> None:
+    x = keras.Input((3,), name="x")
+    h = keras.ops.log(layers.Dense(3, kernel_initializer="identity", name="first")(x))
+    graphfreeze.export(keras.Model(x, layers.Dense(1)(h)), tmp_path / "model")
+    ones = np.ones((4, 3), np.float32)
+    np.savez(tmp_path / "good.npz", x=ones, y=np.ones((4, 1), np.float32))
+    np.savez(tmp_path / "bad.npz", x=-ones, y=np.ones((4, 1), np.float32))
+    selections = [Selection("freeze", "first/bias[0]")]
+    arguments: dict[str, Any] = {"loss": "mse", "endpoint": "train"}
+    graphfreeze.rewrite(tmp_path / "model", tmp_path / "out", selections, data=tmp_path / "good.npz", **arguments)
+    with pytest.raises(DataError, match=r"no finite number for loss and 4 more on the batch .* with --data"):
+        graphfreeze.rewrite(tmp_path / "model", tmp_path / "other", selections, data=tmp_path / "bad.npz", **arguments)
+    assert not (tmp_path / "other").exists()
