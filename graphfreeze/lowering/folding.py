@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
 from graphfreeze.lowering.eager import execute_operation
-from graphfreeze.lowering.rule import CannotLower
+from graphfreeze.lowering.misfit import misfit
 from graphfreeze.lowering.shapes import signature
 from graphfreeze.lowering.tensor import Tensor
 from graphfreeze.training.graph import Operation
@@ -78,7 +78,7 @@ class Folding:
         try:
             made = execute_operation(operation, [tf.constant(a) for a in arrays])
         except tf.errors.OpError as error:
-            raise CannotLower(f"TensorFlow refuses its inputs: {error.message}") from error
+            raise misfit(error) from error
         result = [np.asarray(tensor.numpy()) for tensor in made]
         if key is not None:
             self._cache[key] = result

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow.core.framework import node_def_pb2
 from tensorflow.python.framework import op_def_registry, ops
 
+from graphfreeze.lowering.misfit import misfit
 from graphfreeze.lowering.rule import CannotLower
 from graphfreeze.lowering.tensor import Tensor
 from graphfreeze.training.graph import Operation
@@ -124,7 +125,7 @@ class ShapeInference:
             try:
                 made = ops.Operation.from_node_def(node, self._graph, flat, op_def=op_def_registry.get(operation.type))
             except (ValueError, TypeError) as error:
-                raise CannotLower(f"TensorFlow's shape function refuses it: {error}") from error
+                raise misfit(error) from error
         return [(numpy_dtype(o.dtype), _static(o.shape)) for o in made.outputs]
 
     def _placeholder(self, item: tuple[Any, ...]) -> Any:
