@@ -15,11 +15,11 @@ from graphfreeze import __version__
 from graphfreeze.artifact.manifest import (
     BatchEntry,
     BatchRole,
-    Configuration,
     FrozenEntry,
     GraphEntry,
     LossEntry,
     Manifest,
+    OptimizerEntry,
     PartEntry,
     SlicesEntry,
     StateEntry,
@@ -97,7 +97,7 @@ def assemble(step: TracedStep, *, opset: int, seed: int, native_noise: bool = Fa
     for v in step.optimizer_variables:
         if v.name not in used:
             continue
-        role: StateRole = "hyperparameter" if v.name == "learning_rate" else "optimizer_state"
+        role: StateRole = "hyperparameter" if v.is_hyperparameter else "optimizer_state"
         of = sliced.get(v.parameter or "")
         whole = of is not None and v.variable.shape == of.state.shape
         states.append(
@@ -125,7 +125,10 @@ def assemble(step: TracedStep, *, opset: int, seed: int, native_noise: bool = Fa
             LossEntry(term.loss.loss.name, dict(term.loss.loss.arguments), term.loss.output, term.loss.weight)
             for term in step.objective.terms
         ),
-        optimizer=Configuration(step.optimizer.name, dict(step.optimizer.arguments)),
+        optimizers=tuple(
+            OptimizerEntry(chosen.configured.name, dict(chosen.configured.arguments), chosen.parameters)
+            for chosen in step.optimizers.given
+        ),
         seed=seed,
         batch=(
             *(_batch_entry(entry, "input", limits) for entry in step.endpoint.inputs),

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from graphfreeze.artifact.manifest_json import losses_to_json
+from graphfreeze.artifact.configurations import losses_to_json, optimizers_to_json
 from graphfreeze.artifact.reader import Artifact, read_artifact
 
 __all__ = ["inspect_artifact"]
@@ -39,7 +39,7 @@ def inspect_artifact(out: str | Path | Artifact) -> dict[str, Any]:
         "endpoint": manifest.endpoint,
         "forward_endpoint": manifest.forward_endpoint,
         **losses_to_json(manifest.losses),
-        "optimizer": asdict(manifest.optimizer),
+        **optimizers_to_json(manifest.optimizers),
         "seed": manifest.seed,
         "batch": [asdict(entry) for entry in manifest.batch],
         "state": [asdict(entry) for entry in manifest.state],

@@ -17,6 +17,7 @@ __all__ = [
     "GraphEntry",
     "LossEntry",
     "Manifest",
+    "OptimizerEntry",
     "PartEntry",
     "SlicesEntry",
     "StateEntry",
@@ -56,6 +57,17 @@ class LossEntry(Configuration):
 
     output: str | None = None
     weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class OptimizerEntry(Configuration):
+    """The optimizer of some parameters.
+
+    Attributes:
+        parameters: The name or glob of its parameters, later entries first; None for all that no other one is for.
+    """
+
+    parameters: str | None = None
 
 
 @dataclass(frozen=True)
@@ -205,7 +217,7 @@ class Manifest:
         endpoint: The endpoint that trains.
         forward_endpoint: The endpoint that `forward` computes.
         losses: The Keras loss of the only output, or of each output that has one.
-        optimizer: The Keras optimizer.
+        optimizers: The Keras optimizer of all parameters, or of each part of them.
         seed: The seed of everything random.
         batch: What a batch holds.
         state: What lives from step to step.
@@ -220,7 +232,7 @@ class Manifest:
     endpoint: str
     forward_endpoint: str
     losses: tuple[LossEntry, ...]
-    optimizer: Configuration
+    optimizers: tuple[OptimizerEntry, ...]
     seed: int
     batch: tuple[BatchEntry, ...]
     state: tuple[StateEntry, ...]

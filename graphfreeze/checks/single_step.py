@@ -22,7 +22,6 @@ from graphfreeze.checks.reference import optimizer_gradients, restored, run_resu
 from graphfreeze.errors import ValidationError
 from graphfreeze.runtime.device import choose_device
 from graphfreeze.runtime.graph_runner import GraphRunner
-from graphfreeze.training.loss_scale import with_loss_scale
 from graphfreeze.training.traced_step import TracedStep
 from graphfreeze.training.update import Target, Update, trace_update
 from graphfreeze.validation.tolerance import unit_roundoff
@@ -60,7 +59,7 @@ def check_single_steps(step: TracedStep, batch: Batch, out: Path) -> dict[str, A
     variables |= {v.name: v.variable for v in (*step.optimizer_variables, *update.variables)}
     kept = {p.name: p.slices for p in step.parameters if p.slices is not None}
     entries = {entry.name: entry for entry in artifact.manifest.state}
-    parts = {entry.name: _variables_of_parts(entry, step) for entry in artifact.manifest.state}
+    parts = {entry.name: _variables_of_parts(entry) for entry in artifact.manifest.state}
 
     def stored(value: Any, entry: StateEntry) -> npt.NDArray[Any]:
         of = kept.get(entry.parameter or entry.name) if entry.trained_slices is not None else None
@@ -116,12 +115,12 @@ def check_single_steps(step: TracedStep, batch: Batch, out: Path) -> dict[str, A
     return check
 
 
-def _variables_of_parts(entry: StateEntry, step: TracedStep) -> list[str]:
+def _variables_of_parts(entry: StateEntry) -> list[str]:
     """The variables of Keras' optimizer that a state stands for: that of each parameter where it is flat."""
     if entry.parts is None:
         return [entry.name]
-    slot = entry.name.rpartition("/")[2]
-    return [f"{step.optimizer.name}/{part.parameter}/{slot}" for part in entry.parts]
+    optimizer, slot = entry.name.partition("/")[0], entry.name.rpartition("/")[2]
+    return [f"{optimizer}/{part.parameter}/{slot}" for part in entry.parts]
 
 
 def _full_size_update(step: TracedStep) -> Update:
@@ -130,7 +129,7 @@ def _full_size_update(step: TracedStep) -> Update:
         return Update(step.functions["apply_gradients"], step.optimizer_variables)
     masks = {p.name: None if p.frozen is None else p.frozen.mask for p in step.trained}
     return trace_update(
-        with_loss_scale(step.optimizer),
+        step.optimizers,
         [Target(p.name, p.resource, masks[p.name], p.constraint) for p in step.trained],
         by_rows=step.by_rows,
     )

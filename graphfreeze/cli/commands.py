@@ -97,8 +97,10 @@ def inspect(terminal: Terminal, model: Path, tags: str | None) -> None:
 @click.option("--sample-weight", is_flag=True, help="The data holds a weight per example: sample_weight.")
 @click.option(
     "--optimizer",
-    metavar="NAME[:k=v,...]",
-    help="A Keras optimizer by name.  [default: sgd:learning_rate=0.01]",
+    multiple=True,
+    metavar="[PATTERN=]NAME[:k=v,...]",
+    help="A Keras optimizer by name. Repeatable: with PATTERN for the parameters that it matches, of which later ones "
+    "win; without it for all others.  [default: sgd:learning_rate=0.01]",
 )
 @click.option(
     "--endpoint", metavar="NAME", help="What to train.  [default: serve, else serving_default, else the only one]"

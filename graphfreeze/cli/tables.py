@@ -64,7 +64,7 @@ def _artifact(report: Report) -> list[RenderableType]:
             {
                 "endpoint": report["endpoint"],
                 "loss": _losses(report),
-                "optimizer": _call(report["optimizer"]),
+                "optimizer": _optimizers(report),
                 "batch": _tensors(report["batch"]),
             }
         ),
@@ -85,7 +85,7 @@ def rewriting(report: Report) -> list[RenderableType]:
             "without their constraints": ", ".join(training["constraints_left_out"]) or None,
             "outputs without a loss": ", ".join(training["outputs_without_loss"]) or None,
             "sample weights": "in the data, as sample_weight" if training["sample_weight"] else None,
-            "optimizer": _call(training["optimizer"]),
+            "optimizer": _optimizers(training),
             "opset": training["opset"],
         }
         facts = {name: value for name, value in facts.items() if value is not None}
@@ -229,6 +229,13 @@ def _losses(report: Report) -> str:
     if "losses" not in report:
         return _weighted(report["loss"])
     return " + ".join(f"{_weighted(loss)} of {loss['output']}" for loss in report["losses"])
+
+
+def _optimizers(report: Report) -> str:
+    """The optimizer, or each with its parameters."""
+    if "optimizers" not in report:
+        return _call(report["optimizer"])
+    return ", ".join(f"{_call(one)} of {one['parameters'] or 'all others'}" for one in report["optimizers"])
 
 
 def _weighted(loss: Report) -> str:

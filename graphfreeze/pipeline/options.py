@@ -31,7 +31,7 @@ class Options:
     only_in: Sequence[str] = ()
     loss: str | Sequence[str] | None = None
     sample_weight: bool = False
-    optimizer: str = "sgd:learning_rate=0.01"
+    optimizer: str | Sequence[str] = "sgd:learning_rate=0.01"
     endpoint: str | None = None
     forward_endpoint: str | None = None
     no_onnx: bool = False

@@ -45,7 +45,7 @@ def rewrite(
     only_in: Sequence[str] | None = None,
     loss: str | Sequence[str] | None = None,
     sample_weight: bool | None = None,
-    optimizer: str | None = None,
+    optimizer: str | Sequence[str] | None = None,
     endpoint: str | None = None,
     forward_endpoint: str | None = None,
     onnx: bool | None = None,
@@ -77,7 +77,8 @@ def rewrite(
         loss: A Keras loss, `NAME[:key=value,...][:weight=W]`, or for several outputs one each, `OUTPUT=NAME...`. Needed
             unless `onnx` is False.
         sample_weight: Whether each example of the data has a weight, `sample_weight`.
-        optimizer: A Keras optimizer, `NAME[:key=value,...]`.
+        optimizer: A Keras optimizer, `NAME[:key=value,...]`, or several, of which those with a pattern are for the
+            parameters that it matches, `PATTERN=NAME...`; the last that matches counts.
         endpoint: What to train; `serve`, else `serving_default`, else the only one.
         forward_endpoint: What forward.onnx computes; by default `endpoint`.
         onnx: Whether to write the ONNX training artifact.

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphfreeze.artifact import load_data, write_artifact
-from graphfreeze.artifact.manifest_json import losses_to_json
+from graphfreeze.artifact.configurations import losses_to_json, optimizers_to_json
 from graphfreeze.errors import DataError, UnsupportedError, UsageError
 from graphfreeze.pipeline.options import Batch, Options
 from graphfreeze.pipeline.report import Report, in_report
@@ -36,9 +36,9 @@ def check_request(source: SavedModel, options: Options) -> None:
         DataError: There is no such data.
         UnsupportedError: The model takes references to variables, as TensorFlow 1 had them.
     """
+    from graphfreeze.training.chosen_optimizers import parse_optimizers
     from graphfreeze.training.endpoint import TRAINING_ENDPOINT
     from graphfreeze.training.losses import parse_losses
-    from graphfreeze.training.optimizers import parse_optimizer
 
     references = source.references_of_signatures
     if references:
@@ -48,7 +48,7 @@ def check_request(source: SavedModel, options: Options) -> None:
             "step can be traced: rewrite the SavedModel alone with --no-onnx, and train it in a session"
         )
     parse_losses(options.loss or ())
-    parse_optimizer(options.optimizer)
+    parse_optimizers(options.optimizer)
     names = {endpoint.name for endpoint in source.endpoints}
     for name in (options.endpoint, options.forward_endpoint):
         # The call of a Keras 2 save in training mode is an endpoint without being one of the file.
@@ -103,7 +103,7 @@ def write_training(
         "outputs_without_loss": list(step.objective.without_loss),
         "constraints_left_out": _constraints_left_out(source),
         "sample_weight": options.sample_weight,
-        "optimizer": {"name": step.optimizer.name, "arguments": dict(step.optimizer.arguments)},
+        **optimizers_to_json(assembly.manifest.optimizers),
         "opset": options.opset,
         "frozen_slices": describe_frozen_slices(step),
         "nodes": {name: len(model.graph) for name, model in assembly.graphs.items()},
@@ -169,8 +169,8 @@ def _check_scope(plan: FreezePlan, *endpoints: str) -> None:
 def trace(saved_model: Path, source: SavedModel, plan: FreezePlan, options: Options) -> TracedStep:
     """The training step that the options ask for, traced by TensorFlow. What is stored is as in the source."""
     from graphfreeze.savedmodel.keras_metadata import is_keras_2
+    from graphfreeze.training.chosen_optimizers import parse_optimizers
     from graphfreeze.training.losses import parse_losses
-    from graphfreeze.training.optimizers import parse_optimizer
     from graphfreeze.training.trace import trace_step
 
     return trace_step(
@@ -178,7 +178,7 @@ def trace(saved_model: Path, source: SavedModel, plan: FreezePlan, options: Opti
         source.variables,
         plan,
         losses=parse_losses(options.loss or ()),
-        optimizer=parse_optimizer(options.optimizer),
+        optimizers=parse_optimizers(options.optimizer),
         endpoint=options.endpoint,
         forward_endpoint=options.forward_endpoint,
         sample_weight=options.sample_weight,

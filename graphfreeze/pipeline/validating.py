@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy.typing as npt
 
 from graphfreeze.artifact import Artifact, read_artifact
-from graphfreeze.artifact.manifest import Configuration, LossEntry
+from graphfreeze.artifact.manifest import LossEntry, OptimizerEntry
 from graphfreeze.errors import ArtifactReadError
 from graphfreeze.pipeline.options import Options, StrPath
 from graphfreeze.pipeline.report import Report
@@ -45,13 +45,13 @@ def validate(
     return validate_artifact(out, device=device, steps=steps, reference=_new_reference(artifact, data))
 
 
-def _written(entry: Configuration) -> str:
+def _written(entry: LossEntry | OptimizerEntry) -> str:
     """A loss or an optimizer of a manifest as it is written on the command line."""
     text = f"{entry.name}:" + ",".join(f"{key}={value}" for key, value in entry.arguments.items())
-    if not isinstance(entry, LossEntry):
-        return text
-    output = "" if entry.output is None else f"{entry.output}="
-    return f"{output}{text}:weight={entry.weight!r}"
+    if isinstance(entry, LossEntry):
+        text += f":weight={entry.weight!r}"
+    of = entry.output if isinstance(entry, LossEntry) else entry.parameters
+    return text if of is None else f"{of}={text}"
 
 
 def _new_reference(artifact: Artifact, data: StrPath) -> dict[str, npt.NDArray[Any]]:
@@ -66,7 +66,7 @@ def _new_reference(artifact: Artifact, data: StrPath) -> dict[str, npt.NDArray[A
     options = Options(
         loss=[_written(loss) for loss in manifest.losses],
         sample_weight=any(entry.role == "sample_weight" for entry in manifest.batch),
-        optimizer=_written(manifest.optimizer),
+        optimizer=[_written(optimizer) for optimizer in manifest.optimizers],
         endpoint=manifest.endpoint,
         forward_endpoint=manifest.forward_endpoint,
         data=data,

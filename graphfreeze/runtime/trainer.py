@@ -17,23 +17,23 @@ from graphfreeze.artifact.data import Dataset, DataSource, load_data
 from graphfreeze.artifact.frozen import FrozenElements, read_frozen_elements
 from graphfreeze.artifact.reader import Artifact, read_artifact
 from graphfreeze.artifact.tensors import write_tensors
-from graphfreeze.errors import ArtifactReadError, DataError, UsageError
+from graphfreeze.errors import ArtifactReadError, DataError
 from graphfreeze.output import atomic_file
 from graphfreeze.runtime.batch_check import BatchCheck
 from graphfreeze.runtime.device import Device, choose_device
 from graphfreeze.runtime.device_state import DeviceState
 from graphfreeze.runtime.device_tensor import element_dtype
 from graphfreeze.runtime.graph_runner import GraphRunner
+from graphfreeze.runtime.learning_rates import LEARNING_RATE, LearningRates
 from graphfreeze.runtime.saved_state import StateSource, read_state
 from graphfreeze.runtime.session import check_names, create_session
+from graphfreeze.runtime.sizes import check_against_graph, check_sizes
 from graphfreeze.runtime.step_bindings import StepBindings
 
 __all__ = ["BatchGradients", "Progress", "Trainer"]
 
 Progress = Callable[[str, int, int], None]
 """`progress(stage, done, total)`, called after each step."""
-
-LEARNING_RATE = "learning_rate"
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ class Trainer:
         self._entries = {entry.name: entry for entry in self._manifest.state}
         values = self.artifact.state if state is None else read_state(self.artifact, self.frozen, state)
         self._state = DeviceState(self._manifest.state, values, self.device)
+        self._rates = LearningRates(self._manifest, self._state)
         path, entry = self.artifact.graph_path("train_step"), self._manifest.graphs["train_step"]
         session = create_session(path, self.device, tiled=True)
         check_names(session, entry, path)
@@ -135,7 +136,7 @@ class Trainer:
             UsageError: `epochs` or `batch_size` is not positive.
         """
         dataset = data if isinstance(data, Dataset) else load_data(data, self._manifest.batch)
-        _check_sizes(dataset, epochs, batch_size)
+        check_sizes(dataset, epochs, batch_size)
         order = np.arange(dataset.examples)
         random = np.random.Generator(np.random.PCG64(seed))
         total = epochs * -(-dataset.examples // batch_size)
@@ -156,18 +157,31 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate of the next step.
+        """The learning rate of the next step; of several optimizers, of the one without a pattern.
 
         Raises:
             UsageError: The optimizer has none that can be set.
         """
-        self._require_learning_rate()
-        return float(self._state.read(LEARNING_RATE))
+        return self._rates.of(LEARNING_RATE)
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
-        self._require_learning_rate()
-        self._state.write(LEARNING_RATE, np.asarray(value, dtype=self._state.read(LEARNING_RATE).dtype))
+        self._rates.write({LEARNING_RATE: value})
+
+    @property
+    def learning_rates(self) -> Mapping[str, float]:
+        """The learning rates of the next step by name: `learning_rate`, and `NAME/learning_rate` of other optimizers.
+
+        Set to a mapping, it changes those that the mapping names.
+
+        Raises:
+            UsageError: There is none of that name.
+        """
+        return self._rates.read()
+
+    @learning_rates.setter
+    def learning_rates(self, values: Mapping[str, float]) -> None:
+        self._rates.write(values)
 
     # -- looking
 
@@ -200,7 +214,7 @@ class Trainer:
             raise DataError(f"predict expects the inputs {sorted(names)}, found {sorted(inputs)}.")
         arrays = {name: np.asarray(inputs[name], element_dtype(runner.input_types[name])) for name in names}
         for name, array in arrays.items():
-            _check_against_graph(name, array, runner.input_shapes[name])
+            check_against_graph(name, array, runner.input_shapes[name])
         outputs = runner({**self._state.current, **arrays})
         return {name.removeprefix("output/"): value for name, value in outputs.items() if name.startswith("output/")}
 
@@ -277,14 +291,6 @@ class Trainer:
     def _as_batch(self, batch: Mapping[str, npt.ArrayLike]) -> dict[str, npt.NDArray[Any]]:
         return self._check_batch(batch)
 
-    def _require_learning_rate(self) -> None:
-        if LEARNING_RATE not in self._entries:
-            found = [entry.name for entry in self._manifest.state if entry.role == "hyperparameter"]
-            raise UsageError(
-                f"The optimizer {self._manifest.optimizer.name} has no learning rate that can be set; its "
-                f"hyperparameters are {found}. A schedule is part of the training step."
-            )
-
     @cached_property
     def _gradients_runner(self) -> GraphRunner:
         return GraphRunner(self.artifact, "gradients", self.device)
@@ -292,23 +298,3 @@ class Trainer:
     @cached_property
     def _forward_runner(self) -> GraphRunner:
         return GraphRunner(self.artifact, "forward", self.device)
-
-
-def _check_sizes(dataset: Dataset, epochs: int, batch_size: int) -> None:
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if value < 1:
-            raise UsageError(f"{name} must be 1 or more, found {value}.")
-    fixed = dataset.fixed_batch_size
-    if fixed is not None and (batch_size != fixed or dataset.examples % fixed):
-        raise DataError(
-            f"The model was exported for batches of exactly {fixed}: expected a batch size of {fixed} and a "
-            f"multiple of {fixed} examples, found {batch_size} and {dataset.examples} examples."
-        )
-
-
-def _check_against_graph(name: str, array: npt.NDArray[Any], shape: list[int | str | None]) -> None:
-    fits = array.ndim == len(shape) and all(
-        not isinstance(expected, int) or found == expected for found, expected in zip(array.shape, shape, strict=True)
-    )
-    if not fits:
-        raise DataError(f"{name} has the shape {list(array.shape)}, expected {shape}.")

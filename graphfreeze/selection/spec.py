@@ -35,7 +35,7 @@ class Spec:
     only_in: tuple[str, ...] | None = None
     loss: str | tuple[str, ...] | None = None
     sample_weight: bool | None = None
-    optimizer: str | None = None
+    optimizer: str | tuple[str, ...] | None = None
     endpoint: str | None = None
     forward_endpoint: str | None = None
     no_onnx: bool | None = None
@@ -80,7 +80,7 @@ def load_spec(path: Path) -> Spec:
         # JSON Schema counts 18.0 among the integers.
         if key in options:
             options[key] = int(options[key])
-    for key in ("tags", "only_in", "loss"):
+    for key in ("tags", "only_in", "loss", "optimizer"):
         if isinstance(options.get(key), list):
             options[key] = tuple(options[key])
     return Spec(selections, **options)

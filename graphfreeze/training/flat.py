@@ -8,7 +8,7 @@ of an element depends on that element alone, or on norms over all gradients.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,11 +57,13 @@ class FlatVariable:
     """Several targets, one behind the other. It holds their values within a step alone.
 
     Attributes:
-        target: What the optimizer updates in their place.
+        name: What the optimizer's states of it are named by.
+        target: What the optimizer updates in their place; its name is one of its own in the step.
         members: The targets.
         without_decay: Whether weight decay leaves them out.
     """
 
+    name: str
     target: Target
     members: tuple[Target, ...]
     without_decay: bool = False
@@ -86,8 +88,14 @@ class FlatVariable:
             member.variable.assign(tf.reshape(piece, member.variable.shape))
 
 
-def make_flat(optimizer: Configured, targets: Sequence[Target]) -> list[FlatVariable]:
-    """Flat variables for the small targets, one for each dtype; none where the optimizer must see them one by one."""
+def make_flat(optimizer: Configured, targets: Sequence[Target], taken: set[str]) -> list[FlatVariable]:
+    """Flat variables for the small targets, one for each dtype; none where the optimizer must see them one by one.
+
+    Args:
+        optimizer: The optimizer of the targets.
+        targets: The targets.
+        taken: What has a name in the step; that of each flat variable comes to it.
+    """
     if optimizer.name not in ELEMENTWISE or optimizer.arguments.get("clipnorm") is not None:
         return []
     alike: dict[tuple[str, bool], list[Target]] = defaultdict(list)
@@ -96,23 +104,29 @@ def make_flat(optimizer: Configured, targets: Sequence[Target]) -> list[FlatVari
         if small and target.constraint is None:
             alike[target.variable.dtype.name, has_no_decay(optimizer, target.name)].append(target)
     groups = {kind: members for kind, members in alike.items() if len(members) > 1}
-    taken = {target.name for target in targets}
+    names = {target.name for target in targets}
     made = []
     for (dtype, without_decay), members in groups.items():
         name = _NAME if len({kind[0] for kind in groups}) == 1 else f"{_NAME}_{dtype}"
         if without_decay:
             name += "_without_decay"
-        while name in taken:
-            name += "_"
+        name = _unlike(name, names)
         if optimizer.name in STARTS_APART:
             # The members may hold nothing yet, and what it holds before a step is nowhere used.
             value = tf.zeros([sum(member.elements for member in members)], dtype)
         else:
             value = tf.concat([tf.reshape(member.variable, [-1]) for member in members], 0)
-        variable = tf.Variable(value, name=name)
-        taken.add(name)
-        made.append(FlatVariable(Target(name, variable, _mask(members)), tuple(members), without_decay))
+        target = Target(_unlike(name, taken), tf.Variable(value, name=name), _mask(members))
+        names.add(name)
+        taken.add(target.name)
+        made.append(FlatVariable(name, target, tuple(members), without_decay))
     return made
+
+
+def _unlike(name: str, taken: Collection[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _mask(members: Sequence[Target]) -> npt.NDArray[np.bool_] | None:

@@ -40,10 +40,11 @@ def describe_frozen_slices(step: TracedStep) -> list[dict[str, Any]]:
 def _why_whole(step: TracedStep, parameter: Parameter) -> str | None:
     if parameter.slices is not None:
         return None
-    if step.optimizer.name not in ELEMENTWISE:
+    optimizer = step.optimizers.of(parameter.name)
+    if optimizer is not None and optimizer.configured.name not in ELEMENTWISE:
         return (
-            f"what {step.optimizer.name} does to an element depends on others of the variable, frozen ones included: "
-            "the step is that of the whole variable"
+            f"what {optimizer.configured.name} does to an element depends on others of the variable, frozen ones "
+            "included: the step is that of the whole variable"
         )
     if any(f"new/{parameter.name}" in step.graphs[name].outputs for name in ("gradients", "forward")):
         return "the forward pass assigns the variable"

@@ -16,7 +16,7 @@ import tensorflow as tf
 from graphfreeze.errors import UsageError
 from graphfreeze.training.arguments import Configured, construct
 
-__all__ = ["LossScale", "with_loss_scale"]
+__all__ = ["LossScale", "scales_loss", "with_loss_scale"]
 
 _DYNAMIC, _FIXED, _PREFIX = "loss_scale", "loss_scale_factor", "loss_scale."
 _SCALE = "dynamic_scale"
@@ -83,6 +83,11 @@ class _OfUnscaledGradients(keras.optimizers.LossScaleOptimizer):  # type: ignore
         """One step."""
         scaled = [keras.ops.multiply(gradient, tf.cast(self.factor, gradient.dtype)) for gradient in grads]
         super().apply(scaled, trainable_variables)
+
+
+def scales_loss(configured: Configured) -> list[str]:
+    """The arguments of an optimizer that say how the loss is scaled."""
+    return [key for key in configured.arguments if key in (_DYNAMIC, _FIXED) or key.startswith(_PREFIX)]
 
 
 def with_loss_scale(configured: Configured) -> Configured:

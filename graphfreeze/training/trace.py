@@ -13,7 +13,7 @@ import tensorflow as tf
 from graphfreeze.errors import UnsupportedError, UsageError
 from graphfreeze.selection.plan import FreezePlan
 from graphfreeze.selection.variable import Variable
-from graphfreeze.training.arguments import Configured
+from graphfreeze.training.chosen_optimizers import ChosenOptimizers
 from graphfreeze.training.compose import compose
 from graphfreeze.training.endpoint import TensorEntry
 from graphfreeze.training.flat import drop_inputs_and_outputs
@@ -22,13 +22,13 @@ from graphfreeze.training.gradient_names import gradient_names
 from graphfreeze.training.gradient_rows import takes_rows
 from graphfreeze.training.graph import NamedGraph
 from graphfreeze.training.handle_data import known_handles
+from graphfreeze.training.keras_optimizer import OptimizerVariable
 from graphfreeze.training.loading import LoadedModel, load_model
-from graphfreeze.training.loss_scale import LossScale, with_loss_scale
 from graphfreeze.training.losses import OutputLoss
 from graphfreeze.training.masked_reads import read_state_directly
 from graphfreeze.training.missing_gradients import none_for_missing_gradients, require_gradients
 from graphfreeze.training.noise import NOISE_SEED, Noise, draw_by_seed
-from graphfreeze.training.optimizers import ELEMENTWISE, STARTS_APART, OptimizerVariable
+from graphfreeze.training.optimizers import ELEMENTWISE, STARTS_APART
 from graphfreeze.training.parameters import Parameter, in_slices
 from graphfreeze.training.row_division import divide_rows_only
 from graphfreeze.training.row_updates import update_rows
@@ -48,7 +48,7 @@ def trace_step(
     plan: FreezePlan,
     *,
     losses: Sequence[OutputLoss],
-    optimizer: Configured,
+    optimizers: ChosenOptimizers,
     endpoint: str | None = None,
     forward_endpoint: str | None = None,
     sample_weight: bool = False,
@@ -65,37 +65,38 @@ def trace_step(
         variables: Its variables.
         plan: What is frozen.
         losses: The loss of the only output, or of each of several.
-        optimizer: The optimizer.
+        optimizers: The optimizers, and which parameters each of them is for.
         endpoint: The endpoint that trains.
         forward_endpoint: The endpoint of the inference graph.
         sample_weight: Whether each example of a batch has a weight.
         seed: Of the noise that TensorFlow would draw without one.
-        by_rows: Whether the optimizer gets the gradient of a lookup by rows, as in Keras 3. Keras 2 adds equal ones up.
+        by_rows: Whether optimizers get the gradient of a lookup by rows, as in Keras 3. Keras 2 adds equal ones up.
         read: What gives the values that the SavedModel stores. With it, the variables hold none until
             `TracedStep.restore_values` is called; without, they hold them throughout.
 
     Raises:
-        UsageError: The endpoint, a loss or the optimizer does not fit, or nothing in the endpoint trains.
+        UsageError: The endpoint, a loss or an optimizer does not fit, or nothing in the endpoint trains.
         UnsupportedError: An input of the endpoint has a name that the data contract needs.
     """
     model = load_model(saved_model, variables, plan, endpoint=endpoint, forward_endpoint=forward_endpoint, read=read)
     objective = make_objective(model.endpoint, losses, sample_weight=sample_weight)
-    scaled = with_loss_scale(optimizer)
-    tracer = _Tracer(model, objective, scaled)
+    tracer = _Tracer(model, objective, optimizers.scaled())
     tracer.seed = seed
-    tracer.takes_rows = by_rows and takes_rows(scaled)
+    tracer.may_take_rows = by_rows
     tracer.trace_gradients()
     if not tracer.trained:
         raise UsageError(
             f"nothing is left to train: no variable that {model.endpoint.name!r} differentiates is unfrozen; "
             "freeze less, or rewrite with --no-onnx"
         )
+    trained = [p.name for p in tracer.trained]
+    optimizers.require_parameters(trained, [p.name for p in tracer.parameters if p.name not in trained])
     graphs, update = tracer.finish()
     return TracedStep(
         model.endpoint,
         model.forward_endpoint,
         objective,
-        optimizer,
+        optimizers,
         tuple(tracer.parameters),
         (*update.variables, *_noise_variables(tracer.noise)),
         graphs,
@@ -109,20 +110,20 @@ def trace_step(
 class _Tracer:
     """Makes the concrete functions of one training step, and their functional graphs."""
 
-    def __init__(self, model: LoadedModel, objective: Objective, optimizer: Configured) -> None:
+    def __init__(self, model: LoadedModel, objective: Objective, optimizers: ChosenOptimizers) -> None:
         self.endpoint = model.endpoint
         self.forward = model.forward_endpoint
         self.objective = objective
         self.parameters = model.parameters
-        self.optimizer = optimizer
-        self.loss_scale: LossScale | None = optimizer.arguments.get("loss_scale")
+        self.optimizers = optimizers
+        self.loss_scale = optimizers.loss_scale
         self.stored = model.stored
         # The functions that are made here live as long as this does, and need what it holds.
         self.root = model.root
         self.seed = 0
         self.noise: Noise | None = None
         self.functions: dict[str, Any] = {}
-        self.takes_rows = True
+        self.may_take_rows = True
         self.by_rows: dict[str, Any] = {}
         self.wanted: list[str] = []
         self.missing: set[str] = set()
@@ -147,7 +148,7 @@ class _Tracer:
             if scale is not None:
                 found = [None if gradient is None else scale.unscaled(gradient) for gradient in found]
             named = zip((p.name for p in self.trained), found, strict=True)
-            by_rows = {name: g for name, g in named if self.takes_rows and isinstance(g, tf.IndexedSlices)}
+            by_rows = {name: g for name, g in named if isinstance(g, tf.IndexedSlices) and self._takes_rows(name)}
             self.by_rows = {name: gradient.indices.dtype for name, gradient in by_rows.items()}
             dense = [tf.convert_to_tensor(gradient) for gradient in found if gradient is not None]
             return [loss, *single, *dense, *(part for g in by_rows.values() for part in (g.values, g.indices))]
@@ -166,7 +167,6 @@ class _Tracer:
 
     def finish(self) -> tuple[dict[str, NamedGraph], Update]:
         """Trace the rest, and make the functional graphs."""
-        optimizer = self.optimizer
         self.functions["forward"] = _trace(self._forward, [_spec(entry) for entry in self.forward.inputs])
         names = [name for p in self.trained for name in gradient_names(p.name, self.by_rows)]
         inputs = [entry.name for entry in self.forward.inputs]
@@ -188,10 +188,12 @@ class _Tracer:
             # What is frozen as a whole stays, also where the forward pass assigns it.
             graph.drop_outputs(constants)
             read_state_directly(graph, frozen)
-        if optimizer.name in ELEMENTWISE:
-            assigned = {name.removeprefix("new/") for graph in (gradients, forward) for name in graph.outputs}
-            has_value = not self.stored.are_missing
-            self.parameters = [p if p.name in assigned else in_slices(p, has_value=has_value) for p in self.parameters]
+        assigned = {name.removeprefix("new/") for graph in (gradients, forward) for name in graph.outputs}
+        has_value = not self.stored.are_missing
+        self.parameters = [
+            in_slices(p, has_value=has_value) if self._is_elementwise(p) and p.name not in assigned else p
+            for p in self.parameters
+        ]
         sliced = {
             p.name: Sliced(p.slices, p.frozen.value)
             for p in self.parameters
@@ -199,10 +201,10 @@ class _Tracer:
         }
         for graph in (gradients, forward):
             keep_trained_slices(graph, sliced)
-        if optimizer.name not in STARTS_APART:
+        if not all(chosen.configured.name in STARTS_APART for chosen in self.optimizers.given):
             self.stored.restore(self.parameters)
         targets = [Target(p.name, p.state, p.mask, p.constraint) for p in self.trained]
-        update = trace_update(optimizer, targets, by_rows=self.by_rows, flat=True)
+        update = trace_update(self.optimizers, targets, by_rows=self.by_rows, flat=True)
         self.functions["apply_gradients"] = update.function
         slots = {id(p.state.handle): _slot(p.name, p.state) for p in self.parameters}
         slots |= {id(v.variable.handle): _slot(v.name, v.variable) for v in update.variables}
@@ -220,6 +222,14 @@ class _Tracer:
             "forward": forward,
         }
         return graphs, update
+
+    def _takes_rows(self, parameter: str) -> bool:
+        chosen = self.optimizers.of(parameter)
+        return self.may_take_rows and chosen is not None and takes_rows(chosen.configured)
+
+    def _is_elementwise(self, parameter: Parameter) -> bool:
+        chosen = self.optimizers.of(parameter.name)
+        return chosen is not None and chosen.configured.name in ELEMENTWISE
 
     def _forward(self, *flat: Any) -> list[Any]:
         names = [entry.name for entry in self.forward.inputs]

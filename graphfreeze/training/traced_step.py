@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from graphfreeze.training.arguments import Configured
+from graphfreeze.training.chosen_optimizers import ChosenOptimizers
 from graphfreeze.training.endpoint import Endpoint, TensorEntry
 from graphfreeze.training.gradient_names import gradient_names
 from graphfreeze.training.graph import NamedGraph
+from graphfreeze.training.keras_optimizer import OptimizerVariable
 from graphfreeze.training.noise import Noise
-from graphfreeze.training.optimizers import OptimizerVariable
 from graphfreeze.training.parameters import Parameter
 from graphfreeze.training.stored_values import StoredValues
 from graphfreeze.training.targets import Objective
@@ -30,9 +30,9 @@ class TracedStep:
         endpoint: The endpoint that trains.
         forward_endpoint: The endpoint of the inference graph.
         objective: The losses of the outputs, with their targets.
-        optimizer: The optimizer's name and arguments.
+        optimizers: The optimizers, and which parameters each of them is for.
         parameters: The model's variables that the step uses, in the order of the SavedModel.
-        optimizer_variables: The optimizer's variables.
+        optimizer_variables: The optimizers' variables.
         graphs: The functional graphs `train_step`, `gradients`, `apply_gradients` and `forward`.
         functions: The `ConcreteFunction`s `gradients`, `apply_gradients` and `forward` that they were made of; the
             training step is the first two, one after the other.
@@ -44,7 +44,7 @@ class TracedStep:
     endpoint: Endpoint
     forward_endpoint: Endpoint
     objective: Objective
-    optimizer: Configured
+    optimizers: ChosenOptimizers
     parameters: tuple[Parameter, ...]
     optimizer_variables: tuple[OptimizerVariable, ...]
     graphs: Mapping[str, NamedGraph]

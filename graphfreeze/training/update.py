@@ -1,17 +1,18 @@
-"""One step of the optimizer, traced: what it makes of gradients, with every frozen element held where it is."""
+"""One step of the optimizers, traced: what they make of gradients, with every frozen element held where it is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import tensorflow as tf
 
-from graphfreeze.training.arguments import Configured
+from graphfreeze.training.chosen_optimizers import ChosenOptimizer, ChosenOptimizers
 from graphfreeze.training.flat import FlatVariable, Target, make_flat
-from graphfreeze.training.optimizers import OptimizerVariable, build_optimizer
+from graphfreeze.training.keras_optimizer import OptimizerVariable, Updated, build_optimizer
+from graphfreeze.training.optimizers import has_no_decay
 
 __all__ = ["Target", "Update", "trace_update"]
 
@@ -22,7 +23,7 @@ class Update:
 
     Attributes:
         function: The `ConcreteFunction`: takes a gradient for each target, in their order; see `gradient_names`.
-        variables: The optimizer's variables.
+        variables: The optimizers' variables.
         flat: What holds several targets during the update.
     """
 
@@ -32,29 +33,35 @@ class Update:
 
 
 def trace_update(
-    optimizer: Configured, targets: Sequence[Target], *, by_rows: Mapping[str, Any] | None = None, flat: bool = False
+    optimizers: ChosenOptimizers,
+    targets: Sequence[Target],
+    *,
+    by_rows: Mapping[str, Any] | None = None,
+    flat: bool = False,
 ) -> Update:
-    """Make the optimizer and trace one step of it.
+    """Make the optimizers and trace one step of them.
 
     Args:
-        optimizer: Its name and arguments.
-        targets: What it updates; where the optimizer is one of `STARTS_APART`, they need not hold values.
+        optimizers: The optimizers, each of which is for some of the targets; see `ChosenOptimizers.require_parameters`.
+        targets: What they update; where every optimizer is one of `STARTS_APART`, they need not hold values.
         by_rows: Targets whose gradient comes as rows and their indices, and the dtype of these indices.
         flat: Whether small targets are updated as one, where that gives the same numbers.
 
     Raises:
-        UsageError: The optimizer's arguments do not fit.
+        UsageError: The arguments of an optimizer do not fit.
     """
     by_rows = by_rows or {}
-    joined = make_flat(optimizer, [target for target in targets if target.name not in by_rows]) if flat else []
-    members = {member.name for variable in joined for member in variable.members}
-    alone = [target for target in targets if target.name not in members]
-    updated = [*(variable.target for variable in joined), *alone]
-    without_decay = [variable.target.name for variable in joined if variable.without_decay]
-    named = [(target.name, target.variable) for target in updated]
+    optimizers = optimizers.scaled()
+    taken = {target.name for target in targets}
+    shares = [
+        _share(optimizer, optimizers, targets, by_rows, taken if flat else None) for optimizer in optimizers.given
+    ]
+    joined = [variable for share in shares for variable in share.joined]
+    updated = [target for share in shares for target in share.updated]
     before: dict[str, Any] = {}
-    constraints = {t.name: partial(_constrained, t, before) for t in updated if t.constraint is not None}
-    made, variables = build_optimizer(optimizer, named, without_decay, constraints)
+    made, variables = build_optimizer(
+        [(share.optimizer, share.for_keras(before)) for share in shares], optimizers.loss_scale
+    )
 
     def apply_gradients(*tensors: Any) -> list[Any]:
         """After the step every frozen element is written back: its storage keeps its bits too.
@@ -77,8 +84,51 @@ def trace_update(
 
     specs = [spec for index, target in enumerate(targets) for spec in _specs(target, index, by_rows)]
     traced = tf.function(apply_gradients, autograph=False).get_concrete_function(*specs)
-    by_name = {variable.target.name: variable for variable in joined}
-    return Update(traced, tuple(_with_parts(v, by_name.get(v.parameter or "")) for v in variables), tuple(joined))
+    return Update(traced, tuple(variables), tuple(joined))
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one optimizer updates: flat variables, and targets by themselves."""
+
+    optimizer: ChosenOptimizer
+    joined: Sequence[FlatVariable]
+    alone: Sequence[Target]
+
+    @property
+    def updated(self) -> list[Target]:
+        return [*(variable.target for variable in self.joined), *self.alone]
+
+    def for_keras(self, before: Mapping[str, Any]) -> list[Updated]:
+        """What Keras is told of them; `before` will hold the values before the step."""
+        flat = [
+            Updated(one.name, one.target.variable, parts=one.parts, decays=not one.without_decay) for one in self.joined
+        ]
+        alone = [
+            Updated(
+                target.name,
+                target.variable,
+                None if target.constraint is None else partial(_constrained, target, before),
+                decays=not has_no_decay(self.optimizer.configured, target.name),
+            )
+            for target in self.alone
+        ]
+        return [*flat, *alone]
+
+
+def _share(
+    optimizer: ChosenOptimizer,
+    optimizers: ChosenOptimizers,
+    targets: Sequence[Target],
+    by_rows: Mapping[str, Any],
+    taken: set[str] | None,
+) -> _Share:
+    """What one of the optimizers updates; with `taken`, the names in the step, small targets are joined."""
+    own = [target for target in targets if optimizers.of(target.name) is optimizer]
+    whole = [target for target in own if target.name not in by_rows]
+    joined = [] if taken is None else make_flat(optimizer.configured, whole, taken)
+    members = {member.name for variable in joined for member in variable.members}
+    return _Share(optimizer, joined, [target for target in own if target.name not in members])
 
 
 def _put_back(target: Target, before: Any) -> None:
@@ -108,11 +158,3 @@ def _gradient(target: Target, tensors: Iterator[Any], by_rows: Mapping[str, Any]
         return next(tensors)
     rows, indices = next(tensors), next(tensors)
     return tf.IndexedSlices(rows, indices, tf.constant(target.variable.shape.as_list(), indices.dtype))
-
-
-def _with_parts(variable: OptimizerVariable, of: FlatVariable | None) -> OptimizerVariable:
-    """The variable with what its parts belong to, where it is the state of a flat variable."""
-    if of is None:
-        return variable
-    whole = variable.variable.shape == of.target.variable.shape
-    return replace(variable, parameter=None, parts=of.parts if whole else ())

@@ -6,6 +6,7 @@ is small, an update underflows. What a mask holds ends at the same number whatev
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -42,7 +43,8 @@ def find_movable(
     both = [{name: _large(value, sign) for name, value in gradients.items()} for sign in (1.0, -1.0)]
     rates = {e.name: np.ones_like(initial[e.name]) for e in manifest.state if e.role == "hyperparameter"}
     counters = [e.name for e in manifest.state if e.role == "optimizer_state" and e.name.endswith("/iteration")]
-    together = int(manifest.optimizer.arguments.get("gradient_accumulation_steps", 1))
+    accumulated = [entry.arguments.get("gradient_accumulation_steps") for entry in manifest.optimizers]
+    together = math.lcm(*(int(number) for number in accumulated if number))
     movable = {name: np.zeros(value.shape, np.bool_) for name, value in zeros.items()}
     for step in _STEPS:
         at_step = {name: np.full_like(initial[name], step * together - 1) for name in counters}

@@ -156,11 +156,11 @@ def measure_movement(
     return movements
 
 
-def check_movement(movements: list[Movement], initial: Tensors) -> Check:
+def check_movement(movements: list[Movement], manifest: Manifest, initial: Tensors) -> Check:
     """Whatever is trainable and has a gradient moves."""
     name = "trainable elements move"
-    if "learning_rate" in initial and float(initial["learning_rate"]) == 0:
-        return Check(name, True, "not required: the learning rate is 0")
+    if any(entry.role == "hyperparameter" and not initial[entry.name] for entry in manifest.state):
+        return Check(name, True, "not required: a learning rate is 0")
     problems = [
         f"{item.stuck} of {item.trainable} trainable elements of {item.name} did not move although they have a gradient"
         for item in movements

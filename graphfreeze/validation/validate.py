@@ -103,7 +103,7 @@ def validate(
     movements = measure_movement(
         manifest, frozen, initial, moved, gradients, GraphRunner(artifact, "apply_gradients", chosen)
     )
-    checks.append(check_movement(movements, initial))
+    checks.append(check_movement(movements, manifest, initial))
     checks.append(check_composition(artifact, chosen, {**initial, **batch}))
     noise = find_native_noise(artifact, chosen)
     if noise is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from graphfreeze.artifact.consistency import check_manifest
-from graphfreeze.artifact.manifest import LossEntry
+from graphfreeze.artifact.manifest import LossEntry, OptimizerEntry
 from graphfreeze.artifact.manifest_json import from_json, to_json
 from graphfreeze.errors import ArtifactReadError
 from tests.artifact.toy import build_manifest
@@ -35,6 +35,27 @@ def test_losses_of_several_outputs_are_written_and_read_back() -> None:
     weighted = dataclasses.replace(build_manifest(), losses=(LossEntry("huber", weight=2.0),))
     assert from_json(to_json(weighted)) == weighted
     assert weighted.output_losses == ()
+
+
+def test_optimizers_of_several_parts_are_written_and_read_back() -> None:
+    several = (OptimizerEntry("adam", {"learning_rate": 0.5}), OptimizerEntry("sgd", {}, "conv/*"))
+    manifest = dataclasses.replace(build_manifest(), optimizers=several)
+    assert from_json(to_json(manifest)) == manifest
+    document = json.loads(to_json(manifest))
+    assert "optimizer" not in document
+    assert document["optimizers"] == [
+        {"parameters": None, "name": "adam", "arguments": {"learning_rate": 0.5}},
+        {"parameters": "conv/*", "name": "sgd", "arguments": {}},
+    ]
+    of_some = dataclasses.replace(manifest, optimizers=several[1:])
+    assert from_json(to_json(of_some)) == of_some
+    for wrong, message in (
+        ([], "'optimizers' should be a list of at least one optimizer, found"),
+        ([{"parameters": 3, "name": "sgd", "arguments": {}}], r"optimizers\[0\]: 'parameters' should be a string"),
+        ([{"name": "sgd", "arguments": {}}], r"optimizers\[0\] lacks the key 'parameters'"),
+    ):
+        with pytest.raises(ArtifactReadError, match=message):
+            from_json(json.dumps(document | {"optimizers": wrong}))
 
 
 def test_the_loss_of_each_output_is_an_output_of_the_step() -> None:

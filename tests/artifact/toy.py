@@ -22,11 +22,11 @@ from onnx import TensorProto, helper, numpy_helper
 from graphfreeze.artifact.layout import to_stored
 from graphfreeze.artifact.manifest import (
     BatchEntry,
-    Configuration,
     FrozenEntry,
     GraphEntry,
     LossEntry,
     Manifest,
+    OptimizerEntry,
     StateEntry,
 )
 from graphfreeze.artifact.writer import write_artifact
@@ -132,7 +132,7 @@ def build_manifest() -> Manifest:
         endpoint="serve",
         forward_endpoint="serve",
         losses=(LossEntry("mean_squared_error"),),
-        optimizer=Configuration("sgd", {"learning_rate": LEARNING_RATE, "momentum": 0.9}),
+        optimizers=(OptimizerEntry("sgd", {"learning_rate": LEARNING_RATE, "momentum": 0.9}),),
         seed=0,
         batch=(
             BatchEntry("image", "input", ("batch", 2, 2, 2), "float32"),

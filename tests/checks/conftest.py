@@ -16,8 +16,8 @@ from graphfreeze.passes.freeze_reads import freeze_reads
 from graphfreeze.passes.write import write
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection import FreezePlan, Selection, resolve_plan
+from graphfreeze.training.chosen_optimizers import parse_optimizers
 from graphfreeze.training.losses import parse_loss
-from graphfreeze.training.optimizers import parse_optimizer
 from graphfreeze.training.trace import trace_step
 from graphfreeze.training.traced_step import TracedStep
 
@@ -63,7 +63,7 @@ class Exported:
             self.model.variables,
             plan,
             losses=[parse_loss(self.sample.loss)],
-            optimizer=parse_optimizer(optimizer),
+            optimizers=parse_optimizers(optimizer),
             endpoint=self.sample.endpoint,
         )
 

@@ -198,3 +198,45 @@ def test_quiet_prints_nothing_and_verbose_logs_on_stderr(command: CommandLine, m
 def test_every_command_has_the_common_options(name: str) -> None:
     options = {option for parameter in graphfreeze.commands[name].params for option in parameter.opts}
     assert {"--json", "-v", "-q", "--version"} <= options
+
+
+def test_several_optimizers_from_end_to_end(command: CommandLine, model: Path, tmp_path: Path) -> None:
+    random, out = np.random.default_rng(0), tmp_path / "out"
+    np.savez(tmp_path / "data.npz", x=random.normal(size=(10, 4)), y=random.normal(size=(10, 3)))
+    arguments = ["rewrite", model, out, "--freeze", "dense/kernel[:, 0]", "--loss", "mse"]
+    optimizers = ["--optimizer", "sgd:learning_rate=0.1", "--optimizer", "**/bias=adam:learning_rate=0.02"]
+    outcome = command(*arguments, *optimizers)
+    assert outcome.code == 0, outcome.err
+    assert "sgd:learning_rate=0.1 of all others, adam:learning_rate=0.02 of **/bias" in outcome.out
+    assert "adam:learning_rate=0.02 of **/bias" in command("inspect", out / "training").out
+    assert command("validate", out, "--data", tmp_path / "data.npz", "--json").json["passed"]
+    trained = command("train", out, "--data", tmp_path / "data.npz", "--epochs", 3, "--batch-size", 5, "--json").json
+    assert trained["last_loss"] < trained["first_loss"]
+    assert command("fold", out, tmp_path / "deploy").code == 0
+    # The same by a specification file.
+    spec = tmp_path / "spec.toml"
+    spec.write_text(
+        'selectors = [{freeze = "dense/kernel[:, 0]"}]\nloss = "mse"\n'
+        'optimizer = ["sgd:learning_rate=0.1", "**/bias=adam:learning_rate=0.02"]\n'
+    )
+    assert command("rewrite", model, tmp_path / "again", "--spec", spec, "--checks", "none").code == 0
+    manifests = [(path / "training" / "manifest.json").read_bytes() for path in (out, tmp_path / "again")]
+    assert manifests[0] == manifests[1]
+
+
+@pytest.mark.parametrize(
+    ("optimizers", "message"),
+    [
+        (["sgd", "adam"], "expected one optimizer without a pattern at most, found sgd, adam"),
+        (["sgd", "dense/biass=adam"], "nothing that trains matches 'dense/biass'; the nearest: dense/bias"),
+        (["dense/bias=adam"], "found none for dense/kernel: give one without a pattern"),
+    ],
+)
+def test_optimizers_that_do_not_fit(
+    optimizers: list[str], message: str, command: CommandLine, model: Path, tmp_path: Path
+) -> None:
+    arguments = ["rewrite", model, tmp_path / "out", "--freeze", "dense/kernel[:, 0]", "--loss", "mse", "--json"]
+    outcome = command(*arguments, *(item for text in optimizers for item in ("--optimizer", text)))
+    assert outcome.code == 2
+    assert message in outcome.error["message"]
+    assert not (tmp_path / "out").exists()

@@ -81,6 +81,10 @@ def test_paths_start_from_the_directory_of_the_specification(tmp_path: Path) -> 
     assert frozen_positions(only(plan)) == [(0,)]
 
 
+def test_several_optimizers_are_an_array(tmp_path: Path) -> None:
+    assert load_spec(write(tmp_path, "optimizer = ['sgd', 'a/*=adam']")).optimizer == ("sgd", "a/*=adam")
+
+
 def test_several_losses_are_an_array(tmp_path: Path) -> None:
     assert load_spec(write(tmp_path, "loss = ['a=mse', 'b=mae:weight=2']")).loss == ("a=mse", "b=mae:weight=2")
 
@@ -106,6 +110,8 @@ def test_several_losses_are_an_array(tmp_path: Path) -> None:
         ("loss = 2024-01-01", "loss is .*, expected a string or an array"),
         ("loss = ['a=mse', 3]", r"loss\[1\] is 3, expected a string"),
         ("loss = []", "loss: "),
+        ("optimizer = [3]", r"optimizer\[0\] is 3, expected a string"),
+        ("optimizer = []", "optimizer: "),
         ("schema_version = 2", "schema_version is 2, this version of graphfreeze reads 1"),
         ("form = = 1", "freeze.toml is not TOML: Invalid value .at line 1, column 8"),
         ("form = 'auto'\nform = 'auto'", "is not TOML"),

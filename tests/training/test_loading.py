@@ -17,9 +17,9 @@ from graphfreeze.pipeline.training import stored_reference
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection import Selection, resolve_plan
 from graphfreeze.selection.variable import Variable
+from graphfreeze.training.chosen_optimizers import parse_optimizers
 from graphfreeze.training.loading import LoadedModel, load_model
 from graphfreeze.training.losses import parse_losses
-from graphfreeze.training.optimizers import parse_optimizer
 from graphfreeze.training.trace import trace_step
 from graphfreeze.training.traced_step import TracedStep
 
@@ -122,7 +122,7 @@ def test_an_artifact_does_not_depend_on_it(model: SavedModel, optimizer: str, se
             model.variables,
             plan,
             losses=parse_losses("mse"),
-            optimizer=parse_optimizer(optimizer),
+            optimizers=parse_optimizers(optimizer),
             endpoint="serve",
             read=read,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,18 @@ import pytest
 import graphfreeze
 from graphfreeze import Selection, Trainer
 from graphfreeze.errors import UsageError
-from graphfreeze.training.optimizers import OPTIMIZERS, STARTS_APART, build_optimizer, parse_optimizer
+from graphfreeze.training.chosen_optimizers import parse_optimizers
+from graphfreeze.training.keras_optimizer import Updated, build_optimizer
+from graphfreeze.training.optimizers import OPTIMIZERS, STARTS_APART
 
 STEPS = 4
+
+
+def build(text: str, variables: Sequence[tuple[str, Any]]) -> Any:
+    """The Keras optimizer that updates these variables, and its own ones."""
+    optimizers = parse_optimizers(text).scaled()
+    updated = [Updated(name, variable) for name, variable in variables]
+    return build_optimizer([(optimizers.given[0], updated)], optimizers.loss_scale)
 
 
 def model() -> Any:
@@ -121,7 +131,7 @@ def test_a_step_is_that_of_fit(text: str, optimizer: Any, tmp_path: Path) -> Non
 def test_every_slot_says_whose_and_what_it_is() -> None:
     variables = [("layer/kernel", keras.Variable(np.ones((3, 2), np.float32)).value)]
     variables += [("layer/bias", keras.Variable(np.ones(2, np.float32)).value)]
-    _, made = build_optimizer(parse_optimizer("adafactor"), variables)
+    _, made = build("adafactor", variables)
     made = [v for v in made if v.variable.shape.rank or v.parameter != "layer/bias"]  # Keras' placeholders
     assert {(v.name, v.parameter) for v in made} == {
         ("adafactor/iteration", None),
@@ -137,7 +147,7 @@ def test_every_slot_says_whose_and_what_it_is() -> None:
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_the_states_have_names_of_their_own(name: str, count: int) -> None:
     variables = [(f"layer/{n}", keras.Variable(np.ones((3, 2), np.float32)).value) for n in range(count)]
-    optimizer, made = build_optimizer(parse_optimizer(name), variables)
+    optimizer, made = build(name, variables)
     names = [v.name for v in made]
     assert len(set(names)) == len(names)
     assert [v.name for v in made if v.parameter is None][:2] == [f"{name}/iteration", "learning_rate"]
@@ -150,7 +160,7 @@ def test_where_no_state_starts_at_the_values(name: str) -> None:
     states = []
     for value in (1.0, 2.0):
         variables = [("layer/kernel", keras.Variable(np.full((3, 2), value, np.float32)).value)]
-        _, made = build_optimizer(parse_optimizer(f"{name}:use_ema=true"), variables)
+        _, made = build(f"{name}:use_ema=true", variables)
         states.append([v.variable.numpy().tolist() for v in made])
     assert states[0] == states[1] or name not in STARTS_APART
 
@@ -171,10 +181,26 @@ def test_where_no_state_starts_at_the_values(name: str) -> None:
 )
 def test_what_is_wrong_with_an_optimizer(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        build_optimizer(parse_optimizer(text), [])
+        build(text, [])
 
 
-def test_a_pattern_that_is_none_is_refused() -> None:
-    variables = [("layer/kernel", keras.Variable(np.ones((3, 2), np.float32)).value)]
+def test_a_pattern_that_is_none_is_refused(tmp_path: Path) -> None:
+    graphfreeze.export(model(), tmp_path / "model")
+    arguments: dict[str, Any] = {"loss": "mse", "endpoint": "train", "checks": "none"}
+    arguments["optimizer"] = "adamw:exclude_from_weight_decay=(bias"
     with pytest.raises(UsageError, match=r"exclude_from_weight_decay=\(bias is no regular expression"):
-        build_optimizer(parse_optimizer("adamw:exclude_from_weight_decay=(bias"), variables)
+        graphfreeze.rewrite(tmp_path / "model", tmp_path / "out", [Selection("freeze", "fixed/kernel")], **arguments)
+
+
+def test_a_pattern_is_not_searched_for_in_the_name_of_a_flat_state(tmp_path: Path) -> None:
+    graphfreeze.export(model(), tmp_path / "model")
+    arguments: dict[str, Any] = {"loss": "mse", "endpoint": "train", "checks": "none"}
+    states = []
+    for pattern in ("flat", "nowhere"):
+        arguments["optimizer"] = f"adamw:weight_decay=0.5,exclude_from_weight_decay={pattern}"
+        out = tmp_path / pattern
+        graphfreeze.rewrite(tmp_path / "model", out, [Selection("freeze", "fixed/kernel")], **arguments)
+        trainer = Trainer(out, device="cpu")
+        trainer.step({"x": np.ones((2, 5), np.float32), "y": np.ones((2, 3), np.float32)})
+        states.append({name: value.tobytes() for name, value in trainer.state_dict().items()})
+    assert states[0] == states[1]

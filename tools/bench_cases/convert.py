@@ -19,8 +19,8 @@ from graphfreeze.checks.reference import compute_reference
 from graphfreeze.pipeline.training import stored_reference
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection.plan import FreezePlan
+from graphfreeze.training.chosen_optimizers import parse_optimizers
 from graphfreeze.training.losses import parse_losses
-from graphfreeze.training.optimizers import parse_optimizer
 from graphfreeze.training.trace import trace_step
 from tools.bench_cases.results import Conversion
 
@@ -49,7 +49,7 @@ def convert(saved_model: Path, training: Path, batch_file: Path) -> Conversion:
         model.variables,
         FreezePlan(),
         losses=parse_losses(LOSS),
-        optimizer=parse_optimizer(OPTIMIZER),
+        optimizers=parse_optimizers(OPTIMIZER),
         endpoint=ENDPOINT,
         forward_endpoint=ENDPOINT,
         read=model.read,

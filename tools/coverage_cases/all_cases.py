@@ -42,7 +42,4 @@ def all_cases() -> list[Case]:
 
 def left_out() -> list[tuple[str, str]]:
     """What has no case, and why."""
-    return [
-        *((f"keras.layers.{name}", why) for name, why in LEFT_OUT.items()),
-        ("keras.optimizers.MultiOptimizer", "it is made of optimizers, which the command line cannot say"),
-    ]
+    return [(f"keras.layers.{name}", why) for name, why in LEFT_OUT.items()]

@@ -25,7 +25,7 @@ class Case:
         name: What it shows.
         make: Builds the Keras model. Cases with the same function share one export.
         loss: As on the command line.
-        optimizer: As on the command line.
+        optimizer: As on the command line; several where several are given there.
         inputs: How to draw inputs that are not simply normal numbers, by name; names that the model lacks are ignored.
         batch_size: How many examples.
         steps: Whether single optimizer steps are compared too.
@@ -37,7 +37,7 @@ class Case:
     name: str
     make: Callable[[], Any]
     loss: str = "mse"
-    optimizer: str = "sgd"
+    optimizer: str | tuple[str, ...] = "sgd"
     inputs: Mapping[str, Draw] = field(default_factory=dict)
     batch_size: int = 4
     steps: bool = False

@@ -26,9 +26,9 @@ from graphfreeze.runtime.graph_runner import GraphRunner
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection.plan import FreezePlan
 from graphfreeze.training.batch import index_limits, random_inputs, sample_shape
+from graphfreeze.training.chosen_optimizers import parse_optimizers
 from graphfreeze.training.endpoint import TRAINING_ENDPOINT
 from graphfreeze.training.losses import parse_losses, sample_targets
-from graphfreeze.training.optimizers import parse_optimizer
 from graphfreeze.training.trace import trace_step
 from graphfreeze.training.traced_step import TracedStep
 from graphfreeze.validation.composition import check_composition
@@ -102,7 +102,7 @@ class Workspace(Exports):
             variables,
             FreezePlan(),
             losses=parse_losses(case.loss),
-            optimizer=parse_optimizer(case.optimizer),
+            optimizers=parse_optimizers(case.optimizer),
             endpoint=TRAINING_ENDPOINT,
         )
         found.operations = sum(1 for _ in step.graphs["train_step"].graph.walk())

@@ -67,9 +67,20 @@ _VARIANTS = {
     "fixed loss scale": f"{_SGD},loss_scale_factor=1024",
 }
 
+_SEVERAL = {
+    "MultiOptimizer": (_SGD, "dense/*=adam"),
+    "MultiOptimizer of two rates": ("adam", "convolution/*=adam:learning_rate=0.0001"),
+    "MultiOptimizer with clipping and averages": (
+        "adamw:global_clipnorm=0.05,weight_decay=0.1",
+        "dense/*=lamb:use_ema=true",
+        "**/bias=schedule_free_adamw:clipnorm=0.05",
+    ),
+    "MultiOptimizer with a dynamic loss scale": (_VARIANTS["dynamic loss scale"], f"dense/*={_SGD}"),
+}
+
 
 def optimizer_cases() -> list[Case]:
-    """Each optimizer on a convolution, on a table of which a batch names few rows, and variants."""
+    """Each optimizer on a convolution, on a table of which a batch names few rows, variants, and several at once."""
     tokens = {"x": integers(7)}
     cases = []
     for name, tracks in OPTIMIZERS.items():
@@ -82,6 +93,10 @@ def optimizer_cases() -> list[Case]:
             Case("optimizers", f"schedule {name}", _images, optimizer=text, steps=True, tracks=SCHEDULES[name])
         )
     cases += [Case("optimizers", name, _images, optimizer=text, steps=True) for name, text in _VARIANTS.items()]
+    for name, texts in _SEVERAL.items():
+        cases.append(Case("optimizers", name, _images, optimizer=texts, steps=True, tracks="MultiOptimizer"))
+    rows = ("sgd", "embedding/*=rmsprop")
+    cases.append(Case("optimizers", "MultiOptimizer sparse", _words, optimizer=rows, steps=True, inputs=tokens))
     scaled = _VARIANTS["dynamic loss scale"]
     cases.append(Case("optimizers", "dynamic loss scale in float16", _half_images, optimizer=scaled, steps=True))
     return cases

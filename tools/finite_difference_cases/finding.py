@@ -15,8 +15,8 @@ from graphfreeze.checks.double_precision import SinglePrecisionError
 from graphfreeze.errors import GraphfreezeError
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection.plan import FreezePlan
+from graphfreeze.training.chosen_optimizers import parse_optimizers
 from graphfreeze.training.losses import parse_losses
-from graphfreeze.training.optimizers import parse_optimizer
 from graphfreeze.training.trace import trace_step
 from tools.coverage_cases.case import Case
 from tools.coverage_cases.exports import Exports
@@ -83,7 +83,7 @@ class Workspace(Exports):
             SavedModel.load(saved_model).variables,
             FreezePlan(),
             losses=parse_losses(case.loss),
-            optimizer=parse_optimizer("sgd"),
+            optimizers=parse_optimizers("sgd"),
             endpoint=endpoint_of(case),
         )
         with tempfile.TemporaryDirectory(dir=self.directory) as name:

@@ -21,10 +21,10 @@ from graphfreeze.errors import UnsupportedError
 from graphfreeze.pipeline.training import stored_reference
 from graphfreeze.savedmodel.model import SavedModel
 from graphfreeze.selection.plan import FreezePlan
+from graphfreeze.training.chosen_optimizers import parse_optimizers
 from graphfreeze.training.endpoint import ADDED_LOSSES, MASK_PREFIX, TRAINING_ENDPOINT
 from graphfreeze.training.keras_endpoints import write_endpoints
 from graphfreeze.training.losses import parse_losses
-from graphfreeze.training.optimizers import parse_optimizer
 from graphfreeze.training.trace import trace_step
 from graphfreeze.training.traced_step import TracedStep
 from tools.bench_cases.forward_model import write_forward_model
@@ -52,7 +52,7 @@ def prepare(case: Case, directory: Path) -> None:
         SavedModel.load(directory / "saved_model").variables,
         FreezePlan(),
         losses=parse_losses(case.loss),
-        optimizer=parse_optimizer("sgd"),
+        optimizers=parse_optimizers("sgd"),
         endpoint=TRAINING_ENDPOINT,
         forward_endpoint=TRAINING_ENDPOINT,
         seed=_SEED,
