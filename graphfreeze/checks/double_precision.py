@@ -20,9 +20,9 @@ _NARROW_ENUMS = frozenset(dtype.as_datatype_enum for dtype in _NARROW)
 _DOUBLE_ENUM = tf.float64.as_datatype_enum
 _DOUBLE = Retyping(dict.fromkeys(_NARROW, tf.float64))
 
-_OWN_PRECISION = frozenset({"Bitcast", "StatelessRandomUniform", "StatelessRandomUniformV2"})
-"""What gives other numbers in another dtype: bits, and random ones. These are exact in every implementation: they stay in
-their own, between casts."""
+_OWN_DTYPE = frozenset({"Bitcast", "StatelessRandomUniform", "StatelessRandomUniformV2"})
+"""What gives other numbers in another dtype: bits, and random ones. These are exact in every implementation: they stay
+in their own, between casts."""
 
 
 class SinglePrecisionError(Exception):
@@ -34,7 +34,7 @@ def promote_array(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return _DOUBLE.array(array)
 
 
-def promote_graph(named: NamedGraph, *, keep: Collection[str] = _OWN_PRECISION, allow: Collection[str] = ()) -> NamedGraph:
+def promote_graph(named: NamedGraph, *, keep: Collection[str] = _OWN_DTYPE, allow: Collection[str] = ()) -> NamedGraph:
     """The same graph with float64 in place of every narrower floating-point dtype; the given one stays as it is.
 
     Args:

@@ -49,7 +49,7 @@ def _bits(node: Node, x: ir.Value) -> ir.Value:
     power = emit("Gather", powers, about)
     below = node.cast(emit("Less", size, power), np.int64)
     above = node.cast(emit("GreaterOrEqual", size, emit("Add", power, power)), np.int64)
-    place = emit("Max", emit("Add", emit("Sub", about, below), above), node.scalar(0, dtype=np.int64))
+    place = emit("Max", emit("Add", emit("Sub", about, below), above), _whole(node, 0))
     share = emit("Div", size, emit("Gather", powers, place))
     bits = emit("Mul", emit("Add", node.cast(place, np.float64), share), _wide(node, 2**info.nmant))
     # The sign of -0 shows in its reciprocal alone, that of -infinity does not.
@@ -62,14 +62,15 @@ def _bits(node: Node, x: ir.Value) -> ir.Value:
 def _from_bits(node: Node, x: ir.Value) -> ir.Value:
     """The float that has these bits."""
     emit, info = node.emit, np.finfo(node.dtype)
+    one, fractions = _whole(node, 1), _whole(node, 1 << info.nmant)
     powers, half = _powers(info), 1 << (info.bits - 1)
     numbers = node.cast(x, np.int64)
     # The remainder is not negative, so it is without the sign for signed numbers, too.
     bits = emit("Mod", numbers, _whole(node, half))
     is_negative = emit("Not", emit("Equal", bits, numbers))
-    biased, fraction = emit("Div", bits, _whole(node, 1 << info.nmant)), emit("Mod", bits, _whole(node, 1 << info.nmant))
-    power = emit("Gather", powers, emit("Max", emit("Sub", biased, _whole(node, 1)), _whole(node, 0)))
-    leading = node.cast(emit("Min", biased, _whole(node, 1)), np.float64)
+    biased, fraction = emit("Div", bits, fractions), emit("Mod", bits, fractions)
+    power = emit("Gather", powers, emit("Max", emit("Sub", biased, one), _whole(node, 0)))
+    leading = node.cast(emit("Min", biased, one), np.float64)
     share = emit("Mul", node.cast(fraction, np.float64), _wide(node, 0.5**info.nmant))
     size = emit("Mul", emit("Add", leading, share), power)
     size = emit("Where", emit("Greater", size, _wide(node, powers[-1])), _wide(node, math.nan), size)

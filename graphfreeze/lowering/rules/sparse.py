@@ -100,7 +100,7 @@ def sparse_to_dense(node: Node, values: ir.Value, default: ir.Value) -> ir.Value
 
 @rule("SparseTensorDenseMatMul", inputs=(UNUSED, PLAIN, UNUSED, PLAIN))
 def sparse_dense_product(node: Node, values: ir.Value, dense: ir.Value) -> ir.Value:
-    """The product of a sparse matrix and another: for each place (i, j) with the value v, v times row j goes to row i."""
+    """The product of a sparse matrix and another: each value v at (i, j) adds v times row j to row i."""
     places, count = as_int64(node, 0), node.inputs[0].dim(0)
     if node.attribute("adjoint_b"):
         dense = node.transpose(dense, [1, 0])
