@@ -29,7 +29,7 @@ def extract_patches(node: Node, x: ir.Value) -> ir.Value:
         after.append(missing - missing // 2)
     if any(after):
         x = node.emit("Pad", x, node.int64([0, *before, 0, 0, *after, 0]))
-    # Each axis becomes two, the places and what the window holds there: [batch, place, within, place, within, channels].
+    # Each axis becomes two: the places, and what the window holds there. [batch, place, within, ..., channels]
     for index, place in enumerate(places):
         x = node.emit("Gather", x, node.lowering.builder.constant(place), axis=1 + 2 * index)
     last = 1 + 2 * len(places)
