@@ -44,3 +44,21 @@ def test_how_often_each_number_occurs_in_an_array(weighted: bool) -> None:
         return tf.raw_ops.Bincount(arr=i, size=4, weights=w if weighted else tf.zeros([0], w.dtype))
 
     check(function, {"i": Argument((None, 3), "int32", high=6), "w": Argument((None, 3))})
+
+
+@pytest.mark.parametrize("whole", ["int32", "int64"])
+@pytest.mark.parametrize("bins", [1, 5, 100])
+def test_histograms(bins: int, whole: str) -> None:
+    """Some numbers are on the edge of a bin, some beyond all bins; the range is constant, or from data."""
+
+    def function(x: Any, n: Any) -> list[Any]:
+        wide = tf.cast([-2.0, 3.0], x.dtype)
+        data = tf.stack([tf.reduce_min(x) - 0.3, tf.reduce_max(x) / 2])
+        return [
+            tf.histogram_fixed_width(x, wide, bins, whole),
+            tf.histogram_fixed_width(x, data, bins, whole),
+            tf.histogram_fixed_width(n, [0, 7], bins, whole),
+        ]
+
+    edges = Argument((None, 50), make=lambda rng, shape: rng.integers(-60, 60, shape) / 20)
+    check(function, {"x": edges, "n": Argument((None, 50), "int32", high=9)})
