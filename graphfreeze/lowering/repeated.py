@@ -6,7 +6,7 @@ holds is then as good as constant: the same places in each round.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def _with_a_last_axis(operation: Operation, inputs: Sequence[Tensor]) -> npt.NDA
     return found[..., None] if found is not None and is_last else None
 
 
-_ROUNDS = {
+_ROUNDS: dict[str, Callable[[Operation, Sequence[Tensor]], npt.NDArray[Any] | None]] = {
     "BroadcastTo": lambda operation, inputs: inputs[0].constant,
     "Cast": _elementwise,
     "ExpandDims": _with_a_last_axis,

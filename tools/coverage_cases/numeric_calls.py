@@ -1,4 +1,4 @@
-"""Operations of TensorFlow that no layer of Keras makes: functions of a module with two parameters, and of its input."""
+"""Operations of TensorFlow that no layer of Keras makes: functions of a module with two parameters and of its input."""
 
 from __future__ import annotations
 
