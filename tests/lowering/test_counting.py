@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -62,3 +63,13 @@ def test_histograms(bins: int, whole: str) -> None:
 
     edges = Argument((None, 50), make=lambda rng, shape: rng.integers(-60, 60, shape) / 20)
     check(function, {"x": edges, "n": Argument((None, 50), "int32", high=9)})
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_numbers_on_the_edges_of_bins(seed: int) -> None:
+    """Rounding decides in which bin each is, so it has to be TensorFlow's."""
+    rng = np.random.default_rng(seed)
+    low, width, bins = rng.normal(), rng.uniform(0.1, 3), int(rng.integers(2, 300))
+    edges = Argument((None, 2000), make=lambda rng, shape: low + rng.integers(-3, bins + 3, shape) * (width / bins))
+    bounds = Argument((2,), make=lambda rng, shape: [low, low + width])
+    check(lambda x, bounds: tf.histogram_fixed_width(x, bounds, bins), {"x": edges, "bounds": bounds})
