@@ -20,8 +20,9 @@ _NARROW_ENUMS = frozenset(dtype.as_datatype_enum for dtype in _NARROW)
 _DOUBLE = Retyping({dtype: tf.complex128 if dtype.is_complex else tf.float64 for dtype in _NARROW})
 _DOUBLE_ENUMS = frozenset(dtype.as_datatype_enum for dtype in (tf.float64, tf.complex128))
 
-_OWN_STREAM = frozenset({"StatelessRandomUniform", "StatelessRandomUniformV2"})
-"""What draws other numbers in another dtype. These are exact in every implementation: they stay, and a Cast follows."""
+_OWN_DTYPE = frozenset({"Bitcast", "StatelessRandomUniform", "StatelessRandomUniformV2"})
+"""What gives other numbers in another dtype: bits, and random ones. These are exact in every implementation: they stay
+in their own, between casts."""
 
 
 class SinglePrecisionError(Exception):
@@ -33,14 +34,14 @@ def promote_array(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return _DOUBLE.array(array)
 
 
-def promote_graph(named: NamedGraph, *, keep: Collection[str] = _OWN_STREAM, allow: Collection[str] = ()) -> NamedGraph:
+def promote_graph(named: NamedGraph, *, keep: Collection[str] = _OWN_DTYPE, allow: Collection[str] = ()) -> NamedGraph:
     """The same graph with float64 in place of narrower floating-point dtypes, and complex128 in place of complex64.
 
     The given one stays as it is.
 
     Args:
         named: The graph.
-        keep: The types of the operations that stay in their own dtype. Their outputs are cast.
+        keep: The types of the operations that stay in their own dtype. Their inputs and outputs are cast.
         allow: The types of the operations that may do what TensorFlow's cannot: another one computes them.
 
     Raises:
@@ -82,8 +83,12 @@ class _Promoter:
 
 
 def _keep(graph: Graph, operation: Operation, inputs: list[Edge]) -> list[Edge]:
-    """The operation in its own dtype, its outputs cast."""
-    kept = Operation(operation.type, operation.name, inputs, attributes=dict(operation.attributes))
+    """The operation in its own dtype, its inputs and outputs cast."""
+    own = [
+        _DOUBLE.cast(graph, edge, before.dtype, f"{operation.name}/input_{index}")
+        for index, (edge, before) in enumerate(zip(inputs, operation.inputs, strict=True))
+    ]
+    kept = Operation(operation.type, operation.name, own, attributes=dict(operation.attributes))
     kept.outputs = [Edge(e.name, e.dtype, e.shape, kept) for e in operation.outputs]
     graph.operations.append(kept)
     return [_DOUBLE.cast(graph, edge, _DOUBLE.dtype(edge.dtype), f"{edge.name}/double") for edge in kept.outputs]

@@ -21,6 +21,7 @@ from graphfreeze.lowering.list_arithmetic import lower_list_arithmetic
 from graphfreeze.lowering.loop_body import ScanBody
 from graphfreeze.lowering.picked import lower_picked
 from graphfreeze.lowering.polynomials import emit_polynomial, emit_shape
+from graphfreeze.lowering.repeated import lower_repeated, note_repeated
 from graphfreeze.lowering.rule import RULES, CannotLower, Node
 from graphfreeze.lowering.shape_numbers import Number
 from graphfreeze.lowering.shapes import ShapeInference, numpy_dtype
@@ -81,7 +82,9 @@ class Lowering:
         tensors = self.tensors
         tensors.update(zip(map(id, graph.inputs), arguments, strict=True))
         for operation in graph.operations:
-            made = self.lower(operation, [tensors[id(edge)] for edge in operation.inputs])
+            inputs = [tensors[id(edge)] for edge in operation.inputs]
+            made = self.lower(operation, inputs)
+            note_repeated(operation, inputs, made)
             tensors.update(zip(map(id, operation.outputs), made, strict=True))
         return [tensors[id(edge)] for edge in graph.outputs]
 
@@ -96,7 +99,7 @@ class Lowering:
             if not missing:
                 note_strided_sizes(self.sizes, operation, inputs)
             made = fold_induction(operation, inputs) or bounded(operation, inputs)
-            made = made or lower_list_arithmetic(self, operation, inputs)
+            made = made or lower_list_arithmetic(self, operation, inputs) or lower_repeated(self, operation, inputs)
             made = made or lower_for_all_iterations(self, operation, inputs)
             if made:
                 return made

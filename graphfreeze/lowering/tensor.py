@@ -75,6 +75,7 @@ class Tensor:
         alternatives: Of what either branch of an If keeps for its gradient: the predicate, and what each keeps.
         scaled: Set where it is an image multiplied by a number per channel: both, the channels second.
         product: Set where it is a stack of products, each of a transposed matrix and another: both stacks.
+        repeated: Set where it is a constant array over and over, along new leading axes: that array.
         parts: Of complex numbers whose value is not known: the real and the imaginary parts.
     """
 
@@ -89,6 +90,7 @@ class Tensor:
     narrow: Tensor | None = None
     scaled: tuple[ir.Value, ir.Value] | None = None
     product: tuple[Tensor, Tensor] | None = None
+    repeated: npt.NDArray[Any] | None = None
     parts: tuple[Tensor, Tensor] | None = None
     alternatives: tuple[ir.Value, Tensor, Tensor] | None = None
 

@@ -61,6 +61,15 @@ def test_uniform_random_numbers_stay_those_of_float32() -> None:
     np.testing.assert_array_equal(found, 2 * tf.random.stateless_uniform((7,), seed).numpy().astype(np.float64))
 
 
+def test_bits_stay_those_of_float32() -> None:
+    def signs(x: Any) -> Any:
+        return tf.bitwise.bitwise_and(tf.bitcast(x, tf.int32), tf.int32.min) < 0
+
+    numbers = np.array([-0.0, 0.0, -3.0, 2.0], np.float32)
+    (found,) = run(promote_graph(named_graph(signs, {"x": numbers})).graph, promote_array(numbers))
+    assert found.tolist() == [True, False, True, False]
+
+
 def test_an_operation_that_is_float32_by_definition_is_named() -> None:
     def resize(x: Any) -> Any:
         return tf.image.resize(x[None, :, :, None], (6, 6))

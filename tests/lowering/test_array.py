@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -72,6 +73,34 @@ def test_filling_with_gradients() -> None:
         ]
 
     check(gradients(function), {"x": Argument((None, 1, 3)), "scalar": Argument(())})
+
+
+@pytest.mark.parametrize("size", [3, 400], ids=["few", "more than are folded"])
+def test_elements_repeated_each_as_often_as_a_constant_says(size: int) -> None:
+    def function(x: Any) -> list[Any]:
+        counts = np.arange(size) % 3
+        return [
+            tf.repeat(tf.sin(x), [2, 0, 1, 1], axis=1),
+            tf.repeat(x, counts, axis=2),
+            tf.repeat(x[:, 0], counts, axis=-1),
+            tf.repeat(x, np.ones(size, np.int64), axis=2),
+        ]
+
+    check(gradients(function), {"x": Argument((None, 4, size))})
+
+
+@pytest.mark.parametrize("shift", [0, 1, -1, 2, -7, 9])
+def test_rolls_along_the_batch_and_a_length(shift: int) -> None:
+    """Also by more than there is."""
+
+    def function(x: Any) -> list[Any]:
+        return [tf.roll(x, shift, 0), tf.roll(x, [shift, 1, shift], [1, 2, 0])]
+
+    check(gradients(function), {"x": Argument((None, None, 3))}, sizes=[(1, 4), (3, 1), (5, 7)])
+
+
+def test_elements_repeated_in_a_sequence_of_open_length() -> None:
+    check(gradients(lambda x: tf.repeat(x, [1, 3], axis=2)), {"x": Argument((None, None, 2, 2))})
 
 
 def test_ranges() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -44,3 +45,31 @@ def test_how_often_each_number_occurs_in_an_array(weighted: bool) -> None:
         return tf.raw_ops.Bincount(arr=i, size=4, weights=w if weighted else tf.zeros([0], w.dtype))
 
     check(function, {"i": Argument((None, 3), "int32", high=6), "w": Argument((None, 3))})
+
+
+@pytest.mark.parametrize("whole", ["int32", "int64"])
+@pytest.mark.parametrize("bins", [1, 5, 100])
+def test_histograms(bins: int, whole: str) -> None:
+    """Some numbers are on the edge of a bin, some beyond all bins; the range is constant, or from data."""
+
+    def function(x: Any, n: Any) -> list[Any]:
+        wide = tf.cast([-2.0, 3.0], x.dtype)
+        data = tf.stack([tf.reduce_min(x) - 0.3, tf.reduce_max(x) / 2])
+        return [
+            tf.histogram_fixed_width(x, wide, bins, whole),
+            tf.histogram_fixed_width(x, data, bins, whole),
+            tf.histogram_fixed_width(n, [0, 7], bins, whole),
+        ]
+
+    edges = Argument((None, 50), make=lambda rng, shape: rng.integers(-60, 60, shape) / 20)
+    check(function, {"x": edges, "n": Argument((None, 50), "int32", high=9)})
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_numbers_on_the_edges_of_bins(seed: int) -> None:
+    """Rounding decides in which bin each is, so it has to be TensorFlow's."""
+    rng = np.random.default_rng(seed)
+    low, width, bins = rng.normal(), rng.uniform(0.1, 3), int(rng.integers(2, 300))
+    edges = Argument((None, 2000), make=lambda rng, shape: low + rng.integers(-3, bins + 3, shape) * (width / bins))
+    bounds = Argument((2,), make=lambda rng, shape: [low, low + width])
+    check(lambda x, bounds: tf.histogram_fixed_width(x, bounds, bins), {"x": edges, "bounds": bounds})

@@ -1,9 +1,10 @@
-"""Matrix products against TensorFlow."""
+"""Products of matrices and of vectors against TensorFlow."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 import onnx
 import pytest
@@ -126,3 +127,20 @@ def test_sums_of_other_products() -> None:
         return [*sums, kept, broadcast, tf.reduce_sum(tf.matmul(x, y, transpose_a=True, transpose_b=True), [0, 1])]
 
     check(function, {"x": Argument((None, 2, 3, 3)), "y": Argument((None, 2, 3, 3)), "z": Argument((2, 3, 4))})
+
+
+@pytest.mark.parametrize("shape", [(None, 3), (None, 4, 3), (3,), (2, None, 1, 3)], ids=str)
+def test_cross_products(shape: tuple[int | None, ...]) -> None:
+    check(gradients(tf.linalg.cross), {"x": Argument(shape), "y": Argument(shape)})
+
+
+def test_cross_products_of_keras() -> None:
+    """Of vectors of two elements, along other axes, broadcast; and of whole numbers."""
+
+    def function(x: Any, y: Any, whole: Any) -> list[Any]:
+        cross = keras.ops.cross
+        made = [cross(x[..., :2], y[..., :2]), cross(x, y[..., :2]), cross(x, y, axis=1), cross(x, y[:1])]
+        return [*made, tf.linalg.cross(whole, whole[::-1])]
+
+    arguments = {"x": Argument((None, 3, 3)), "y": Argument((None, 3, 3)), "whole": Argument((4, 3), "int32", high=9)}
+    check(gradients(function), arguments)

@@ -32,6 +32,19 @@ def test_segments_in_order(kind: str) -> None:
     check(function if kind == "prod" else gradients(function), rows)
 
 
+@pytest.mark.parametrize("kind", ["sum", "mean", "max"])
+def test_constant_segments_are_of_a_known_number(kind: str) -> None:
+    """Shapes may depend on it."""
+
+    def function(x: Any) -> list[Any]:
+        columns = tf.transpose(x)
+        found = getattr(tf.math, f"segment_{kind}")(columns, [0, 0, 1, 3, 3])
+        picked = tf.sparse.segment_sum(columns, [4, 0, 1], [0, 2, 2])
+        return [tf.reshape(found, [2, 2, -1]), tf.reshape(picked, [3, 1, tf.shape(x)[0]])]
+
+    check(gradients(function), {"x": Argument((None, 5))})
+
+
 def test_sums_of_equal_segments_are_of_one_size() -> None:
     def function(x: Any, weights: Any, ids: Any) -> Any:
         total = tf.math.segment_sum(x * weights[:, None], ids)

@@ -89,3 +89,49 @@ def test_nothing_at_all() -> None:
 
     ids = Argument((None, 4), "int64", lambda rng, shape: np.zeros(shape))
     check(gradients(function), {"table": TABLE, "ids": ids}, sizes=SIZES)
+
+
+@pytest.mark.parametrize("adjoint_b", [False, True])
+@pytest.mark.parametrize("adjoint_a", [False, True])
+def test_products_with_a_constant_sparse_matrix(adjoint_a: bool, adjoint_b: bool) -> None:
+    """One place is given twice, one row and one column are empty; the places are in no order."""
+    places = [[2, 1], [0, 3], [2, 1], [0, 0], [3, 0], [3, 3]]
+
+    def function(x: Any, y: Any) -> Any:
+        adjacency = tf.SparseTensor(places, tf.cast([0.5, 2, -1, 0.25, 3, 1], x.dtype), [4, 4])
+        dense = y if adjoint_b else x
+        return tf.sparse.sparse_dense_matmul(adjacency, tf.sin(dense), adjoint_a=adjoint_a, adjoint_b=adjoint_b)
+
+    check(gradients(function), {"x": Argument((4, None)), "y": Argument((None, 4))}, sizes=SIZES)
+
+
+@pytest.mark.parametrize("adjoint_b", [False, True])
+@pytest.mark.parametrize("adjoint_a", [False, True])
+def test_products_with_a_sparse_matrix_of_values_that_train(adjoint_a: bool, adjoint_b: bool) -> None:
+    def function(values: Any, x: Any, places: Any) -> Any:
+        adjacency = tf.SparseTensor(tf.cast(places, "int64"), tf.sin(values), [5, 5])
+        return tf.sparse.sparse_dense_matmul(adjacency, tf.sin(x), adjoint_a=adjoint_a, adjoint_b=adjoint_b)
+
+    dense = Argument((3, 5) if adjoint_b else (5, 3))
+    places = Argument((None, 2), "int32", high=5)
+    check(gradients(function), {"values": Argument((None,)), "x": dense, "places": places}, sizes=SIZES)
+
+
+def test_products_with_a_sparse_matrix_whose_places_data_decide() -> None:
+    """As many rows as the batch, and as many values as are positive; also none at all."""
+
+    def function(x: Any, y: Any) -> list[Any]:
+        sparse = tf.sparse.from_dense(tf.nn.relu(x))
+        nothing = tf.sparse.from_dense(tf.zeros_like(x))
+        return [tf.sparse.sparse_dense_matmul(matrix, tf.sin(y)) for matrix in (sparse, nothing)]
+
+    check(gradients(function, is_smooth=False), {"x": Argument((None, 4)), "y": Argument((4, 3))}, sizes=SIZES)
+
+
+def test_products_of_sparse_indices_in_int32() -> None:
+    def function(x: Any) -> Any:
+        places = tf.constant([[0, 1], [2, 0]], tf.int32)
+        values = tf.cast([2, 3], x.dtype)
+        return tf.raw_ops.SparseTensorDenseMatMul(a_indices=places, a_values=values, a_shape=[3, 2], b=x)
+
+    check(function, {"x": Argument((2, None))}, sizes=SIZES)

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tools.coverage_cases.case import Case, integers
+from tools.coverage_cases.numeric_calls import NUMERIC_CALLS
 
 __all__ = ["keras_2_cases", "module_cases"]
 
@@ -252,6 +253,7 @@ _CALLS: dict[str, Call] = {
     "tf.image.crop_and_resize": _crops,
     "tf.nn.max_pool_with_argmax": _unpooled,
     "tf.random.categorical": _classes,
+    **NUMERIC_CALLS,
 }
 
 

@@ -208,12 +208,3 @@ def cast(node: Node, value: ir.Value) -> ir.Value:
         if dtype.kind in "cOSU" or dtype.name.startswith("float8"):
             raise CannotLower(f"a cast from {source} to {node.dtype}; integers, floats and bool are covered")
     return value if source == node.dtype else node.cast(value, node.dtype)
-
-
-@elementwise("Bitcast")
-def bitcast(node: Node, x: ir.Value) -> ir.Value:
-    """The same bits as another whole number of the same size."""
-    before, after = node.inputs[0].dtype, node.dtype
-    if before.kind not in "iu" or after.kind not in "iu" or before.itemsize != after.itemsize:
-        raise CannotLower(f"the bits of {before} as {after}; whole numbers of one size are covered")
-    return node.cast(x, after)

@@ -51,3 +51,20 @@ def bincount(node: Node, value: ir.Value, size: npt.NDArray[Any], weights: ir.Va
     # What is too large counts in one more bin, which is cut off.
     counted = emit_scatter(node, node.emit("Expand", node.scalar(0, 1), bins[0] + 1), index, weights, "add")
     return node.emit("Slice", counted, node.int64([0]), bins[0], node.int64([0]))
+
+
+@rule("HistogramFixedWidth", inputs=(PLAIN, PLAIN, KNOWN))
+def histogram(node: Node, value: ir.Value, bounds: ir.Value, bins: npt.NDArray[Any]) -> ir.Value:
+    """How many numbers are in each of some bins of equal width; the outer bins have what is beyond them, too."""
+    emit, count = node.emit, int(bins)
+    # In float64, and in this order, TensorFlow's kernel computes it.
+    value = node.cast(emit("Reshape", value, node.int64([-1])), np.float64)
+    bounds = node.cast(bounds, np.float64)
+    low, high = (emit("Gather", bounds, node.int64([side])) for side in (0, 1))
+    above = emit("Sub", emit("Min", emit("Max", value, low), high), low)
+    width = emit("Sub", *(emit("Div", bound, np.array([count], np.float64)) for bound in (high, low)))
+    last = np.array([count - 1], np.float64)
+    index = node.cast(emit("Min", emit("Div", above, width), last), np.int64)
+    ones = emit("Expand", node.scalar(1), emit("Shape", value))
+    zeros = node.lowering.builder.constant(np.zeros(count, node.dtype))
+    return emit_scatter(node, zeros, emit("Unsqueeze", index, node.int64([1])), ones, "add")

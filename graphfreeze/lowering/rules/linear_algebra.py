@@ -1,4 +1,4 @@
-"""Matrix products."""
+"""Products of matrices and of vectors."""
 
 from __future__ import annotations
 
@@ -55,3 +55,15 @@ def _product(node: Node, a: ir.Value, b: ir.Value) -> ir.Value:
 def einsum(node: Node) -> Tensor | ir.Value:
     """A sum of products by equation: Transpose, Reshape and MatMul where they can express it, else ONNX's Einsum."""
     return Einsum.parse(node).lower(node)
+
+
+@rule("Cross")
+def cross(node: Node, a: ir.Value, b: ir.Value) -> ir.Value:
+    """The cross products of vectors of three elements: a_j * b_k - a_k * b_j in place i, for (i, j, k) in turn."""
+
+    def turned(value: ir.Value, places: list[int]) -> ir.Value:
+        return node.emit("Gather", value, node.int64(places), axis=node.outputs[0].rank - 1)
+
+    second, third = [1, 2, 0], [2, 0, 1]
+    forwards = node.emit("Mul", turned(a, second), turned(b, third))
+    return node.emit("Sub", forwards, node.emit("Mul", turned(a, third), turned(b, second)))

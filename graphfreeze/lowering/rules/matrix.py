@@ -12,10 +12,10 @@ from graphfreeze.lowering.rule import KNOWN, PLAIN, UNUSED, CannotLower, Node, r
 from graphfreeze.lowering.rules.comparison import emit_where
 from graphfreeze.lowering.tensor import Tensor
 
-
-def _main_diagonal(offsets: npt.NDArray[Any]) -> None:
-    if np.any(offsets):
-        raise CannotLower(f"the diagonals {offsets.tolist()}; the main diagonal (0) is covered")
+Offsets = npt.NDArray[Any]
+"""How far a diagonal is to the right of the main one; of a band, of the lowest and of the uppermost diagonal."""
+Places = npt.NDArray[np.int64]
+_MAIN = np.zeros((), np.int64)
 
 
 @rule("MatrixBandPart", inputs=(PLAIN, KNOWN, KNOWN))
@@ -28,11 +28,20 @@ def matrix_band_part(node: Node, value: ir.Value, lower: npt.NDArray[Any], upper
     return value
 
 
-@rule("MatrixDiagPart", "MatrixDiagPartV2", "MatrixDiagPartV3", inputs=(PLAIN, KNOWN, UNUSED))
-def matrix_diagonal(node: Node, value: ir.Value, offsets: npt.NDArray[Any] | None = None) -> ir.Value:
-    """The main diagonals of matrices."""
-    if offsets is not None:
-        _main_diagonal(offsets)
+@rule("MatrixDiagPart", "MatrixDiagPartV2", "MatrixDiagPartV3", inputs=(PLAIN, KNOWN, PLAIN))
+def matrix_diagonal(node: Node, value: ir.Value, offsets: Offsets = _MAIN, padding: ir.Value | None = None) -> ir.Value:
+    """A diagonal of matrices, or a band of them from the uppermost one down, padded to the longest one."""
+    source, output = node.inputs[0], node.outputs[0]
+    if np.any(offsets):
+        places = _places(node, source, offsets)
+        elements = np.full(output.shapes[0][source.rank - 2 :], -1)
+        inside = places >= 0
+        elements.flat[places[inside]] = np.flatnonzero(inside)
+        return _picked(node, value, source, elements, padding)
+    return node.reshape(_main_diagonal(node, value), output.dims)
+
+
+def _main_diagonal(node: Node, value: ir.Value) -> ir.Value:
     source = node.inputs[0]
     rows, columns = source.shape[-2:]
     if rows is None or columns is None:
@@ -45,35 +54,72 @@ def matrix_diagonal(node: Node, value: ir.Value, offsets: npt.NDArray[Any] | Non
     return node.emit("Slice", flat, node.int64([0]), node.int64([length * columns]), axis, node.int64([columns + 1]))
 
 
-@rule("MatrixDiag", inputs=(PLAIN,))
-def matrix_of_diagonal_old(node: Node, diagonal: ir.Value) -> ir.Value:
-    """Square matrices with given main diagonals, zeros elsewhere."""
-    return _diagonal_matrix(node, diagonal)
-
-
-@rule("MatrixDiagV2", "MatrixDiagV3", inputs=(PLAIN, KNOWN, UNUSED))
-def matrix_of_diagonal(node: Node, diagonal: ir.Value, offsets: npt.NDArray[Any]) -> ir.Value:
-    """Square matrices with given main diagonals, zeros elsewhere."""
-    _main_diagonal(offsets)
-    return _diagonal_matrix(node, diagonal)
-
-
-def _diagonal_matrix(node: Node, diagonal: ir.Value) -> ir.Value:
-    column = node.reshape(diagonal, [*node.inputs[0].dims, 1])
-    return emit_where(
-        node, _identity(node, node.outputs[0]), column, node.lowering.builder.constant(_zeros(node, node.outputs[0]))
-    )
+@rule("MatrixDiag", "MatrixDiagV2", "MatrixDiagV3", inputs=(PLAIN, KNOWN, UNUSED, UNUSED, PLAIN))
+def matrix_of_diagonal(
+    node: Node, diagonal: ir.Value, offsets: Offsets = _MAIN, padding: ir.Value | None = None
+) -> ir.Value:
+    """Matrices with a given diagonal, or a band of them, and one number elsewhere (0 by default)."""
+    return _with_diagonal(node, node.inputs[0], diagonal, offsets, padding)
 
 
 @rule("MatrixSetDiag", "MatrixSetDiagV2", "MatrixSetDiagV3", inputs=(PLAIN, PLAIN, KNOWN))
-def matrix_set_diagonal(
-    node: Node, value: ir.Value, diagonal: ir.Value, offsets: npt.NDArray[Any] | None = None
+def matrix_set_diagonal(node: Node, value: ir.Value, diagonal: ir.Value, offsets: Offsets = _MAIN) -> ir.Value:
+    """The matrices with another diagonal, or another band of them."""
+    return _with_diagonal(node, node.inputs[1], diagonal, offsets, value)
+
+
+def _with_diagonal(
+    node: Node, source: Tensor, diagonal: ir.Value, offsets: Offsets, elsewhere: ir.Value | None
 ) -> ir.Value:
-    """The matrices with other main diagonals."""
-    if offsets is not None:
-        _main_diagonal(offsets)
-    column = node.reshape(diagonal, [*node.inputs[1].dims, 1])
-    return emit_where(node, _identity(node, node.outputs[0]), column, value)
+    output = node.outputs[0]
+    rows, columns = output.dims[-2:]
+    if np.any(offsets) or (rows != columns and None not in output.shape[-2:]):
+        return _picked(node, diagonal, source, _places(node, output, offsets), elsewhere)
+    column = node.reshape(diagonal, [*output.dims[:-1], 1])
+    return emit_where(node, _identity(node, output), column, _padding(node, elsewhere))
+
+
+def _places(node: Node, matrices: Tensor, offsets: Offsets) -> Places:
+    """For each element of a matrix the number of its place among the diagonals of a band, and -1 outside of it.
+
+    The diagonals are rows from the uppermost one down. Those above the main one, and those below it, begin on the left
+    or end on the right.
+    """
+    rows, columns = matrices.shape[-2:]
+    lower, upper = int(offsets.flat[0]), int(offsets.flat[-1])
+    if rows is None or columns is None:
+        raise CannotLower(
+            f"the diagonals from {lower} to {upper} of matrices whose size only run time knows; of these the main "
+            "diagonal (0) is covered, and of matrices of a fixed size all are"
+        )
+    row, column = np.indices((rows, columns))
+    offset = column - row
+    length = np.minimum(rows + np.minimum(offset, 0), columns - np.maximum(offset, 0))
+    inside = (lower <= offset) & (offset <= upper)
+    longest = int(np.max(length, where=inside, initial=0))
+    above, below = node.attribute("align", "LEFT_LEFT").split("_")
+    ends_right = np.where(offset > 0, above == "RIGHT", below == "RIGHT")
+    along = np.minimum(row, column) + np.where(ends_right, longest - length, 0)
+    return np.where(inside, (upper - offset) * longest + along, -1)
+
+
+def _picked(node: Node, array: ir.Value, source: Tensor, places: Places, elsewhere: ir.Value | None) -> ir.Value:
+    """The elements at places in the last axes of an array, and something else where there is no place (-1)."""
+    batch = node.outputs[0].rank - places.ndim
+    count = int(np.prod(source.shapes[0][batch:]))
+    flat = node.reshape(array, [*source.dims[:batch], count])
+    picked = node.emit("Gather", flat, node.lowering.builder.constant(np.maximum(places, 0)), axis=batch)
+    if np.all(places >= 0):
+        return picked
+    is_inside = node.lowering.builder.constant((places >= 0).reshape(*[1] * batch, *places.shape))
+    return emit_where(node, is_inside, picked, _padding(node, elsewhere))
+
+
+def _padding(node: Node, elsewhere: ir.Value | None) -> ir.Value:
+    """What stands outside of the diagonals: an array of the output's shape, one number, or 0."""
+    if elsewhere is None:
+        return node.lowering.builder.constant(node.scalar(0))
+    return elsewhere
 
 
 def _identity(node: Node, matrices: Tensor) -> ir.Value:

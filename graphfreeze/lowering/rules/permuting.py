@@ -11,7 +11,7 @@ import onnx_ir as ir
 from graphfreeze.lowering.layouts import stored_layout
 from graphfreeze.lowering.rule import KNOWN, PLAIN, UNUSED, CannotLower, Node, rule
 from graphfreeze.lowering.slices import Span, emit_slice
-from graphfreeze.lowering.tensor import Tensor
+from graphfreeze.lowering.tensor import Dim, Tensor
 
 
 @rule("ReverseV2", inputs=(UNUSED, KNOWN))
@@ -49,7 +49,8 @@ def roll(node: Node, shifts: npt.NDArray[Any], axes: npt.NDArray[Any]) -> Tensor
         axis %= source.rank
         size = source.shape[axis]
         if size is None:
-            raise CannotLower("a roll along the batch; other axes are covered")
+            value = _roll_of_open_size(node, value, source.dim(axis), shift, layout.axis(axis, source.rank))
+            continue
         if not shift % size:
             continue
         cut = size - shift % size
@@ -60,6 +61,14 @@ def roll(node: Node, shifts: npt.NDArray[Any], axes: npt.NDArray[Any]) -> Tensor
         value = node.emit("Concat", *parts, axis=layout.axis(axis, source.rank))
     output.values[layout] = value
     return output
+
+
+def _roll_of_open_size(node: Node, value: ir.Value, size: Dim, shift: int, axis: int) -> ir.Value:
+    """The elements moved along an axis whose size only run time knows, which the shift may exceed."""
+    elements = node.vector([size])
+    cut = node.emit("Sub", elements, node.emit("Mod", np.array([shift], np.int64), elements))
+    ends = node.emit("Slice", value, cut, elements, node.int64([axis]))
+    return node.emit("Concat", ends, node.emit("Slice", value, node.int64([0]), cut, node.int64([axis])), axis=axis)
 
 
 @rule("InvertPermutation")

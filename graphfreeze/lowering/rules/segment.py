@@ -63,7 +63,10 @@ def as_int64(node: Node, position: int) -> ir.Value:
 
 
 def segment_count(node: Node, ids: ir.Value) -> Dim:
-    """How many segments sorted numbers (int64) name: one more than the last one."""
+    """How many segments the sorted numbers of the last input, as int64, name: one more than the last one."""
+    known = node.inputs[-1].constant
+    if known is not None:
+        return node.lowering.dim(int(known[-1]) + 1 if known.size else 0)
     rows = filled_rows(node.lowering, node.operation.inputs[-1])
     if rows is not None:
         return rows

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from graphfreeze.lowering.picked import picked_size, sized
 from graphfreeze.lowering.rule import PLAIN, UNUSED, CannotLower, Node, rule
+from graphfreeze.lowering.rules.gather import emit_scatter
 from graphfreeze.lowering.rules.segment import as_int64
 from graphfreeze.lowering.tensor import Dim, Tensor
 
@@ -95,3 +96,17 @@ def sparse_to_dense(node: Node, values: ir.Value, default: ir.Value) -> ir.Value
     if not node.inputs[2].rank:
         values = node.emit("Expand", values, node.vector([count]))
     return node.emit("ScatterND", node.emit("Expand", default, node.shape(node.outputs[0])), index, values)
+
+
+@rule("SparseTensorDenseMatMul", inputs=(UNUSED, PLAIN, UNUSED, PLAIN))
+def sparse_dense_product(node: Node, values: ir.Value, dense: ir.Value) -> ir.Value:
+    """The product of a sparse matrix and another: each value v at (i, j) adds v times row j to row i."""
+    places, count = as_int64(node, 0), node.inputs[0].dim(0)
+    if node.attribute("adjoint_b"):
+        dense = node.transpose(dense, [1, 0])
+    to, source = (1, 0) if node.attribute("adjoint_a") else (0, 1)
+    index = [node.emit("Gather", places, node.int64([column]), axis=1) for column in (to, source)]
+    rows = node.emit("Gather", dense, node.reshape(index[1], [count]), axis=0)
+    products = node.emit("Mul", rows, node.reshape(values, [count, 1]))
+    zeros = node.emit("Expand", node.scalar(0), node.shape(node.outputs[0]))
+    return emit_scatter(node, zeros, index[0], products, "add")
