@@ -30,7 +30,6 @@ from graphfreeze.training.missing_gradients import none_for_missing_gradients, r
 from graphfreeze.training.noise import NOISE_SEED, Noise, draw_by_seed
 from graphfreeze.training.optimizers import ELEMENTWISE, STARTS_APART
 from graphfreeze.training.parameters import Parameter, in_slices
-from graphfreeze.training.row_division import divide_rows_only
 from graphfreeze.training.row_updates import update_rows
 from graphfreeze.training.slice_variables import Sliced, keep_trained_slices
 from graphfreeze.training.stored_values import ReadValue
@@ -211,7 +210,6 @@ class _Tracer:
         flat = [variable.target for variable in update.flat]
         slots |= {id(target.variable.handle): _slot(target.name, target.variable) for target in flat}
         apply_gradients = functionalise(update.function, names, [], slots)
-        divide_rows_only(apply_gradients.graph)
         drop_inputs_and_outputs(apply_gradients, [target.name for target in flat])
         train_step = compose(gradients, apply_gradients, without=[name for name in whole if name not in names])
         update_rows(train_step)

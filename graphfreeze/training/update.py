@@ -13,6 +13,7 @@ from graphfreeze.training.chosen_optimizers import ChosenOptimizer, ChosenOptimi
 from graphfreeze.training.flat import FlatVariable, Target, make_flat
 from graphfreeze.training.keras_optimizer import OptimizerVariable, Updated, build_optimizer
 from graphfreeze.training.optimizers import has_no_decay
+from graphfreeze.training.row_division import dividing_rows_only
 
 __all__ = ["Target", "Update", "trace_update"]
 
@@ -83,7 +84,8 @@ def trace_update(
         return []
 
     specs = [spec for index, target in enumerate(targets) for spec in _specs(target, index, by_rows)]
-    traced = tf.function(apply_gradients, autograph=False).get_concrete_function(*specs)
+    with dividing_rows_only():
+        traced = tf.function(apply_gradients, autograph=False).get_concrete_function(*specs)
     return Update(traced, tuple(variables), tuple(joined))
 
 

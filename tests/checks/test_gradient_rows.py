@@ -116,6 +116,24 @@ def test_every_check_passes(optimizer: str, freeze: str, saved_model: Path, tmp_
     assert f"gradient/{TABLE}" not in inputs
 
 
+def test_a_divisor_may_underflow(tmp_path: Path) -> None:
+    """Adafactor's does in rows that are looked up nowhere, at which Keras' own `fit` stops."""
+    keras.utils.set_random_seed(3)
+    x = keras.Input((LENGTH,), dtype="int32", name="x")
+    table = layers.Embedding(5000, WIDTH, name="words")
+    model = keras.Model(x, layers.Dense(2, name="out")(layers.Flatten()(table(x))))
+    graphfreeze.export(model, tmp_path / "model")
+    out = tmp_path / "out"
+    selections = [Selection("freeze", "words/embeddings[7]")]
+    graphfreeze.rewrite(tmp_path / "model", out, selections, loss="mse", optimizer="adafactor", endpoint="train")
+    trainer, before = Trainer(out, device="cpu"), table.embeddings.numpy()
+    ids = np.array([[1, 1, 2, 3, 7]], np.int32)
+    trainer.step({"x": ids, "y": np.ones((1, 2), np.float32)})
+    after = trainer.weights()["words/embeddings"]
+    assert np.isfinite(after).all()
+    assert sorted(set(np.flatnonzero((before != after).any(axis=1)).tolist())) == [1, 2, 3]
+
+
 def test_a_whole_gradient_is_rows_of_every_index(saved_model: Path, tmp_path: Path) -> None:
     artifact = read_artifact(rewrite(saved_model, tmp_path / "out", "adam"))
     gradients, apply = (GraphRunner(artifact, name, choose_device("cpu")) for name in ("gradients", "apply_gradients"))
