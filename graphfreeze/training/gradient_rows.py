@@ -53,9 +53,11 @@ def cut_rows(
 
 
 def cut_rows_in_graph(variable: SlicedVariable, rows: Edge, indices: Edge, insertions: Insertions) -> tuple[Edge, Edge]:
-    """The same in a graph, for rows whose rank is known."""
+    """The same in a graph."""
     name, slices, place = f"{variable.name}/trained", variable.slices, insertions.last()
-    assert rows.shape is not None
+    # What a branch gives has no known shape.
+    rows.shape = (*(rows.shape or (None,))[:1], *variable.shape[1:])
+    indices.shape = indices.shape or (None,)
     if slices.axis:
         return place.select(rows, slices.axis, slices.indices, name), indices
     rows = without_mask(slices, rows, indices, insertions)
@@ -65,9 +67,9 @@ def cut_rows_in_graph(variable: SlicedVariable, rows: Edge, indices: Edge, inser
     position = place.emit("SelectV2", name, [trains, position, first], indices.shape, T=tf.int32)
     if indices.dtype != tf.int32:
         position = place.emit("Cast", name, [position], indices.shape, SrcT=tf.int32, DstT=indices.dtype)
-    others = (1,) * (len(rows.shape or ()) - 1)
+    others = (1,) * (len(variable.shape) - 1)
     sizes = place.constant(np.array([-1, *others], np.int32), name)
-    column = (*(indices.shape or (None,)), *others)
+    column = (*indices.shape, *others)
     trains = place.emit("Reshape", name, [trains, sizes], column, T=tf.bool, Tshape=tf.int32)
     zero = place.constant(np.zeros((), rows.dtype.as_numpy_dtype), name)
     return place.emit("SelectV2", name, [trains, rows, zero], rows.shape, T=rows.dtype), position

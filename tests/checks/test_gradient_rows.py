@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tensorflow as tf
 
 import graphfreeze
 from graphfreeze import Selection, Trainer
@@ -114,6 +115,27 @@ def test_every_check_passes(optimizer: str, freeze: str, saved_model: Path, tmp_
     inputs = artifact.manifest.graphs["apply_gradients"].inputs
     assert {f"gradient_rows/{TABLE}", f"gradient_indices/{TABLE}", "gradient_rows/kinds/embeddings"} <= set(inputs)
     assert f"gradient/{TABLE}" not in inputs
+
+
+class EitherWay(keras.layers.Layer):
+    """Looks rows up in one of two branches, which give their gradient without a known shape."""
+
+    def build(self, _: Any) -> None:
+        self.table = self.add_weight(shape=(WORDS, WIDTH), name="table")
+
+    def call(self, ids: Any) -> Any:
+        few = tf.reduce_sum(ids) > 20
+        return tf.cond(few, lambda: tf.gather(self.table, ids), lambda: 0.5 * tf.gather(self.table, ids))
+
+
+def test_rows_may_come_from_branches(tmp_path: Path) -> None:
+    x = keras.Input((LENGTH,), dtype="int32", name="x")
+    model = keras.Model(x, layers.Dense(2, name="out")(layers.Flatten()(EitherWay(name="either")(x))))
+    graphfreeze.export(model, tmp_path / "model")
+    selections = [Selection("freeze", "either/table[1:4]")]
+    graphfreeze.rewrite(
+        tmp_path / "model", tmp_path / "out", selections, loss="mse", optimizer="adam", endpoint="train"
+    )
 
 
 def test_a_divisor_may_underflow(tmp_path: Path) -> None:
