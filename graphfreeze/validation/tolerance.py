@@ -32,6 +32,8 @@ bfloat16, and so are the activations and the gradients on their way back. Then
   rarely do. So there are runs with smaller steps, too, which take fewer and fewer numbers to the other side of their
   rounding, and the noise that **noise** compares with is the largest of the runs that do not hide the gradient (by
   NOISE_FACTOR not beyond a quarter of the scale), if there are any: a smaller bound, never a larger one.
+- the noise is at least u * scale, and the slope noise (below) at least u / sqrt(elements): TensorFlow's own numbers have
+  been rounded to that dtype once at least, each on its own, which the few runs may not show in a tensor of few elements.
 - **noise** also asks for |slope - 1| <= NOISE_FACTOR * slope noise, where slope = <g, t> / <t, t>: elements that are
   rounded independently leave the slope alone, a wrong factor does not, however much each element is rounded. The slope
   noise is by how much the slope moves in the same runs.
@@ -128,12 +130,14 @@ def compare(
     error, scale = scale_of(difference), scale_of(exact_t)
     rounding = (ROUNDING_UNITS_16_BIT if t.dtype.itemsize == 2 else ROUNDING_UNITS) * unit * scale
     negligible = ZERO_UNITS * (unit if coarse is None else coarse.roundoff) * largest
-    calm = noise if coarse is None else coarse.noise
+    # TensorFlow's own numbers have been rounded to the coarser dtype at least once, each on its own.
+    calm = noise if coarse is None else max(coarse.noise, coarse.roundoff * scale)
     genuine = 0 < calm < (_GENUINE if coarse is None else _GENUINE_COARSE) * scale
     zero = negligible if scale <= negligible and not genuine else 0.0
     noisy = NOISE_FACTOR * calm if not hides(calm, scale) or scale <= _IMMATERIAL * largest else 0.0
-    if coarse is not None and not abs(slope(exact_g, exact_t) - 1) <= NOISE_FACTOR * coarse.slope_noise:
-        noisy = 0.0
+    if coarse is not None:
+        tilt = max(coarse.slope_noise, coarse.roundoff / max(exact_t.size, 1) ** 0.5)
+        noisy = noisy if abs(slope(exact_g, exact_t) - 1) <= NOISE_FACTOR * tilt else 0.0
     accepted_by: list[tuple[Rule, float]] = [("exact", 0.0), ("rounding", rounding), ("zero", zero), ("noise", noisy)]
     rule: Rule = next((rule for rule, allowed in accepted_by if error <= allowed), "different")
     accepted = rule != "different"
