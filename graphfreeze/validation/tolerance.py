@@ -32,8 +32,8 @@ bfloat16, and so are the activations and the gradients on their way back. Then
   rarely do. So there are runs with smaller steps, too, which take fewer and fewer numbers to the other side of their
   rounding, and the noise that **noise** compares with is the largest of the runs that do not hide the gradient (by
   NOISE_FACTOR not beyond a quarter of the scale), if there are any: a smaller bound, never a larger one.
-- the noise is at least u * scale, and the slope noise (below) at least u / sqrt(elements): TensorFlow's own numbers have
-  been rounded to that dtype once at least, each on its own, which the few runs may not show in a tensor of few elements.
+- the noise is at least u * scale, and the slope noise (below) at least u / sqrt(elements): TensorFlow's own numbers
+  have been rounded to that dtype once at least, each on its own, which few runs may not show in a small tensor.
 - **noise** also asks for |slope - 1| <= NOISE_FACTOR * slope noise, where slope = <g, t> / <t, t>: elements that are
   rounded independently leave the slope alone, a wrong factor does not, however much each element is rounded. The slope
   noise is by how much the slope moves in the same runs.
