@@ -81,5 +81,6 @@ def test_an_operation_that_is_float32_by_definition_is_named() -> None:
 def test_arrays() -> None:
     assert promote_array(X).dtype == promote_array(X.astype(np.float16)).dtype == np.float64
     assert promote_array(tf.constant(X, tf.bfloat16).numpy()).dtype == np.float64
-    for dtype in (np.int64, np.bool_, np.float64, np.complex64):
+    assert promote_array(X.astype(np.complex64)).dtype == np.complex128
+    for dtype in (np.int64, np.bool_, np.float64, np.complex128):
         assert promote_array(X.astype(dtype)).dtype == dtype
