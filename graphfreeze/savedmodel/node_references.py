@@ -21,6 +21,9 @@ _CALLEES = {
     **dict.fromkeys(CASES, ("branches",)),
 }
 
+_READS = {"ReadVariableOp": "value:0", "ResourceGather": "output:0", "ResourceGatherNd": "output:0"}
+"""What reads variables, and what its only output is called in a function: another one would not be seen as a read."""
+
 
 def broken_graph(graph: Any) -> Iterator[str]:
     """What does not fit together in a GraphDef and its library of functions.
@@ -56,7 +59,7 @@ def _broken_names(nodes: Any, arguments: list[str] | None, where: str) -> Iterat
     """Names that occur twice, and inputs that name nothing. The main graph has no arguments: None."""
     twice = _twice([*_names(nodes), *(arguments or ())])
     yield from (f"{where} has two nodes or arguments named {name!r}" for name in twice)
-    known = set(_names(nodes))
+    known = {node.name: node.op for node in nodes}
     taken = None if arguments is None else set(arguments)
     for node in nodes:
         for reference in node.input:
@@ -68,7 +71,7 @@ def _names(nodes: Any) -> list[str]:
     return [node.name for node in nodes]
 
 
-def _exists(reference: str, nodes: set[str], arguments: set[str] | None) -> bool:
+def _exists(reference: str, nodes: Mapping[str, str], arguments: set[str] | None) -> bool:
     """Whether an input names a node, or an argument: in a function, that is the only kind of name without a colon."""
     if reference.startswith("^"):
         return reference[1:] in nodes or (arguments is not None and reference[1:] in arguments)
@@ -78,11 +81,13 @@ def _exists(reference: str, nodes: set[str], arguments: set[str] | None) -> bool
     if not colon:
         return name in arguments
     _, colon, index = rest.partition(":")
+    if nodes.get(name) in _READS and rest not in (_READS[nodes[name]], _READS[nodes[name]].removesuffix(":0")):
+        return False
     return name in nodes and (not colon or index.isdecimal())
 
 
 def _broken_returns(function: Any, arguments: set[str], where: str) -> Iterator[str]:
-    nodes = set(_names(function.node_def))
+    nodes = {node.name: node.op for node in function.node_def}
     for output in function.signature.output_arg:
         if output.name not in function.ret:
             yield f"{where} returns nothing as {output.name!r}"

@@ -153,6 +153,16 @@ def call_of_nothing(graph: Any) -> None:
                 node.attr["f"].func.name = "missing"
 
 
+def another_output_of_a_read(graph: Any) -> None:
+    """What is no output of a read would not be seen to need a mask."""
+    for function in graph.graph_def.library.function:
+        reads = {node.name for node in function.node_def if node.op == "ReadVariableOp"}
+        for node in function.node_def:
+            for position, reference in enumerate(node.input):
+                if reference.partition(":")[0] in reads:
+                    node.input[position] = reference.replace(":value:", ":other:")
+
+
 def unknown_dtype(graph: Any) -> None:
     for node in graph.object_graph_def.nodes:
         if node.WhichOneof("kind") == "variable":
@@ -169,6 +179,7 @@ def unknown_dtype(graph: Any) -> None:
         constant_without_dtype,
         call_without_function,
         call_of_nothing,
+        another_output_of_a_read,
         unknown_dtype,
     ],
 )
