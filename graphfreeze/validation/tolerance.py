@@ -32,11 +32,11 @@ bfloat16, and so are the activations and the gradients on their way back. Then
   rarely do. So there are runs with smaller steps, too, which take fewer and fewer numbers to the other side of their
   rounding, and the noise that **noise** compares with is the largest of the runs that do not hide the gradient (by
   NOISE_FACTOR not beyond a quarter of the scale), if there are any: a smaller bound, never a larger one.
-- the noise is at least u * scale, and the slope noise (below) at least u / sqrt(elements): TensorFlow's own numbers
-  have been rounded to that dtype once at least, each on its own, which few runs may not show in a small tensor.
-- **noise** also asks for |slope - 1| <= NOISE_FACTOR * slope noise, where slope = <g, t> / <t, t>: elements that are
-  rounded independently leave the slope alone, a wrong factor does not, however much each element is rounded. The slope
-  noise is by how much the slope moves in the same runs.
+- **noise** holds for error <= 2 * u * scale, too, whatever the runs show: both sides have rounded their numbers to that
+  dtype once at least, by up to u each, and the few runs may not show it in a tensor of few elements.
+- beyond that, **noise** also asks for |slope - 1| <= NOISE_FACTOR * slope noise, where slope = <g, t> / <t, t>:
+  elements that are rounded independently leave the slope alone, a wrong factor does not, however much each element is
+  rounded. The slope noise is by how much the slope moves in the same runs.
 
 What this still hides, about u itself in a small tensor, shows in float64, in which `rewrite` compares the same graphs.
 
@@ -61,6 +61,7 @@ ROUNDING_UNITS = 1e-4 * 2.0**24
 ROUNDING_UNITS_16_BIT = 16.0
 ZERO_UNITS = 16.0
 NOISE_FACTOR = 4.0
+_BOTH_ROUNDED = 2.0
 
 # A genuine gradient's noise is below this part of its scale; a cancelled one's noise is about its scale. Computed in a
 # coarser dtype, noise starts at that dtype's roundoff, and the line is drawn between it and the scale itself.
@@ -130,14 +131,14 @@ def compare(
     error, scale = scale_of(difference), scale_of(exact_t)
     rounding = (ROUNDING_UNITS_16_BIT if t.dtype.itemsize == 2 else ROUNDING_UNITS) * unit * scale
     negligible = ZERO_UNITS * (unit if coarse is None else coarse.roundoff) * largest
-    # TensorFlow's own numbers have been rounded to the coarser dtype at least once, each on its own.
-    calm = noise if coarse is None else max(coarse.noise, coarse.roundoff * scale)
+    calm = noise if coarse is None else coarse.noise
     genuine = 0 < calm < (_GENUINE if coarse is None else _GENUINE_COARSE) * scale
     zero = negligible if scale <= negligible and not genuine else 0.0
     noisy = NOISE_FACTOR * calm if not hides(calm, scale) or scale <= _IMMATERIAL * largest else 0.0
     if coarse is not None:
-        tilt = max(coarse.slope_noise, coarse.roundoff / max(exact_t.size, 1) ** 0.5)
-        noisy = noisy if abs(slope(exact_g, exact_t) - 1) <= NOISE_FACTOR * tilt else 0.0
+        if not abs(slope(exact_g, exact_t) - 1) <= NOISE_FACTOR * coarse.slope_noise:
+            noisy = 0.0
+        noisy = max(noisy, _BOTH_ROUNDED * coarse.roundoff * scale)
     accepted_by: list[tuple[Rule, float]] = [("exact", 0.0), ("rounding", rounding), ("zero", zero), ("noise", noisy)]
     rule: Rule = next((rule for rule, allowed in accepted_by if error <= allowed), "different")
     accepted = rule != "different"

@@ -79,6 +79,9 @@ HALF = 2.0**-11
         (tensor(3, -1), tensor(1, -1), 0.3, Coarse(HALF, 1e-3, 1e-3), "different"),
         (tensor(1.003, -1), tensor(1, -1.003), 0.3, Coarse(HALF, 0.3, 1e-3), "undecidable"),
         # zero but for the rounding of the coarser dtype, beside a gradient of 1; what is genuine is none
+        # Whatever the runs show, both sides have rounded their numbers once, by half a thousandth each.
+        (tensor(1.0009, -1), tensor(1, -1), 0.0, Coarse(HALF, 0.0, 0.0), "noise"),
+        (tensor(1.0011, -1), tensor(1, -1), 0.0, Coarse(HALF, 0.0, 0.0), "different"),
         (tensor(3e-3), tensor(-4e-3), 4e-3, Coarse(HALF, 4e-3, 2), "zero"),
         (tensor(9e-3), tensor(0), 4e-3, Coarse(HALF, 4e-3, 2), "noise"),
         (tensor(5.1e-3), tensor(5e-3), 1e-5, Coarse(HALF, 1e-5, 1), "different"),
