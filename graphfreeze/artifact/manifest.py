@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 __all__ = [
+    "GRADIENTS",
     "GRADIENT_BY_ROWS",
     "GRAPH_NAMES",
     "SCHEMA_VERSION",
@@ -31,6 +32,9 @@ GRAPH_NAMES = ("train_step", "gradients", "apply_gradients", "forward")
 
 GRADIENT_BY_ROWS = ("gradient_rows", "gradient_indices")
 """What `gradients` yields as KIND/NAME beside `gradient/NAME` where `apply_gradients` takes the gradient by rows."""
+
+GRADIENTS = tuple(f"{kind}/" for kind in ("gradient", *GRADIENT_BY_ROWS))
+"""How the names of all gradients begin."""
 
 BatchRole = Literal["input", "target", "sample_weight"]
 StateRole = Literal["parameter", "model_state", "optimizer_state", "hyperparameter"]

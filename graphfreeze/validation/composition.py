@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphfreeze.artifact.frozen import differing_bits
-from graphfreeze.artifact.manifest import GRADIENT_BY_ROWS
+from graphfreeze.artifact.manifest import GRADIENTS
 from graphfreeze.artifact.reader import Artifact
 from graphfreeze.runtime.device import Device
 from graphfreeze.runtime.graph_runner import GraphRunner
@@ -19,7 +19,6 @@ from graphfreeze.validation.tolerance import compare, scale_of, unit_roundoff
 
 __all__ = ["check_composition"]
 
-_GRADIENTS = tuple(f"{kind}/" for kind in ("gradient", *GRADIENT_BY_ROWS))
 _OF_CHANGE = 1e-4  # as for gradients: what another order of summation may make of an update
 _ROUNDINGS = 4.0  # how often a new state is rounded where the update itself is small
 
@@ -43,7 +42,7 @@ def check_composition(artifact: Artifact, device: Device, values: Mapping[str, n
         at_once, by_gradients = whole(values), first(values)
     else:
         by_gradients, at_once = noise.at_given_noise(values)
-    gradients = {name: value for name, value in by_gradients.items() if name.startswith(_GRADIENTS)}
+    gradients = {name: value for name, value in by_gradients.items() if name.startswith(GRADIENTS)}
     # A parameter that the forward pass itself changes is updated from what it is after that.
     state = {name.removeprefix("new/"): value for name, value in by_gradients.items() if name.startswith("new/")}
     composed = {**by_gradients, **second({**values, **state, **gradients})}

@@ -14,7 +14,7 @@ import onnxruntime
 from graphfreeze.artifact.consistency import check_reference
 from graphfreeze.artifact.data import load_data
 from graphfreeze.artifact.frozen import read_frozen_elements
-from graphfreeze.artifact.manifest import GRADIENT_BY_ROWS
+from graphfreeze.artifact.manifest import GRADIENTS
 from graphfreeze.artifact.reader import Artifact, read_artifact
 from graphfreeze.errors import ArtifactReadError, DataError, UsageError, ValidationError
 from graphfreeze.runtime.device import choose_device
@@ -29,8 +29,6 @@ from graphfreeze.validation.steps import check_frozen_bits, check_movement, meas
 __all__ = ["validate"]
 
 SCHEMA_VERSION = 1
-
-_GRADIENTS = tuple(f"{kind}/" for kind in ("gradient", *GRADIENT_BY_ROWS))
 
 
 def validate(
@@ -86,7 +84,7 @@ def validate(
 
     outputs = GraphRunner(artifact, "gradients", chosen)({**initial, **batch})
     evidence = compare_gradients(manifest, frozen, outputs, expected)
-    gradients = {name: value for name, value in outputs.items() if name.startswith(_GRADIENTS)}
+    gradients = {name: value for name, value in outputs.items() if name.startswith(GRADIENTS)}
     checks = [
         check_outputs("loss equals TensorFlow's", outputs, expected, ["loss", *manifest.output_losses]),
         check_gradients(evidence),
